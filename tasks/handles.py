@@ -1,0 +1,156 @@
+"""What passes between stages, and the rows of the tables: frozen values of plain types, so that they travel as JSON.
+
+A handle names content, never a mere place: `hash` is the SHA-256 that `tasks.record.home` (or `tasks.model.load.fingerprint`)
+computed over the bytes in `folder`, and whoever opens the handle checks it. `folder` is absolute for what a user brought
+and relative to the artifacts folder (`store/<kind>/<hash>`) for what a stage made.
+
+Each row type is the schema of one Parquet table; its docstring states the table's grain. Every stored row is preceded by
+the columns of `Context`, so that any row can be traced without a join.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model in a folder: `kind` is "transformers" (loads with AutoModelForCausalLM) or "packed" (tasks.prune.pack)."""
+
+    hash: str
+    folder: str
+    kind: str = "transformers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Token ids in `folder/tokens.safetensors`: the tensor `ids`, (windows, window) for calibration, 1-D for evaluation."""
+
+    hash: str
+    folder: str
+    source: str
+    dataset_hash: str  # of the texts alone: equal for every tokenizer
+    documents: int
+    text_bytes: int  # UTF-8 bytes of the texts that the ids encode
+    tokens: int
+    windows: int
+    window: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What every row carries: where it comes from."""
+
+    run: str
+    flow: str
+    model: str
+    model_hash: str
+    dataset_hash: str
+    method: str
+    pattern: str
+    seed: int
+    versions: str  # JSON: package -> version
+    machine: str  # JSON: processor, cores, memory, GPU
+    recorded_at: str  # ISO 8601, UTC
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """runs: one row per run."""
+
+    command: str  # what resumes or repeats it
+    parameters: str  # JSON of the flow's parameters
+    sweep: str | None
+    seconds: float
+    checkpoint: str  # hash of the pruned checkpoint
+    registered_version: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRow:
+    """stages: one row per stage per run."""
+
+    stage: str
+    seconds: float
+    cached: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRow:
+    """datasets: one row per tokenised text per run."""
+
+    role: str  # calibration | evaluation
+    source: str
+    documents: int
+    text_bytes: int
+    tokens: int
+    windows: int
+    window: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockRow:
+    """blocks: one row per pruned block per run."""
+
+    block: int
+    sparsity: float  # zeros counted in the block's pruned linears, 0 to 1
+    error: float | None  # ||pruned - unpruned||^2 / ||unpruned||^2 of the block's output on the same calibration inputs
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearRow:
+    """linears: one row per pruned linear per run."""
+
+    block: int
+    linear: str  # the name inside its block, such as self_attn.q_proj
+    out_features: int
+    in_features: int
+    zeros: int
+    sparsity: float  # zeros / (out_features * in_features)
+    error: float | None  # relative output error on the calibration inputs: tr(D G D') / tr(W G W'), G the Gram or its diagonal
+    seconds: float  # selection and update, without the forward passes
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRow:
+    """evaluations: one row per evaluated model per text per run."""
+
+    subject: str  # dense | pruned
+    checkpoint: str  # hash of what was loaded and evaluated
+    source: str
+    window: int
+    windows: int
+    tokens: int
+    nll: float  # nats per token
+    ppl: float
+    bits_per_byte: float
+    parameters: int
+    size_bytes: int  # of the weight files on disk
+    sparsity: float  # really counted in the prunable linears
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedRow:
+    """speeds: one row per phase and subject per run."""
+
+    subject: str  # dense | pruned
+    phase: str  # prefill | decode
+    batch: int
+    tokens: int  # tokens of one repetition
+    repetitions: int
+    latency_ms: float  # median of one repetition
+    tokens_per_s: float
+    ratio: float  # speed against dense, > 1 is faster; 1.0 for dense itself
+    ratio_low: float  # 95 % interval
+    ratio_high: float
+    verdict: str  # faster | slower | no gain | reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRow:
+    """artifacts: one row per stored artifact per run."""
+
+    kind: str
+    hash: str
+    folder: str
+    size_bytes: int
+    memory_bytes: int | None
