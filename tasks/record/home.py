@@ -7,7 +7,7 @@ A draft becomes an artifact by one rename, after all its bytes have reached the 
 leaves the artifact whole or not there at all.
 """
 
-import fcntl
+import dataclasses
 import os
 import secrets
 import shutil
@@ -15,18 +15,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from tasks.record.disk import locked, sync, sync_tree
 from tasks.record.manifest import MANIFEST, check_plain, hash_folder, hash_text, list_files, read_manifest
 
 __all__ = [
     "MANIFEST",
     "Altered",
+    "Damaged",
     "Draft",
     "Handle",
     "Missing",
     "Stored",
     "check_writable",
+    "handles_in",
     "hash_folder",
     "locate",
     "root",
@@ -36,14 +39,19 @@ __all__ = [
 ]
 
 
-class Missing(ValueError):  # noqa: N818
-    """A handle names content of which a file, or all of it, is not there."""
+class Damaged(ValueError):  # noqa: N818
+    """The store no longer holds what a handle names; the message says which file."""
 
 
-class Altered(ValueError):  # noqa: N818
-    """A handle names content that is there with other bytes."""
+class Missing(Damaged):
+    """A file of the content, or all of it, is not there."""
 
 
+class Altered(Damaged):
+    """The content is there with other bytes."""
+
+
+@runtime_checkable
 class Handle(Protocol):
     """Anything that names a folder by its content: Checkpoint, Tokens, Stored."""
 
@@ -127,7 +135,7 @@ def store(kind: str) -> Iterator[Draft]:
         content_hash = hash_text(manifest)
         size_bytes = sum((folder / name).stat().st_size for name in read_manifest(manifest))
         (folder / MANIFEST).write_text(manifest, encoding="utf-8")
-        _sync(folder)
+        sync_tree(folder)
         stored = Stored(kind=kind, hash=content_hash, folder=f"store/{kind}/{content_hash}", size_bytes=size_bytes)
         _settle(folder, stored)
         draft._stored = stored
@@ -138,10 +146,10 @@ def write_file(path: Path, data: bytes) -> None:
     with _draft_folder() as folder:
         aside = folder / path.name
         aside.write_bytes(data)
-        _sync(folder)
+        sync_tree(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(aside, path)
-        _sync_path(path.parent)
+        sync(path.parent)
 
 
 def verify(handle: Handle) -> None:
@@ -169,18 +177,31 @@ def verify(handle: Handle) -> None:
     raise Altered(f"{handle.folder}/{stranger} does not belong there")
 
 
+def handles_in(value: Any) -> Iterator[Handle]:
+    """The handles of stored content inside a stage's result, however its lists, dicts and dataclasses are nested."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from handles_in(item)
+    elif dataclasses.is_dataclass(value):
+        if isinstance(value, Handle) and not Path(value.folder).is_absolute():
+            yield value
+        yield from handles_in([getattr(value, field.name) for field in dataclasses.fields(value)])
+
+
 def _settle(folder: Path, stored: Stored) -> None:
     """Rename a synced draft into its place, unless the same content stands there whole."""
     target = locate(stored.folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent):  # two writers of the same content take turns
+    with locked(target.parent):  # two writers of the same content take turns
         if target.exists():
             if hash_folder(target) == stored.hash:
                 return
             with _draft_folder() as damaged:  # removed at the end of this block
                 os.rename(target, damaged / "content")
         os.rename(folder, target)
-        _sync_path(target.parent)
+        sync(target.parent)
 
 
 @contextmanager
@@ -190,9 +211,9 @@ def _draft_folder() -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / secrets.token_hex(8)
     with ExitStack() as held:
-        with _locked(parent):  # no sweep comes between the folder and its lock
+        with locked(parent):  # no sweep comes between the folder and its lock
             folder.mkdir()
-            held.enter_context(_locked(folder))
+            held.enter_context(locked(folder))
         try:
             yield folder
         finally:
@@ -204,37 +225,10 @@ def _sweep() -> None:
     """Remove the drafts of writers that are gone: the kernel released their locks when they died."""
     parent = root() / "store" / ".writing"
     parent.mkdir(parents=True, exist_ok=True)
-    with _locked(parent):
+    with locked(parent):
         for folder in parent.iterdir():
             try:
-                with _locked(folder, wait=False):
+                with locked(folder, wait=False):
                     shutil.rmtree(folder)
             except (BlockingIOError, FileNotFoundError):  # its writer is alive, or has finished at this very moment
                 continue
-
-
-@contextmanager
-def _locked(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the folder's lock; without `wait`, raise BlockingIOError if another process or thread holds it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    """Make every file and folder from `folder` down durable, contents before the folders that name them."""
-    for place, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            _sync_path(Path(place, name))
-        _sync_path(Path(place))
-
-
-def _sync_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

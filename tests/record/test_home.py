@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.handles import Checkpoint
 from tasks.record import home
 
 
@@ -81,6 +82,11 @@ def test_damage_is_named_and_replaced(damage, error, message):
     home.verify(stored)
 
 
+def test_handles_are_found_inside_results():
+    stored, brought = put(a="one"), Checkpoint(hash="0" * 64, folder="/models/llama")
+    assert list(home.handles_in([{"of": (stored, brought)}, 7, None, "text"])) == [stored]
+
+
 def test_empty_drafts_and_links_are_refused():
     with pytest.raises(ValueError, match="nothing was written"):
         put()
@@ -117,6 +123,7 @@ def test_threads_that_store_the_same_content_agree(artifacts):
 
 
 WRITER = """
+from tasks.handles import Checkpoint
 from tasks.record import home
 part = 0
 while True:
