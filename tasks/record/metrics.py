@@ -1,0 +1,145 @@
+"""Every number of every run: one Parquet file per recorded group of rows, read through DuckDB views.
+
+    metrics/<table>/<run>-<grain>.parquet
+
+A row is the columns of `Context` and then those of the table's row type, typed by the dataclasses. `<grain>` is a hash
+of which rows the file holds, so a stage that is resumed and recorded again replaces its own rows and nobody else's.
+DuckDB owns no data: `espalier.duckdb` keeps only views over the Parquet files, and may be deleted at any time.
+"""
+
+import dataclasses
+import glob
+import hashlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks import handles
+from tasks.handles import Context
+from tasks.record import home
+
+TABLES: dict[str, type] = {
+    "runs": handles.RunRow,
+    "stages": handles.StageRow,
+    "datasets": handles.DatasetRow,
+    "blocks": handles.BlockRow,
+    "linears": handles.LinearRow,
+    "evaluations": handles.EvaluationRow,
+    "speeds": handles.SpeedRow,
+    "artifacts": handles.ArtifactRow,
+}
+GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one run apart
+    "runs": (),
+    "stages": ("stage",),
+    "datasets": ("role", "source"),
+    "blocks": ("block",),
+    "linears": ("block", "linear"),
+    "evaluations": ("subject", "source", "window"),
+    "speeds": ("subject", "phase", "batch", "tokens"),
+    "artifacts": ("kind", "hash"),
+}
+ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+SQL = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
+
+
+def record(context: Context, table: str, rows: Sequence[Any]) -> Path:
+    """Write the rows as one Parquet file and return its path; recording the same rows again replaces them.
+
+    Raises ValueError for an unknown table, a run id that is no file name, and two rows of the same grain; TypeError for
+    rows of another type than TABLES[table]; pyarrow.ArrowInvalid for None in a column that is not optional.
+    """
+    row_type = _row_type(table)
+    if not re.fullmatch(r"[\w.-]+", context.run):
+        raise ValueError(f"run: {context.run!r} must be letters, digits, '.', '_' and '-'")
+    for row in rows:
+        if not isinstance(row, row_type):
+            raise TypeError(f"{table} takes {row_type.__name__}, not {type(row).__name__}")
+    keys = [tuple(getattr(row, name) for name in GRAIN[table]) for row in rows]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"{table}: two rows with the same {', '.join(GRAIN[table]) or 'run'}")
+    facts = dataclasses.asdict(context)
+    content = pa.Table.from_pylist([facts | dataclasses.asdict(row) for row in rows], schema=_schema(table))
+    buffer = io.BytesIO()
+    pq.write_table(content, buffer, compression="zstd")
+    grain = hashlib.sha256(repr(sorted(keys)).encode()).hexdigest()[:12]
+    path = home.root() / "metrics" / table / f"{context.run}-{grain}.parquet"
+    home.write_file(path, buffer.getvalue())
+    return path
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """A connection with one view per table over all rows on disk; use it under `with`, briefly.
+
+    The views are written to espalier.duckdb. DuckDB lets one process at a time hold that file: while another does, the
+    connection is to an in-memory database with the same views, which reads the same rows.
+    """
+    home.root().mkdir(parents=True, exist_ok=True)
+    offline: dict[str, Any] = {"autoinstall_known_extensions": False}  # a query never reaches for the network
+    try:
+        database = duckdb.connect(home.root() / "espalier.duckdb", config=offline)
+    except duckdb.IOException as error:
+        if "Could not set lock" not in str(error):
+            raise
+        database = duckdb.connect(config=offline)
+    for table in TABLES:
+        database.execute(_view(table))
+    return database
+
+
+def query(sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+    """The rows of a SELECT over the views, as dicts; `parameters` fill `?` (a sequence) or `$name` (a mapping)."""
+    with connect() as database:
+        result = database.execute(sql, parameters)
+        names = [column[0] for column in result.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def query_named(name: str, **parameters: Any) -> list[dict[str, Any]]:
+    """Run `queries/<name>.sql` with its `$name` parameters. Raises ValueError that lists the names there are."""
+    queries = {Path(file.name).stem: file for file in resources.files("tasks.record").joinpath("queries").iterdir()}
+    if name not in queries:
+        raise ValueError(f"query: {name!r} must be one of {', '.join(sorted(queries))}")
+    return query(queries[name].read_text(encoding="utf-8"), parameters)
+
+
+def _row_type(table: str) -> type:
+    if table not in TABLES:
+        raise ValueError(f"table: {table!r} must be one of {', '.join(TABLES)}")
+    return TABLES[table]
+
+
+@cache
+def _columns(table: str) -> dict[str, tuple[type, bool]]:
+    """Column name -> its plain type and whether it may be null, of `Context` followed by the row type."""
+    hints = get_type_hints(Context) | get_type_hints(TABLES[table])
+    return {name: (_plain(hint), NoneType in get_args(hint)) for name, hint in hints.items()}
+
+
+def _plain(hint: Any) -> type:
+    """str of `str | None`; a type itself otherwise."""
+    return next((kind for kind in get_args(hint) if kind is not NoneType), hint)
+
+
+def _schema(table: str) -> pa.Schema:
+    return pa.schema([pa.field(name, ARROW[kind], nullable) for name, (kind, nullable) in _columns(table).items()])
+
+
+def _view(table: str) -> str:
+    """The view's SQL: an empty typed row set, then the files. So no file is an empty table with all its columns, and a
+    column that came later is null in older files."""
+    typed = ", ".join(f"NULL::{SQL[kind]} AS {name}" for name, (kind, _) in _columns(table).items())
+    sql = f"CREATE OR REPLACE VIEW {table} AS SELECT {typed} WHERE false"
+    folder = home.root() / "metrics" / table
+    if any(folder.glob("*.parquet")):
+        pattern = f"{glob.escape(str(folder))}/*.parquet".replace("'", "''")
+        sql += f" UNION ALL BY NAME FROM read_parquet('{pattern}', union_by_name=true, hive_partitioning=false)"
+    return sql

@@ -1,0 +1,28 @@
+-- Every evaluated model of a run or of a sweep ($run): the dense one once per text, then the pruned ones, the smaller
+-- sparsity first and then the lower perplexity. `best` marks the lowest perplexity wherever several models of one
+-- sparsity (in whole percent) were evaluated on one text.
+WITH scope AS (
+    SELECT run, seconds FROM runs WHERE run = $run OR sweep = $run
+), evaluated AS (
+    SELECT *
+    FROM evaluations JOIN scope USING (run)
+    QUALIFY subject <> 'dense'
+        OR row_number() OVER (PARTITION BY subject, model_hash, source, "window" ORDER BY recorded_at, run) = 1
+), timed AS (
+    SELECT run, subject, phase, tokens_per_s, ratio, ratio_low, ratio_high, verdict
+    FROM speeds
+    QUALIFY row_number() OVER (PARTITION BY run, subject, phase ORDER BY batch, tokens) = 1
+)
+SELECT
+    run, model, model_hash, subject, method, pattern, seed, source, "window", windows, tokens,
+    nll, ppl, bits_per_byte, sparsity, parameters, size_bytes, memory_bytes, seconds, checkpoint,
+    prefill.tokens_per_s AS prefill_tokens_per_s, prefill.ratio AS prefill_ratio,
+    prefill.ratio_low AS prefill_low, prefill.ratio_high AS prefill_high, prefill.verdict AS prefill_verdict,
+    decode.tokens_per_s AS decode_tokens_per_s, decode.ratio AS decode_ratio,
+    decode.ratio_low AS decode_low, decode.ratio_high AS decode_high, decode.verdict AS decode_verdict,
+    subject <> 'dense' AND count(*) OVER same_size > 1 AND rank() OVER (same_size ORDER BY ppl) = 1 AS best
+FROM evaluated
+LEFT JOIN (FROM timed WHERE phase = 'prefill') AS prefill USING (run, subject)
+LEFT JOIN (FROM timed WHERE phase = 'decode') AS decode USING (run, subject)
+WINDOW same_size AS (PARTITION BY subject = 'dense', model_hash, source, "window", round(100 * sparsity))
+ORDER BY model, model_hash, source, "window", subject <> 'dense', round(100 * sparsity), ppl, run

@@ -1,0 +1,117 @@
+"""A plausible small run to record, for the tests of this room."""
+
+import dataclasses
+
+from tasks.handles import (
+    ArtifactRow,
+    BlockRow,
+    Context,
+    DatasetRow,
+    EvaluationRow,
+    LinearRow,
+    RunRow,
+    SpeedRow,
+    StageRow,
+)
+from tasks.record import metrics
+
+CONTEXT = Context(
+    run="r1",
+    flow="oneshot",
+    model="stories",
+    model_hash="a" * 64,
+    dataset_hash="d" * 64,
+    method="wanda",
+    pattern="2:4",
+    seed=0,
+    versions='{"espalier": "0.1.0", "python": "3.11.7", "torch": "2.13.0"}',
+    machine='{"cores": 2, "gpu": "none", "memory_bytes": 25769803776, "platform": "Linux", "processor": "A CPU"}',
+    recorded_at="2026-01-02T03:04:05+00:00",
+)
+
+
+def evaluation(subject: str = "pruned", **changes) -> EvaluationRow:
+    row = EvaluationRow(
+        subject=subject,
+        checkpoint=("c" if subject == "pruned" else "a") * 64,
+        source="docs",
+        window=256,
+        windows=371,
+        tokens=94605,
+        nll=3.0,
+        ppl=20.0855,
+        bits_per_byte=1.31,
+        parameters=3_148_000,
+        size_bytes=7_000_000 if subject == "pruned" else 12_600_000,
+        memory_bytes=12_592_000,
+        sparsity=0.5 if subject == "pruned" else 0.0,
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def speed(subject: str, phase: str, ratio: float, low: float, high: float, verdict: str) -> SpeedRow:
+    return SpeedRow(
+        subject=subject,
+        phase=phase,
+        batch=1,
+        tokens=128,
+        repetitions=15,
+        latency_ms=40 / ratio,
+        tokens_per_s=3200 * ratio,
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        verdict=verdict,
+    )
+
+
+def record_run(context: Context = CONTEXT, sweep: str | None = None, pruned: EvaluationRow | None = None) -> None:
+    """Record every table of one run: two blocks of two linears, dense and pruned evaluated and timed."""
+    blocks = [BlockRow(block=i, sparsity=0.5, error=0.02 * (i + 1), seconds=0.4) for i in range(2)]
+    linears = [
+        LinearRow(
+            block=i,
+            linear=name,
+            out_features=64,
+            in_features=64,
+            zeros=2048,
+            sparsity=0.5,
+            error=0.01 * (i + 1),
+            seconds=0.1,
+        )
+        for i in range(2)
+        for name in ("self_attn.q_proj", "mlp.down_proj")
+    ]
+    speeds = [
+        speed("dense", "prefill", 1.0, 1.0, 1.0, "reference"),
+        speed("pruned", "prefill", 1.01, 0.97, 1.05, "no gain"),
+        speed("dense", "decode", 1.0, 1.0, 1.0, "reference"),
+        speed("pruned", "decode", 1.12, 1.07, 1.18, "faster"),
+    ]
+    datasets = [
+        DatasetRow(role=role, source="docs", documents=99, text_bytes=123_456, tokens=9999, windows=39, window=256)
+        for role in ("calibration", "evaluation")
+    ]
+    artifacts = [
+        ArtifactRow(kind="checkpoint", hash="f" * 64, folder="store/checkpoints/f", size_bytes=12_600_000),
+        ArtifactRow(kind="packed", hash="c" * 64, folder="store/packed/c", size_bytes=7_000_000),
+    ]
+    run = RunRow(
+        command="espalier oneshot --pruner wanda --pattern 2:4",
+        parameters='{"pattern": "2:4", "pruner": "wanda"}',
+        sweep=sweep,
+        seconds=12.5,
+        checkpoint="c" * 64,
+        registered_version=None,
+    )
+    stages = [
+        StageRow(stage=name, seconds=1.5, cached=name == "tokenize") for name in ("tokenize", "prune", "evaluate")
+    ]
+    metrics.record(context, "runs", [run])
+    metrics.record(context, "stages", stages)
+    metrics.record(context, "datasets", datasets)
+    metrics.record(context, "blocks", blocks)
+    metrics.record(context, "linears", linears)
+    metrics.record(context, "evaluations", [evaluation("dense", nll=1.8, ppl=6.05), pruned or evaluation()])
+    metrics.record(context, "speeds", speeds)
+    metrics.record(context, "artifacts", artifacts)

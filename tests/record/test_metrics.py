@@ -1,0 +1,122 @@
+"""The tables: rows come back as they went in, typed, whoever writes beside them and whatever columns come later."""
+
+import dataclasses
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from plausible import CONTEXT, evaluation, record_run
+
+from tasks.handles import RunRow, StageRow
+from tasks.record import metrics
+
+
+@pytest.fixture(autouse=True)
+def artifacts(tmp_path, monkeypatch):
+    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "it's [mine]"))
+    return tmp_path / "it's [mine]"
+
+
+def test_rows_come_back_typed_with_their_context():
+    rows = [evaluation("dense"), evaluation("pruned", ppl=float("inf"))]
+    metrics.record(CONTEXT, "evaluations", rows)
+    found = metrics.query("SELECT * FROM evaluations ORDER BY subject")
+    assert found == [dataclasses.asdict(CONTEXT) | dataclasses.asdict(row) for row in rows]
+    assert metrics.query("SELECT ppl FROM evaluations WHERE subject = ?", ["dense"]) == [{"ppl": rows[0].ppl}]
+
+
+def test_empty_tables_have_their_columns():
+    for table, row_type in metrics.TABLES.items():
+        assert metrics.query(f"SELECT * FROM {table}") == []
+        columns = [row["column_name"] for row in metrics.query(f"DESCRIBE {table}")]
+        assert columns == [field.name for kind in (type(CONTEXT), row_type) for field in dataclasses.fields(kind)]
+        assert set(metrics.GRAIN[table]) <= set(columns)
+
+
+def test_rows_recorded_again_replace_their_own_and_nobody_elses():
+    record_run()
+    before = {table: metrics.query(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in metrics.TABLES}
+    record_run()
+    record_run(dataclasses.replace(CONTEXT, run="r2"))
+    metrics.record(CONTEXT, "stages", [StageRow(stage="publish", seconds=1.0, cached=False)])
+    after = {table: metrics.query(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in metrics.TABLES}
+    assert all(before.values())
+    assert after == {table: 2 * n + (table == "stages") for table, n in before.items()}
+
+
+def test_wrong_rows_are_refused(artifacts):
+    with pytest.raises(ValueError, match="table: 'losses' must be one of runs, stages"):
+        metrics.record(CONTEXT, "losses", [])
+    with pytest.raises(TypeError, match="stages takes StageRow, not EvaluationRow"):
+        metrics.record(CONTEXT, "stages", [evaluation()])
+    with pytest.raises(ValueError, match="two rows with the same subject, source, window"):
+        metrics.record(CONTEXT, "evaluations", [evaluation(), evaluation()])
+    with pytest.raises(ValueError, match=r"run: '\.\./r' must be"):
+        metrics.record(dataclasses.replace(CONTEXT, run="../r"), "stages", [])
+    with pytest.raises(ValueError, match="declared non-nullable"):
+        metrics.record(CONTEXT, "evaluations", [evaluation(ppl=None)])
+    assert not (artifacts / "metrics").exists()
+
+
+def test_a_column_that_came_later_is_null_in_older_files(artifacts):
+    metrics.record(CONTEXT, "stages", [StageRow(stage="prune", seconds=1.0, cached=False)])
+    [file] = (artifacts / "metrics" / "stages").iterdir()
+    old = pq.read_table(file).drop_columns(["cached"]).append_column("retired", pa.array([7]))
+    pq.write_table(old, file.with_name("older.parquet"))
+    rows = metrics.query("SELECT cached, retired FROM stages ORDER BY retired NULLS FIRST")
+    assert rows == [{"cached": False, "retired": None}, {"cached": None, "retired": 7}]
+
+
+def _write_many(writer: int) -> None:
+    for part in range(5):
+        context = dataclasses.replace(CONTEXT, run=f"w{writer}", seed=writer)
+        metrics.record(context, "stages", [StageRow(stage=f"s{part}", seconds=float(writer), cached=False)])
+        metrics.query("SELECT count(*) FROM stages")
+
+
+def test_processes_that_write_and_read_at_once_lose_and_mix_nothing():
+    with ProcessPoolExecutor(4, mp_context=get_context("fork")) as pool:
+        list(pool.map(_write_many, range(6)))
+    rows = metrics.query("SELECT run, seed, seconds, count(DISTINCT stage) AS n FROM stages GROUP BY ALL ORDER BY run")
+    assert rows == [{"run": f"w{w}", "seed": w, "seconds": float(w), "n": 5} for w in range(6)]
+
+
+def test_another_process_may_hold_the_database(artifacts):
+    record_run()
+    assert len(metrics.query("SELECT * FROM runs")) == 1
+    hold = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(artifacts / "espalier.duckdb")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert len(metrics.query("SELECT * FROM evaluations")) == 2
+        holder.communicate()
+    with duckdb.connect(artifacts / "espalier.duckdb", read_only=True) as database:  # as any DuckDB client would
+        assert database.execute("SELECT count(*) FROM evaluations").fetchone() == (2,)
+
+
+def test_an_unknown_query_is_named():
+    with pytest.raises(ValueError, match="query: 'nothing' must be one of"):
+        metrics.query_named("nothing")
+
+
+def test_every_query_runs_on_empty_and_on_full_tables():
+    for full in (False, True):
+        if full:
+            record_run()
+        assert len(metrics.query_named("runs")) == int(full)
+        for name in ("scope", "results", "stages", "datasets", "blocks", "linears", "speeds", "artifacts"):
+            assert bool(metrics.query_named(name, run="r1")) == full, name
+            assert metrics.query_named(name, run="r2") == []
+
+
+def test_the_row_types_are_flat():
+    assert metrics.TABLES["runs"] is RunRow
+    for row_type in metrics.TABLES.values():
+        assert row_type.__doc__
+        assert "one row per" in row_type.__doc__
