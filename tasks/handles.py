@@ -125,6 +125,7 @@ class EvaluationRow:
     bits_per_byte: float
     parameters: int
     size_bytes: int  # of the weight files on disk
+    memory_bytes: int  # of the loaded model's parameters and buffers
     sparsity: float  # really counted in the prunable linears
 
 
@@ -153,4 +154,22 @@ class ArtifactRow:
     hash: str
     folder: str
     size_bytes: int
-    memory_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What the prune stage leaves: a checkpoint with zeros, and what happened to every block and linear."""
+
+    checkpoint: Checkpoint
+    blocks: tuple[BlockRow, ...]
+    linears: tuple[LinearRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """What the pack stage leaves: the same weights in fewer bytes; `formats` counts the tensors of each format."""
+
+    checkpoint: Checkpoint
+    formats: dict[str, int]
+    size_bytes: int
+    dense_bytes: int

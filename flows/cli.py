@@ -1,0 +1,204 @@
+"""The command line: `espalier <flow> …` runs a flow; `report`, `runs` and `sql` read what runs have left.
+
+Results go to stdout, everything else to stderr. Exit code 0: done; 2: a mistake in the words, one line that names the
+field and lists what it may be; 1: a stage failed, and the line says which one and how to go on.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from flows.environment import use_project_settings
+from flows.server import prefect_server
+
+if TYPE_CHECKING:
+    from flows.oneshot import Outcome
+
+
+class Words(argparse.ArgumentParser):
+    """A parser whose complaint is one line."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise ValueError(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    use_project_settings()
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = build_parser().parse_args(words)
+        return arguments.run(arguments)
+    except ValueError as mistake:
+        say(str(mistake))
+        return 2
+    except KeyboardInterrupt:
+        say("interrupted; what was finished is kept, the same command goes on from there")
+        return 130
+    except RuntimeError as failure:
+        say(str(failure))
+        say("what was finished is kept, the same command goes on from there")
+        return 1
+
+
+def build_parser() -> Words:
+    parser = Words(prog="espalier", description="Prune a language model, and know what it cost.")
+    commands = parser.add_subparsers(metavar="command", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], purpose: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=purpose, description=purpose)
+        made.set_defaults(run=run)
+        return made
+
+    made = command("oneshot", run_oneshot, "prune a model in one pass, pack it, score it, register it")
+    made.add_argument("--model", default="builtin", help="a folder, a name on the hub, or 'builtin' (the default)")
+    made.add_argument("--pruner", required=True, help="magnitude, wanda, sparsegpt; options follow: sparsegpt,damp=0.02")
+    made.add_argument("--pattern", required=True, help="2:4 (any n:m), 50%% (of each row) or 50%%@matrix")
+    made.add_argument("--calibration", default="docs", metavar="SOURCE", help="a source's name, or FILE[first:last]")
+    made.add_argument("--evaluation", default="docs", metavar="SOURCE", help="the same; .txt, .jsonl or .parquet files")
+    made.add_argument("--samples", default=128, help="calibration windows (128)")
+    made.add_argument("--window", help="tokens of a window (2048, or the model's context if that is shorter)")
+    made.add_argument("--sampling", default="random", help="which windows: random (seeded) or first")
+    made.add_argument("--order", default="block", help="calibrate a block at once, or group by group in one pass: group")
+    made.add_argument("--seed", default=0, help="of the sampling (0)")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    made.add_argument("--no-speed", dest="speed", action="store_false", help="do not time the models")
+    made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
+
+    made = command("sweep", run_sweep, "run a grid and compare its points on one page")
+    made.add_argument("--preset", required=True, help="demo, patterns, …")
+    made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
+
+    made = command("report", run_report, "write a run's page anew from the stored rows")
+    made.add_argument("run_id", nargs="?", metavar="RUN", help="a run or a sweep; the latest if not given")
+
+    command("runs", run_runs, "list the runs, the latest first")
+    made = command("sql", run_sql, "ask the stored rows; the tables are runs, stages, datasets, blocks, linears, …")
+    made.add_argument("statement", help='such as "select pattern, method, ppl from evaluations"')
+    command("up", run_up, "start Prefect's server and a worker, and MLflow, on loopback")
+    return parser
+
+
+def run_oneshot(arguments: argparse.Namespace) -> int:
+    from flows.choices import Oneshot, parse_pruner
+    from flows.prepare import prepare
+
+    taken = {name: value for name, value in vars(arguments).items() if name in Oneshot.model_fields}
+    parameters = Oneshot.parse(**taken | {"pruner": parse_pruner(arguments.pruner)})
+    prepare(parameters)  # before a server is started for it
+
+    from flows.oneshot import oneshot
+
+    with prefect_server() as interface:
+        say(f"watch this run at {interface}")
+        outcome = oneshot(parameters)
+    show_end(outcome.run, outcome.report)
+    if arguments.json:
+        print(json.dumps(outcome_json(outcome)))
+    return 0
+
+
+def run_sweep(arguments: argparse.Namespace) -> int:
+    from flows.prepare import prepare
+    from flows.presets import sweep_named
+
+    parameters = sweep_named(arguments.preset)
+    for point in parameters.points:
+        prepare(point)
+
+    from flows.sweep import sweep
+
+    with prefect_server() as interface:
+        say(f"watch this run at {interface}")
+        outcome = sweep(parameters)
+    show_end(outcome.run, outcome.report)
+    if arguments.json:
+        points = [outcome_json(point) for point in outcome.outcomes]
+        print(json.dumps({"run": outcome.run, "report": outcome.report, "points": points}))
+    return 0
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    from tasks.record.metrics import query
+    from tasks.record.report import markdown_table, write_report
+
+    latest = query("select coalesce(sweep, run) as run from runs order by recorded_at desc limit 1")
+    if not latest:
+        raise ValueError("run: nothing is recorded yet; `espalier sweep --preset demo` makes a first run")
+    run = arguments.run_id or latest[0]["run"]
+    if not query("select 1 from runs where run = $run or sweep = $run limit 1", {"run": run}):
+        raise ValueError(f"run: {run!r} is not recorded; `espalier runs` lists what is")
+    page = write_report(run)
+    print(markdown_table(run))
+    print(page)
+    return 0
+
+
+def run_runs(arguments: argparse.Namespace) -> int:
+    from tasks.record.metrics import query_named
+
+    show_rows(query_named("runs"))
+    return 0
+
+
+def run_sql(arguments: argparse.Namespace) -> int:
+    from duckdb import Error
+
+    from tasks.record.metrics import query
+
+    try:
+        show_rows(query(arguments.statement))
+    except Error as error:
+        raise ValueError(f"statement: {str(error).splitlines()[0]}") from error
+    return 0
+
+
+def run_up(arguments: argparse.Namespace) -> int:
+    from flows.up import up
+
+    return up()
+
+
+def say(line: str) -> None:
+    print(f"espalier: {line}", file=sys.stderr, flush=True)
+
+
+def show_rows(rows: list[dict]) -> None:
+    """Rows as a Markdown table on stdout, every number as it is stored."""
+    if not rows:
+        print("no rows")
+        return
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|" + " --- |" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join("" if value is None else str(value) for value in row.values()) + " |")
+
+
+def show_end(run: str, report: str) -> None:
+    from tasks.record import home
+    from tasks.record.report import markdown_table
+
+    print(markdown_table(run))
+    print(f"report     {report}")
+    print(f"interface  espalier up    (Prefect and MLflow on loopback, over {home.root()})")
+
+
+def outcome_json(outcome: "Outcome") -> dict:
+    """The JSON object that programs read; both models with the same fields."""
+    speeds = {(row.subject, row.phase): row.tokens_per_s for row in outcome.speeds}
+    subjects = {}
+    for row in (outcome.dense, outcome.result):
+        facts = {name: getattr(row, name) for name in JSON_FIELDS}
+        for phase in ("prefill", "decode"):
+            if (row.subject, phase) in speeds:
+                facts[f"{phase}_tokens_per_s"] = speeds[row.subject, phase]
+        subjects[row.subject] = facts
+    places = {"checkpoint": outcome.checkpoint, "packed": outcome.packed, "report": outcome.report}
+    return {"run": outcome.run, **places, "dense": subjects["dense"], "result": subjects["pruned"]}
+
+
+JSON_FIELDS = ("ppl", "nll", "bits_per_byte", "tokens", "windows", "parameters", "size_bytes", "memory_bytes", "sparsity")
+
+if __name__ == "__main__":
+    sys.exit(main())

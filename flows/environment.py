@@ -1,0 +1,26 @@
+"""Settings of the libraries that run a flow, made before they are imported. What the user has set is left alone."""
+
+import os
+
+from tasks.record import home
+
+SETTINGS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # otherwise its telemetry can find the database locked at the first start
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # a failure is one line of ours; the interface has the whole story
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def use_project_settings() -> None:
+    """Prefect's home and results live in the artifacts folder, so that one folder holds all that a run leaves."""
+    places = {
+        "PREFECT_HOME": str(home.root() / "prefect"),
+        "PREFECT_LOCAL_STORAGE_PATH": str(home.root() / "results"),
+    }
+    for name, value in (SETTINGS | places).items():
+        os.environ.setdefault(name, value)

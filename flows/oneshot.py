@@ -1,0 +1,165 @@
+"""One-shot pruning, end to end: a model and a text go in; a pruned, packed, measured, registered model comes out."""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from secrets import token_hex
+from time import perf_counter
+
+from prefect import flow, runtime
+
+from flows.choices import Oneshot
+from flows.prepare import Prepared, prepare
+from flows.show import show_run
+from tasks.data.sources import identity
+from tasks.data.task import tokenize
+from tasks.evaluate.task import evaluate, time_speed
+from tasks.handles import (
+    ArtifactRow,
+    Context,
+    DatasetRow,
+    EvaluationRow,
+    Packed,
+    Pruned,
+    RunRow,
+    SpeedRow,
+    Tokens,
+)
+from tasks.prune.task import pack, prune
+from tasks.record import home
+from tasks.record.provenance import machine, versions
+from tasks.record.task import publish, record, write_report
+from tasks.stage import Stages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run leaves: where its checkpoint and report are, and its measured rows."""
+
+    run: str
+    checkpoint: str
+    packed: str
+    report: str
+    dense: EvaluationRow
+    result: EvaluationRow
+    speeds: tuple[SpeedRow, ...]
+
+
+def name_run() -> str:
+    """A run's id is the name of its Prefect flow run: its time, and four random digits."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{token_hex(2)}"
+
+
+@flow(name="oneshot", flow_run_name=name_run)
+def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
+    """Tokenize, prune, pack, evaluate, time, record, publish, report. Every stage but the last three is cached."""
+    started, stages = perf_counter(), Stages()
+    run = runtime.flow_run.name
+    found = prepare(parameters)
+    calibration = stages(
+        tokenize,
+        named="tokenize calibration",
+        source=parameters.calibration,
+        identity=identity(parameters.calibration),
+        role="calibration",
+        model=found.model,
+        window=found.window,
+        samples=parameters.samples,
+        sampling=parameters.sampling,
+        seed=parameters.seed,
+    )
+    evaluation = stages(
+        tokenize,
+        named="tokenize evaluation",
+        source=parameters.evaluation,
+        identity=identity(parameters.evaluation),
+        role="evaluation",
+        model=found.model,
+        window=found.window,
+    )
+    pruned = stages(
+        prune,
+        model=found.model,
+        calibration=calibration,
+        pruner=found.pruner,
+        pattern=found.pattern,
+        order=parameters.order,
+        device=found.device,
+    )
+    packed = stages(pack, checkpoint=pruned.checkpoint, pattern=found.pattern)
+    on_text = {"tokens": evaluation, "device": found.device}
+    dense = stages(evaluate, named="evaluate dense", checkpoint=found.model, subject="dense", **on_text)
+    result = stages(evaluate, named="evaluate pruned", checkpoint=packed.checkpoint, subject="pruned", **on_text)
+    speeds = []
+    if parameters.speed:
+        pair = {"dense": found.model, "pruned": packed.checkpoint}
+        speeds = stages(time_speed, **pair, device=found.device, machine=machine())
+
+    context = describe(run, parameters, found, evaluation)
+    record(context, "datasets", [dataset_row("calibration", calibration), dataset_row("evaluation", evaluation)])
+    record(replace(context, dataset_hash=calibration.dataset_hash), "blocks", pruned.blocks)
+    record(replace(context, dataset_hash=calibration.dataset_hash), "linears", pruned.linears)
+    record(context, "evaluations", [dense, result])
+    record(context, "speeds", speeds)
+    record(context, "artifacts", artifact_rows(pruned, packed))
+    record(context, "stages", stages.rows)
+    version = publish(context, packed, dense, result, speeds)
+    row = RunRow(
+        command=parameters.command(),
+        parameters=parameters.model_dump_json(),
+        sweep=sweep,
+        seconds=perf_counter() - started,
+        checkpoint=pruned.checkpoint.hash,
+        registered_version=version,
+    )
+    record(context, "runs", [row])
+    report = write_report(run)
+    show_run(run)
+    return Outcome(
+        run=run,
+        checkpoint=str(home.locate(pruned.checkpoint.folder)),
+        packed=str(home.locate(packed.checkpoint.folder)),
+        report=report,
+        dense=dense,
+        result=result,
+        speeds=tuple(speeds),
+    )
+
+
+def describe(run: str, parameters: Oneshot, found: Prepared, evaluation: Tokens) -> Context:
+    return Context(
+        run=run,
+        flow="oneshot",
+        model=found.name,
+        model_hash=found.model.hash,
+        dataset_hash=evaluation.dataset_hash,
+        method=str(parameters.pruner),
+        pattern=parameters.pattern,
+        seed=parameters.seed,
+        versions=versions(),
+        machine=machine(),
+        recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def dataset_row(role: str, tokens: Tokens) -> DatasetRow:
+    return DatasetRow(
+        role=role,
+        source=tokens.source,
+        documents=tokens.documents,
+        text_bytes=tokens.text_bytes,
+        tokens=tokens.tokens,
+        windows=tokens.windows,
+        window=tokens.window,
+    )
+
+
+def artifact_rows(pruned: Pruned, packed: Packed) -> list[ArtifactRow]:
+    """One row for the dense-shaped checkpoint, one for the packed one."""
+    return [
+        ArtifactRow(kind=kind, hash=made.hash, folder=made.folder, size_bytes=size_bytes)
+        for kind, made, size_bytes in (
+            ("checkpoint", pruned.checkpoint, packed.dense_bytes),
+            ("packed", packed.checkpoint, packed.size_bytes),
+        )
+    ]

@@ -1,0 +1,52 @@
+"""Whole runs as functions that return typed parameters. `espalier sweep --preset NAME` runs the sweeps among them."""
+
+from collections.abc import Callable, Iterable
+
+from flows.choices import Oneshot, Sweep, parse_pruner
+
+
+def grid(name: str, pruners: Iterable[str], patterns: Iterable[str], **shared: object) -> Sweep:
+    """Every pruner with every pattern; what they share is computed once."""
+    points = [
+        Oneshot.parse(pruner=parse_pruner(pruner), pattern=pattern, **shared) for pattern in patterns for pruner in pruners
+    ]
+    return Sweep(name=name, points=tuple(points))
+
+
+def demo() -> Sweep:
+    """The built-in model, three methods, two patterns: what `make demo` runs."""
+    return grid("demo", ("magnitude", "wanda", "sparsegpt"), ("50%", "2:4"), samples=64, window=256)
+
+
+def patterns() -> Sweep:
+    """How much each pattern costs: SparseGPT and Wanda on the built-in model over sparsities and n:m."""
+    steps = ("30%", "40%", "50%", "60%", "70%", "1:4", "2:4", "3:4", "4:8", "8:16", "16:32")
+    return grid("patterns", ("wanda", "sparsegpt"), steps, samples=64, window=256, speed=False)
+
+
+def llama_1b_sparsegpt_2of4() -> Sweep:
+    """Llama-3.2-1B to 2:4 with 128 windows of C4, scored on WikiText-2: needs the network (or its cache) and a GPU."""
+    return grid(
+        "llama-1b-sparsegpt-2of4",
+        ("sparsegpt",),
+        ("2:4",),
+        model="meta-llama/Llama-3.2-1B",
+        calibration="c4",
+        evaluation="wikitext2",
+        samples=128,
+        window=2048,
+    )
+
+
+SWEEPS: dict[str, Callable[[], Sweep]] = {
+    "demo": demo,
+    "patterns": patterns,
+    "llama-1b-sparsegpt-2of4": llama_1b_sparsegpt_2of4,
+}
+
+
+def sweep_named(preset: str) -> Sweep:
+    """The parameters of a preset. ValueError lists the names there are."""
+    if preset not in SWEEPS:
+        raise ValueError(f"preset: {preset!r} is unknown; choose one of {', '.join(SWEEPS)}")
+    return SWEEPS[preset]()

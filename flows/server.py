@@ -1,0 +1,105 @@
+"""The Prefect server that a command talks to: yours, the one of `espalier up`, or one of its own for as long as it runs.
+
+Prefect would start a temporary server by itself, but that one outlives a killed run. Ours reads a pipe from the command
+that started it: when the command ends, however it ends, the pipe closes and the server goes. It serves the interface too.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from tasks.record import home
+
+STARTUP_S = 120.0
+
+
+@contextmanager
+def prefect_server() -> Iterator[str]:
+    """Yield the address of the interface; PREFECT_API_URL names the server while the body runs."""
+    given = os.environ.get("PREFECT_API_URL") or _address_of_up()
+    if given:
+        os.environ["PREFECT_API_URL"] = given
+        yield given.removesuffix("/api")
+        return
+    process, url = start_server(_free_port())
+    os.environ["PREFECT_API_URL"] = f"{url}/api"
+    try:
+        yield url
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        process.terminate()
+        process.wait()
+
+
+def start_server(port: int) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a server that ends with this process; return it when it answers. RuntimeError if it does not."""
+    url = f"http://127.0.0.1:{port}"
+    home.root().mkdir(parents=True, exist_ok=True)
+    log = home.root() / "prefect-server.log"
+    environment = os.environ | {"PREFECT_UI_API_URL": f"{url}/api"}
+    command = [sys.executable, "-m", "flows.server", str(port)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
+    give_up = time.monotonic() + STARTUP_S
+    while not answers(f"{url}/api/health"):
+        if process.poll() is not None or time.monotonic() > give_up:
+            process.kill()
+            raise RuntimeError(f"Prefect's server did not start; its words are in {log}")
+        time.sleep(0.1)
+    return process, url
+
+
+def answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2) as response:
+            return response.status == 200
+    except (URLError, TimeoutError, ConnectionError):
+        return False
+
+
+def address_file() -> Path:
+    """Where `espalier up` says which server it runs."""
+    return home.root() / "prefect" / "server.json"
+
+
+def _address_of_up() -> str | None:
+    if not address_file().is_file():
+        return None
+    url = json.loads(address_file().read_text(encoding="utf-8"))["api_url"]
+    return url if answers(f"{url}/health") else None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def serve(port: int) -> None:
+    """Run the server in this process until it is told to stop or standard input closes."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    server = uvicorn.Server(uvicorn.Config(create_app(), host="127.0.0.1", port=port, log_level="error"))
+
+    def stop_with_parent() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

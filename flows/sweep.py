@@ -1,0 +1,39 @@
+"""A grid of runs, then one report. Stages that points share (texts, the dense model's score) are computed once."""
+
+from dataclasses import dataclass
+
+from prefect import flow, runtime
+
+from flows.choices import Sweep
+from flows.oneshot import Outcome, name_run, oneshot
+from flows.prepare import prepare
+from flows.presets import sweep_named
+from flows.show import show_run
+from tasks.record.task import write_report
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOutcome:
+    """The points in the order of the grid, and the page that compares them."""
+
+    run: str
+    report: str
+    outcomes: tuple[Outcome, ...]
+
+
+@flow(name="sweep", flow_run_name=name_run)
+def sweep(parameters: Sweep) -> SweepOutcome:
+    """Check every point before the first one starts; run them; compare them."""
+    for point in parameters.points:
+        prepare(point)
+    run = runtime.flow_run.name
+    outcomes = tuple(oneshot(point, sweep=run) for point in parameters.points)
+    report = write_report(run)
+    show_run(run)
+    return SweepOutcome(run=run, report=report, outcomes=outcomes)
+
+
+@flow(name="sweep preset", flow_run_name=name_run)
+def sweep_preset(preset: str) -> SweepOutcome:
+    """A sweep by the name of its preset: what a schedule runs."""
+    return sweep(sweep_named(preset))

@@ -1,0 +1,48 @@
+"""The door of the data room: the stage `tokenize`."""
+
+import json
+
+from safetensors.torch import save_file
+
+from tasks.data.sources import read
+from tasks.data.tokens import check_vocabulary, encode, sample_windows
+from tasks.handles import Checkpoint, Tokens
+from tasks.model.load import load_config, load_tokenizer
+from tasks.record import home
+from tasks.stage import open_folder, stage
+
+
+@stage(tags={"network"}, timeout_seconds=3600)
+def tokenize(
+    source: str,
+    identity: str,
+    role: str,
+    model: Checkpoint,
+    window: int,
+    samples: int | None = None,
+    sampling: str = "random",
+    seed: int = 0,
+) -> Tokens:
+    """Encode a source with the model's tokenizer: `samples` windows for calibration, the whole stream for evaluation.
+
+    `identity` (tasks.data.sources.identity) stands for the content of the source in the cache key.
+    """
+    folder = open_folder(model)
+    documents = read(source, role)
+    tokenizer = load_tokenizer(folder)
+    ids = encode(documents.texts, tokenizer)
+    check_vocabulary(ids, load_config(folder).vocab_size)
+    windows = sample_windows(ids, window, samples, seed, sampling) if samples else None
+    facts = {
+        "source": source,
+        "dataset_hash": documents.hash,
+        "documents": len(documents.texts),
+        "text_bytes": sum(len(text.encode()) for text in documents.texts),
+        "tokens": ids.numel() if windows is None else windows.numel(),
+        "windows": ids.numel() // window if windows is None else len(windows),
+        "window": window,
+    }
+    with home.store("tokens") as draft:
+        save_file({"ids": ids if windows is None else windows}, draft.path / "tokens.safetensors")
+        (draft.path / "manifest.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    return Tokens(hash=draft.stored.hash, folder=draft.stored.folder, **facts)

@@ -1,0 +1,49 @@
+"""The door of the prune room: the stages `prune` and `pack`."""
+
+from collections import Counter
+
+from safetensors.torch import load_file
+
+from tasks.handles import Checkpoint, Packed, Pruned, Tokens
+from tasks.model.load import load_model, save_model
+from tasks.progress import progress
+from tasks.prune.pack import pack_checkpoint
+from tasks.prune.weight.apply import prune_blocks
+from tasks.prune.weight.pattern import Pattern
+from tasks.prune.weight.pruner import Pruner
+from tasks.record import home
+from tasks.stage import open_folder, stage
+
+BATCH_TOKENS = 4096  # tokens of one calibration batch: large enough for full matrix products, small beside the weights
+
+
+@stage(tags={"gpu"})
+def prune(model: Checkpoint, calibration: Tokens, pruner: Pruner, pattern: Pattern, order: str, device: str) -> Pruned:
+    """Prune `model` block by block on the calibration windows; the result is a folder that transformers loads."""
+    folder = open_folder(model)
+    network = load_model(folder)
+    ids = load_file(open_folder(calibration) / "tokens.safetensors")["ids"]
+    batches = ids.split(max(1, BATCH_TOKENS // calibration.window))
+    blocks, linears = [], []
+    with progress(f"{pruner} {pattern}", total=network.config.num_hidden_layers) as reach:
+        for block_row, linear_rows in prune_blocks(network, pruner, pattern, batches, order=order, device=device):
+            blocks.append(block_row)
+            linears += linear_rows
+            reach(len(blocks))
+    with home.store("checkpoints") as draft:
+        save_model(network, folder, draft.path)
+    checkpoint = Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder)
+    return Pruned(checkpoint=checkpoint, blocks=tuple(blocks), linears=tuple(linears))
+
+
+@stage(tags={"disk"})
+def pack(checkpoint: Checkpoint, pattern: Pattern) -> Packed:
+    """Store the pruned linears as kept values and their positions; every other tensor as it is."""
+    with home.store("packed") as draft:
+        summary = pack_checkpoint(open_folder(checkpoint), draft.path, pattern)
+    return Packed(
+        checkpoint=Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind="packed"),
+        formats=dict(Counter(tensor.format for tensor in summary.tensors)),
+        size_bytes=sum(tensor.packed_bytes for tensor in summary.tensors),
+        dense_bytes=sum(tensor.dense_bytes for tensor in summary.tensors),
+    )

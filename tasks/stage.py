@@ -1,0 +1,107 @@
+"""A stage: a Prefect task whose result is found again by its inputs and its code, and checked when it is found.
+
+`@stage` makes the task; `Stages` runs stages inside a flow, times them, and repairs what a cache hit cannot promise:
+on a hit the body does not run, so a checkpoint that somebody deleted or altered would come back as a mere name.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, task
+from prefect.logging import get_run_logger
+from prefect.settings import get_current_settings
+
+from tasks.caching import cache_key
+from tasks.handles import Checkpoint, StageRow, Tokens
+from tasks.model.load import fingerprint
+from tasks.record import home
+
+
+class StageFailed(RuntimeError):
+    """A stage that raised; what was finished before it is kept, so the same command goes on from here."""
+
+    def __init__(self, stage: str, cause: BaseException) -> None:
+        super().__init__(f"stage {stage}: {cause}")
+        self.stage, self.cause = stage, cause
+
+
+def stage(*, tags: set[str], retries: int = 0, timeout_seconds: int = 24 * 3600) -> Callable[[Callable], Task]:
+    """Make a cached task of a function of plain values and handles that returns handles and row types."""
+
+    def decorate(function: Callable) -> Task:
+        key_of = cache_key(function)
+
+        def key(context: Any, parameters: dict[str, Any]) -> str:
+            return _drop_torn_result(key_of(context, parameters))
+
+        return task(
+            function,
+            name=function.__name__.replace("_", " "),
+            tags=tags,
+            retries=retries,
+            retry_delay_seconds=2,
+            timeout_seconds=timeout_seconds,
+            cache_key_fn=key,
+            persist_result=True,
+            result_serializer="json",
+        )
+
+    return decorate
+
+
+@dataclass
+class Stages:
+    """Runs the stages of one flow run and keeps a row of each: `stages(tokenize, source=…) -> Tokens`."""
+
+    rows: list[StageRow] = field(default_factory=list)
+
+    def __call__(self, stage: Task, *, named: str | None = None, **inputs: Any) -> Any:
+        """Run a stage and return its result; `named` tells two runs of one stage apart. Raises StageFailed."""
+        stage = stage.with_options(name=named) if named else stage
+        started = time.perf_counter()
+        state = stage(**inputs, return_state=True)
+        if state.is_completed() and state.name == "Cached":
+            damage = _damage(state.result())
+            if damage:
+                get_run_logger().warning("%s: %s; computing it again", stage.name, damage)
+                state = stage.with_options(refresh_cache=True)(**inputs, return_state=True)
+        if not state.is_completed():
+            raise StageFailed(stage.name, state.result(raise_on_failure=False))
+        cached = state.name == "Cached"
+        self.rows.append(StageRow(stage=stage.name, seconds=time.perf_counter() - started, cached=cached))
+        return state.result()
+
+
+def open_folder(handle: Checkpoint | Tokens) -> Path:
+    """The folder of a handle, after a check that it still has the content which the handle names."""
+    folder = home.locate(handle.folder)
+    if not Path(handle.folder).is_absolute():
+        home.verify(handle)
+    elif fingerprint(folder) != handle.hash:
+        raise home.Altered(f"{folder} has changed since this run began; start the run again")
+    return folder
+
+
+def _damage(result: Any) -> str | None:
+    """What is wrong with the stored content that a cached result points to, if anything."""
+    for handle in home.handles_in(result):
+        try:
+            home.verify(handle)
+        except home.Damaged as damage:
+            return str(damage)
+    return None
+
+
+def _drop_torn_result(key: str) -> str:
+    """A result file that a killed process left half-written is removed, so that it is computed again and never read."""
+    path = Path(get_current_settings().results.local_storage_path) / key
+    if path.is_file():
+        try:
+            json.loads(path.read_bytes())
+        except ValueError:
+            path.unlink()
+    return key
