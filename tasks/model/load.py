@@ -1,0 +1,183 @@
+"""From the name of a model to a model in memory, and back into a folder."""
+
+import re
+import shutil
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from tasks.model.folder import (
+    CONFIG_FILES,
+    TOKENIZER_FILES,
+    WEIGHT_FILES,
+    check_folder,
+    fingerprint,
+    tokenizer_files,
+    weight_bytes,
+)
+
+__all__ = [
+    "BUILTIN",
+    "check_folder",
+    "check_tokenizer",
+    "fingerprint",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "model_from",
+    "resolve",
+    "save_model",
+    "weight_bytes",
+]
+
+BUILTIN = Path(__file__).parent / "builtin"
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+SECONDS_TO_ANSWER = 3.0
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """The folder of a model: "builtin", a folder, or a name on the hub such as org/name, downloaded where it must be.
+
+    Raises ValueError for anything else, and at once, not after time-outs, for a hub name that is not in the local cache
+    while the hub does not answer.
+    """
+    if name_or_path == "builtin":
+        return BUILTIN
+    if Path(name_or_path).expanduser().exists():
+        return Path(name_or_path).expanduser()
+    if HUB_NAME.fullmatch(str(name_or_path)):
+        return _from_hub(str(name_or_path))
+    raise ValueError(f"model: {name_or_path} is neither a folder here, nor a hub name such as org/name, nor builtin")
+
+
+def load_config(folder: Path) -> PreTrainedConfig:
+    """The model's configuration. Raises ValueError where transformers does not know it."""
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(f"model: config.json in {folder} cannot be used: {_first_line(error)}") from error
+
+
+def load_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
+    """The causal language model stored in `folder`, in the dtype it has there, in eval mode, on `device`.
+
+    Nothing is downloaded, no code of the folder is run. Raises ValueError where the weights do not fit the
+    configuration exactly: transformers would initialise what is missing at random.
+    """
+    model_class = _model_class(load_config(folder))
+    return _load_strictly(model_class, folder, folder, local_files_only=True, use_safetensors=True).to(device)
+
+
+def model_from(weights: dict[str, Tensor], folder: Path, device: str = "cpu") -> PreTrainedModel:
+    """As `load_model`, from `weights` in memory, named as in a checkpoint; `folder` holds the configuration alone."""
+    config = load_config(folder)
+    model = _load_strictly(_model_class(config), None, folder, config=config, state_dict=weights)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model.to(device)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer stored in `folder`. Raises ValueError where transformers cannot read it."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(f"model: the tokenizer in {folder} cannot be read: {_first_line(error)}") from error
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+    """Raises ValueError where the tokenizer can produce an id that the model has no embedding for."""
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    vocabulary = config.get_text_config().vocab_size
+    if highest >= vocabulary:
+        raise ValueError(f"tokenizer: {token!r} has id {highest}, the model's vocabulary is 0 to {vocabulary - 1}")
+
+
+def save_model(model: PreTrainedModel, tokenizer_source: Path, folder: Path) -> None:
+    """Write `model` as safetensors with its configuration, and copy the tokenizer's files; same weights, same bytes."""
+    model.save_pretrained(folder)
+    for file in tokenizer_files(tokenizer_source):
+        shutil.copyfile(file, folder / file.name)
+
+
+def _from_hub(name: str) -> Path:
+    if not _hub_answers():
+        try:
+            return Path(snapshot_download(name, local_files_only=True))
+        except LocalEntryNotFoundError as error:
+            raise ValueError(
+                f"model: {name} is no folder here nor in the hub's local cache, and the hub does not answer; "
+                f"give the path of a folder, or run `hf download {name}` once with a network"
+            ) from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=[*CONFIG_FILES, *WEIGHT_FILES, *TOKENIZER_FILES]))
+    except HfHubHTTPError as error:
+        raise ValueError(f"model: {name} cannot be had from the hub: {_first_line(error)}") from error
+
+
+def _hub_answers() -> bool:
+    """Whether anything answers at the hub's address, known after `SECONDS_TO_ANSWER` at the latest."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(constants.ENDPOINT, timeout=SECONDS_TO_ANSWER).close()
+        except urllib.error.HTTPError:  # a refusal is an answer
+            pass
+        except OSError:
+            return
+        answered.set()
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    asking = threading.Thread(target=ask, daemon=True)  # a look-up of the name alone can outlast any socket's time-out
+    asking.start()
+    asking.join(SECONDS_TO_ANSWER)
+    return answered.is_set()
+
+
+def _model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    try:
+        with torch.device("meta"):
+            return type(AutoModelForCausalLM.from_config(config))
+    except ValueError as error:
+        raise ValueError(f"model: {config.model_type} is no causal language model: {_first_line(error)}") from error
+
+
+def _load_strictly(model_class: Any, source: Path | None, folder: Path, **how: Any) -> Any:
+    """Load with `from_pretrained`; whatever it would only warn of is an error that says where and what."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its table of misfits would stand before our one line
+    try:
+        model, report = model_class.from_pretrained(
+            source, dtype="auto", ignore_mismatched_sizes=True, output_loading_info=True, **how
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    for misfit in ("missing", "unexpected", "mismatched"):
+        names = sorted(key if isinstance(key, str) else key[0] for key in report[f"{misfit}_keys"])
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ValueError(f"model: {folder} does not fit its config.json, {misfit}: {', '.join(names[:3])}{more}")
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
