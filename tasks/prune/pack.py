@@ -1,0 +1,187 @@
+"""Packed checkpoints: a model's folder in which the pruned matrices take less room, and the way back into a model.
+
+    packed-00001.safetensors …   `<tensor>.values`, with `<tensor>.mask` or `<tensor>.positions` (tasks.prune.packing)
+    packing.json                 how each tensor is packed, its shape and dtype, its file, the SHA-256 of its parts
+    config.json, tokenizer …     copied as they are
+
+transformers finds no weights in such a folder and says so; it cannot take it for a model with missing tensors.
+The same weights and pattern give the same bytes. packing.json is written last: a folder without it is unfinished.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tasks.model.folder import CONFIG_FILES, tensor_names, tokenizer_files, weight_shards
+from tasks.model.load import model_from
+from tasks.prune.packing import PACKINGS, Packing, as_integers, choose_packing
+from tasks.prune.semi_structured import to_semi_structured
+from tasks.prune.weight.pattern import Pattern
+
+INDEX = "packing.json"
+FORMAT, VERSION = "espalier-packed", 1
+SHARD_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedTensor:
+    """One tensor of the checkpoint; `format` is dense, bitmask or nm."""
+
+    name: str
+    format: str
+    dense_bytes: int
+    packed_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedSummary:
+    """What became of each tensor, in the order they are stored."""
+
+    tensors: tuple[PackedTensor, ...]
+
+
+def pack_checkpoint(
+    source: Path, target: Path, pattern: Pattern | None = None, shard_bytes: int = SHARD_BYTES
+) -> PackedSummary:
+    """Pack the transformers folder `source`, whose linears hold zeros, into the folder `target`.
+
+    Every matrix gets its smallest packing; with an n:m `pattern`, values and positions where they pay. What would not
+    be smaller stays dense. The source is read tensor by tensor; what is held are the packed tensors of one file, up to
+    `shard_bytes`.
+
+    Raises ValueError where `target` holds a packed checkpoint already, `source` is not whole, or a matrix with the
+    zeros of the n:m pattern has them in other places (the tensor, row and input are named).
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    if any(target.glob("packed-*")) or (target / INDEX).exists():
+        raise ValueError(f"target: {target} holds a packed checkpoint already")
+    entries, rows, shard, filled, shards = {}, [], dict[str, Tensor](), 0, 1
+    for name, weight in _read_source(source):
+        packing, parts = _pack_verified(name, weight, pattern)
+        size = sum(part.numel() * part.itemsize for part in parts.values())
+        if shard and filled + size > shard_bytes:
+            save_file(shard, target / _shard_name(shards))
+            shard, filled, shards = {}, 0, shards + 1
+        shard |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
+        filled += size
+        entries[name] = _describe(packing, weight, parts) | {"file": _shard_name(shards)}
+        dense_bytes = weight.numel() * weight.itemsize
+        rows.append(PackedTensor(name=name, format=packing.name, dense_bytes=dense_bytes, packed_bytes=size))
+    save_file(shard, target / _shard_name(shards))
+    for file in [source / name for name in CONFIG_FILES if (source / name).is_file()] + tokenizer_files(source):
+        shutil.copyfile(file, target / file.name)
+    index = {"format": FORMAT, "version": VERSION, "tensors": entries}
+    (target / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+    return PackedSummary(tensors=tuple(rows))
+
+
+def load_packed(folder: Path, device: str = "cpu", semi_structured: bool | None = None) -> PreTrainedModel:
+    """The model of a packed folder, in eval mode on `device`, its weights the same bits as before packing.
+
+    On the CPU all weights are dense again: the file is smaller, the speed is not. On CUDA the 2:4 linears that the
+    kernels take become `torch.sparse` semi-structured tensors, unless `semi_structured` is False.
+
+    Raises ValueError for a folder that is not packed, not whole or damaged (the tensor is named), and where
+    `semi_structured` is True but there is no CUDA device or nothing that its kernels take.
+    """
+    on_cuda = torch.device(device).type == "cuda"
+    if semi_structured and not on_cuda:
+        raise ValueError(f"semi_structured: needs CUDA, the device is {device}; leave it out for dense weights")
+    model = model_from(dict(read_packed(folder)), folder, device)
+    if on_cuda and semi_structured is not False and not to_semi_structured(model) and semi_structured:
+        raise ValueError(f"semi_structured: no linear of {folder} is 2:4 in a dtype and shape that the kernels take")
+    return model
+
+
+def read_packed(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor of a packed folder by its name, unpacked, one at a time; every part is held against its SHA-256."""
+    for name, entry in _read_index(folder).items():
+        file = folder / entry["file"]
+        parts = _read_parts(file, name)
+        if _digest(parts) != entry["sha256"]:
+            raise ValueError(f"packed: {name} in {file} is damaged: its bytes are not those that were written")
+        try:
+            packing = PACKINGS[entry["format"]](**entry["options"])
+            weight = packing.unpack(parts, tuple(entry["shape"]))
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"packed: {name} in {file} is damaged: {error}") from error
+        if _dtype_name(weight) != entry["dtype"]:
+            raise ValueError(f"packed: {name} in {file} is {_dtype_name(weight)}, {INDEX} says {entry['dtype']}")
+        yield name, weight
+
+
+def _read_source(source: Path) -> Iterator[tuple[str, Tensor]]:
+    file_of = {name: shard for shard in weight_shards(source) for name in tensor_names(shard)}
+    for name in sorted(file_of):
+        with safe_open(file_of[name], framework="pt") as stored:
+            yield name, stored.get_tensor(name)
+
+
+def _pack_verified(name: str, weight: Tensor, pattern: Pattern | None) -> tuple[Packing, dict[str, Tensor]]:
+    try:
+        packing = choose_packing(weight, pattern)
+    except ValueError as error:
+        raise ValueError(f"{error} ({name})") from error
+    parts = packing.pack(weight)
+    if not torch.equal(as_integers(packing.unpack(parts, tuple(weight.shape))), as_integers(weight)):
+        raise RuntimeError(f"{name} does not come back from {packing}")
+    return packing, parts
+
+
+def _describe(packing: Packing, weight: Tensor, parts: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {
+        "format": packing.name,
+        "options": asdict(packing),
+        "shape": list(weight.shape),
+        "dtype": _dtype_name(weight),
+        "sha256": _digest(parts),
+    }
+
+
+def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
+    if not (folder / INDEX).is_file():
+        raise ValueError(f"packed: {folder} has no {INDEX}, it is no packed checkpoint or an unfinished one")
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"packed: {folder / INDEX} is not JSON: {error}") from error
+    if (index.get("format"), index.get("version")) != (FORMAT, VERSION):
+        raise ValueError(
+            f"packed: {folder / INDEX} is {index.get('format')} {index.get('version')}, {FORMAT} {VERSION} can be read"
+        )
+    return index["tensors"]
+
+
+def _read_parts(file: Path, name: str) -> dict[str, Tensor]:
+    try:
+        with safe_open(file, framework="pt") as stored:
+            names = [part for part in ("mask", "positions", "values") if f"{name}.{part}" in stored.keys()]  # noqa: SIM118
+            return {part: stored.get_tensor(f"{name}.{part}") for part in names}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"packed: {name} cannot be read from {file}: {error}") from error
+
+
+def _digest(parts: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(parts):
+        digest.update(f"{name}\0{parts[name].numel()}\0".encode())
+        digest.update(parts[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _shard_name(number: int) -> str:
+    return f"packed-{number:05d}.safetensors"
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
