@@ -1,6 +1,6 @@
 -- Every evaluated model of a run or of a sweep ($run): the dense one once per text, then the pruned ones, the smaller
--- sparsity first and then the lower perplexity. `best` marks the lowest perplexity wherever several models of one
--- sparsity (in whole percent) were evaluated on one text.
+-- sparsity first and then the lower perplexity. `best` marks the lowest perplexity wherever several models pruned to one
+-- pattern (how its zeros were chosen, after the @, apart) were evaluated on one text.
 WITH scope AS (
     SELECT run, seconds FROM runs WHERE run = $run OR sweep = $run
 ), evaluated AS (
@@ -20,9 +20,10 @@ SELECT
     prefill.ratio_low AS prefill_low, prefill.ratio_high AS prefill_high, prefill.verdict AS prefill_verdict,
     decode.tokens_per_s AS decode_tokens_per_s, decode.ratio AS decode_ratio,
     decode.ratio_low AS decode_low, decode.ratio_high AS decode_high, decode.verdict AS decode_verdict,
-    subject <> 'dense' AND count(*) OVER same_size > 1 AND rank() OVER (same_size ORDER BY ppl) = 1 AS best
+    subject <> 'dense' AND count(*) OVER same_pattern > 1 AND rank() OVER (same_pattern ORDER BY ppl) = 1 AS best
 FROM evaluated
 LEFT JOIN (FROM timed WHERE phase = 'prefill') AS prefill USING (run, subject)
 LEFT JOIN (FROM timed WHERE phase = 'decode') AS decode USING (run, subject)
-WINDOW same_size AS (PARTITION BY subject = 'dense', model_hash, source, "window", round(100 * sparsity))
-ORDER BY model, model_hash, source, "window", subject <> 'dense', round(100 * sparsity), ppl, run
+WINDOW same_pattern AS (PARTITION BY subject = 'dense', model_hash, source, "window", split_part(pattern, '@', 1))
+ORDER BY
+    model, model_hash, source, "window", subject <> 'dense', round(100 * sparsity), split_part(pattern, '@', 1), ppl, run

@@ -1,0 +1,128 @@
+"""The figures of a report: each a function from stored rows to an <svg> that stands inside the page."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from tasks.record import units
+from tasks.record.drawing import (
+    DASHES,
+    FAINT,
+    INK,
+    PAPER,
+    canvas,
+    colours_of,
+    label_rows,
+    legend,
+    log_scale,
+    styled,
+    to_svg,
+)
+from tasks.record.tables import Row
+
+
+@styled
+def perplexity_by_sparsity(rows: Sequence[Row], name: str) -> str:
+    """`rows` of queries/results.sql for one model and text: a line a method, from the dense model through its
+    sparsities; an n:m pattern is a diamond of its own. What is not finite cannot be drawn."""
+    figure, axes = canvas(3.2)
+    dense = rows[0]["dense"]["ppl"]
+    pruned = [row for row in rows if row["subject"] != "dense" and math.isfinite(row["ppl"])]
+    colours = colours_of(row["method"] for row in pruned)
+    axes.axhline(dense, color=FAINT, linewidth=1, linestyle=DASHES[2])
+    for row in pruned:
+        if ":" in row["pattern"]:
+            place = (row["sparsity"], row["ppl"])
+            axes.plot(*place, "D", color=colours[row["method"]], markersize=5, markerfacecolor=PAPER, zorder=3)
+            axes.annotate(row["pattern"], place, (7, 0), textcoords="offset points", va="center", color=FAINT)
+    for method, colour in colours.items():
+        own = [row for row in pruned if row["method"] == method and ":" not in row["pattern"]]
+        line = [(0.0, dense), *sorted((row["sparsity"], row["ppl"]) for row in own)]
+        axes.plot(*zip(*line, strict=True), color=colour, marker="o", markersize=4)
+    log_scale(axes)
+    axes.set_ylabel("perplexity (lower is better)")
+    axes.set_xlabel("zeros in the pruned linears")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+    legend(axes, [Line2D([], [], color=colours[method], marker="o", markersize=4, label=method) for method in colours])
+    return to_svg(figure, name)
+
+
+@styled
+def error_and_sparsity_by_block(rows: Sequence[Row]) -> str:
+    """`rows` of queries/blocks.sql, in two panels over the model's depth; colour is the method, dashes the pattern."""
+    figure, (error, sparsity) = canvas(4.2, nrows=2, sharex=True)
+    colours = colours_of(row["method"] for row in rows)
+    dashes = dict(zip(dict.fromkeys(row["pattern"] for row in rows), DASHES * 8, strict=False))
+    for run in dict.fromkeys(row["run"] for row in rows):
+        own = [row for row in rows if row["run"] == run]
+        look = {
+            "color": colours[own[0]["method"]],
+            "linestyle": dashes[own[0]["pattern"]],
+            "marker": "o",
+            "markersize": 3,
+        }
+        blocks = [row["block"] for row in own]
+        error.plot(blocks, [math.nan if row["error"] is None else row["error"] for row in own], **look)
+        sparsity.plot(blocks, [100 * row["sparsity"] for row in own], **look)
+    if any(row["error"] for row in rows):
+        log_scale(error)
+    error.set_ylabel("relative output error")
+    sparsity.set_ylabel("zeros, %")
+    sparsity.set_ylim(0, 100)
+    sparsity.set_xlabel("block")
+    sparsity.xaxis.set_major_locator(MaxNLocator(integer=True))
+    entries = [Line2D([], [], color=colour, label=method) for method, colour in colours.items()]
+    if len(dashes) > 1:
+        entries += [Line2D([], [], color=INK, linestyle=dash, label=pattern) for pattern, dash in dashes.items()]
+    legend(error, entries)
+    return to_svg(figure, "blocks")
+
+
+@styled
+def sizes(rows: Sequence[Row]) -> str:
+    """`rows` of queries/results.sql: the weight files on disk."""
+    figure, axes = canvas(0.9 + 0.26 * len(rows))
+    colours = colours_of(row["method"] for row in rows if row["subject"] != "dense")
+    for place, row in enumerate(rows):
+        size_bytes = row["size_bytes"]
+        axes.barh(place, size_bytes, height=0.62, color=FAINT if row["subject"] == "dense" else colours[row["method"]])
+        axes.annotate(units.size(size_bytes), (size_bytes, place), (4, 0), textcoords="offset points", va="center")
+    label_rows(axes, ["dense" if row["subject"] == "dense" else f"{row['method']} {row['pattern']}" for row in rows])
+    axes.set_xlim(0, 1.22 * max(row["size_bytes"] for row in rows))
+    axes.set_xlabel("size on disk (shorter is better)")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.size(value) if value else "0"))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    return to_svg(figure, "sizes")
+
+
+@styled
+def speeds(rows: Sequence[Row]) -> str:
+    """`rows` of queries/speeds.sql: the ratio to the dense model's speed with its 95 % interval, a panel a phase.
+    A point is filled where the interval leaves 1 out."""
+    phases = list(dict.fromkeys(row["phase"] for row in rows))
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    figure, panels = canvas(1.1 + 0.26 * len(runs), ncols=len(phases), sharex=True, sharey=True, squeeze=False)
+    colours = colours_of(row["method"] for row in rows)
+    for axes, phase in zip(panels[0], phases, strict=True):
+        axes.axvline(1, color=INK, linewidth=1)
+        for row in rows:
+            if row["phase"] == phase:
+                place, colour = runs.index(row["run"]), colours[row["method"]]
+                sure = row["verdict"] in ("faster", "slower")
+                axes.plot([row["ratio_low"], row["ratio_high"]], [place, place], color=colour, solid_capstyle="butt")
+                axes.plot(
+                    row["ratio"], place, "o", color=colour, markersize=5, markerfacecolor=colour if sure else PAPER
+                )
+        axes.set_title(phase, fontsize=9)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    names = {row["run"]: f"{row['method']} {row['pattern']}" for row in rows}
+    label_rows(panels[0, 0], [names[run] for run in runs])
+    for axes in panels[0, 1:]:
+        axes.tick_params(axis="y", length=0)
+        axes.grid(False, axis="y")
+        axes.spines["left"].set_visible(False)
+    figure.supxlabel("speed relative to dense (right of 1 is faster)", fontsize=9)
+    return to_svg(figure, "speeds")

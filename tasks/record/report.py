@@ -1,0 +1,249 @@
+"""The report: one page that needs nothing else, written from stored rows alone and so at any time, to the same bytes.
+
+`run` names a run, or a sweep: then the page compares the runs of the sweep.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+from string import Template
+
+from tasks.record import figures, home, units
+from tasks.record.metrics import query_named
+from tasks.record.results import markdown_table, pruned_and_best, result_columns, results_of, summary
+from tasks.record.tables import Column, Row, to_html
+
+__all__ = ["markdown_table", "write_report"]
+
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+$style</style>
+</head>
+<body>
+<main>
+$content
+</main>
+</body>
+</html>
+""")
+
+
+def write_report(run: str) -> Path:
+    """Write reports/<run>/index.html and return its path. Raises ValueError if `run` is not recorded."""
+    results = results_of(run)
+    runs = query_named("scope", run=run)
+    title = _title(run, runs)
+    sections = [
+        _header(run, title, runs, results),
+        _results(results),
+        _figures(run, results),
+        _stages(run, runs),
+        _datasets(run),
+        _linears(run),
+        _provenance(runs),
+    ]
+    style = resources.files("tasks.record").joinpath("page.css").read_text(encoding="utf-8")
+    page = PAGE.substitute(title=escape(title), style=style, content="\n".join(filter(None, sections)))
+    path = home.root() / "reports" / run / "index.html"
+    home.write_file(path, page.encode())
+    return path
+
+
+def _title(run: str, runs: Sequence[Row]) -> str:
+    models = " and ".join(dict.fromkeys(row["model"] for row in runs))
+    if [row["run"] for row in runs] == [run]:
+        return f"{runs[0]['method']} {runs[0]['pattern']} on {models}"
+    return f"{models}: {len(runs)} runs compared"
+
+
+def _header(run: str, title: str, runs: Sequence[Row], results: Sequence[Row]) -> str:
+    last = max(row["recorded_at"] for row in runs)
+    kind = "sweep" if runs[0]["run"] != run else runs[0]["flow"]
+    when = last.replace("T", " ").replace("+00:00", " UTC")
+    return (
+        f'<header><p class="kicker">Espalier · {escape(kind)} {escape(run)} · {escape(when)}</p>'
+        f'<h1>{escape(title)}</h1><p class="summary">{escape(summary(results))}</p>{_tiles(results)}</header>'
+    )
+
+
+def _tiles(results: Sequence[Row]) -> str:
+    """The few numbers that matter: of one run all that it cost; of a sweep the lowest perplexities."""
+    pruned, best = pruned_and_best(results)
+    tiles: list[tuple[str, str, str]] = []
+    if len(pruned) == 1:
+        [row] = pruned
+        dense = row["dense"]
+        tiles = [
+            ("Perplexity", units.digits(row["ppl"]), f"dense {units.digits(dense['ppl'])}"),
+            ("Bits per byte", units.digits(row["bits_per_byte"]), f"dense {units.digits(dense['bits_per_byte'])}"),
+            ("Zeros, counted", units.percent(row["sparsity"]), f"pattern {row['pattern']}"),
+            ("Size on disk", units.size(row["size_bytes"]), f"dense {units.size(dense['size_bytes'])}"),
+        ]
+        tiles += [
+            (f"{phase.capitalize()} speed", units.ratio(row[f"{phase}_ratio"]), row[f"{phase}_verdict"])
+            for phase in ("prefill", "decode")
+            if row[f"{phase}_ratio"] is not None
+        ]
+    elif pruned:
+        tiles = [("Perplexity, dense", units.digits(pruned[0]["dense"]["ppl"]), pruned[0]["model"])]
+        tiles += [(f"Lowest at {row['pattern']}", units.digits(row["ppl"]), row["method"]) for row in best]
+    cells = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)} <small>{escape(note)}</small></dd></div>"
+        for name, value, note in tiles
+    )
+    return f'<dl class="tiles">{cells}</dl>' if cells else ""
+
+
+def _results(results: Sequence[Row]) -> str:
+    """One table for each dense model and text."""
+    tables = []
+    for (model, source, window), rows in groupby(results, key=lambda row: (row["model"], row["source"], row["window"])):
+        group = list(rows)
+        tokens, windows = (units.count(group[0][name]) for name in ("tokens", "windows"))
+        caption = (
+            f"{model} on {source}: {tokens} tokens scored in {windows} windows of {window}. Zeros are counted in the "
+            "pruned linears. Speeds are relative to the dense model timed beside them, with a 95 % interval."
+        )
+        tables.append(to_html(result_columns(group), group, "Results", caption, mark=_mark))
+    return _section("Results", *tables)
+
+
+def _mark(row: Row) -> str:
+    return "dense" if row["subject"] == "dense" else "best" if row["best"] else ""
+
+
+def _figures(run: str, results: Sequence[Row]) -> str:
+    """The figures for which there are rows; perplexities of one text and model to a figure."""
+    drawn = []
+    texts = groupby(results, key=lambda row: (row["model"], row["source"], row["window"]))
+    for number, ((model, source, _), rows) in enumerate(texts):
+        group = list(rows)
+        if group[0]["dense"] and len(group) > 1:
+            caption = f"Perplexity against sparsity, {model} on {source}. The dotted line is the dense model."
+            drawn.append(_figure(figures.perplexity_by_sparsity(group, f"perplexity{number}"), caption))
+    if blocks := query_named("blocks", run=run):
+        caption = "By block: relative squared error of its output on its calibration inputs, and its zeros."
+        drawn.append(_figure(figures.error_and_sparsity_by_block(blocks), caption))
+    drawn.append(_figure(figures.sizes(results), "Weight files on disk, as they were evaluated."))
+    if speeds := query_named("speeds", run=run):
+        caption = "Speed with its 95 % interval; an open circle where the interval covers 1, which is no gain."
+        drawn.append(_figure(figures.speeds(speeds), caption))
+    return _section("Figures", f'<div class="figures">{"".join(drawn)}</div>')
+
+
+def _figure(svg: str, caption: str) -> str:
+    labelled = svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
+    return f"<figure>{labelled}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _stages(run: str, runs: Sequence[Row]) -> str:
+    """Seconds of each stage: of one run a stage a line, of a sweep a run a line."""
+    rows = query_named("stages", run=run)
+    total = units.seconds(sum(row["seconds"] for row in runs))
+    cached = sum(row["cached"] for row in rows)
+    caption = f"{total} in all; {cached} of {len(rows)} stages came from the cache."
+    if len(runs) == 1:
+        columns = [
+            Column(title="Stage", show=lambda row: row["stage"], numeric=False, heads_row=True),
+            Column(title="Time", show=_time),
+        ]
+        return _section("Stages", to_html(columns, rows, "Stages", caption))
+    taken = {(row["run"], row["stage"]): row for row in rows}
+    columns = [
+        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
+        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        *(_stage_column(stage, taken) for stage in dict.fromkeys(row["stage"] for row in rows)),
+        Column(title="whole run", show=lambda row: units.seconds(row["seconds"])),
+    ]
+    return _section("Stages", to_html(columns, runs, "Stages", caption))
+
+
+def _stage_column(stage: str, taken: Mapping[tuple[str, str], Row]) -> Column:
+    return Column(title=stage, show=lambda row: _time(taken.get((row["run"], stage))))
+
+
+def _time(stage: Row | None) -> str:
+    if stage is None:
+        return units.ABSENT
+    return "cached" if stage["cached"] else units.seconds(stage["seconds"])
+
+
+def _datasets(run: str) -> str:
+    columns = [
+        Column(title="Role", show=lambda row: row["role"], numeric=False, heads_row=True),
+        Column(title="Source", show=lambda row: row["source"], numeric=False),
+        Column(title="Documents", show=lambda row: units.count(row["documents"])),
+        Column(title="Bytes", show=lambda row: units.count(row["text_bytes"])),
+        Column(title="Tokens", show=lambda row: units.count(row["tokens"])),
+        Column(title="Windows", show=lambda row: f"{units.count(row['windows'])} of {units.count(row['window'])}"),
+    ]
+    rows = query_named("datasets", run=run)
+    return _section("Texts", to_html(columns, rows, "Texts", "What was read.")) if rows else ""
+
+
+def _linears(run: str) -> str:
+    """Every pruned linear, folded away: one fold a run."""
+    columns = [
+        Column(title="Block", show=lambda row: str(row["block"])),
+        Column(title="Linear", show=lambda row: row["linear"], numeric=False, heads_row=True),
+        Column(title="Shape", show=lambda row: f"{row['out_features']} × {row['in_features']}"),
+        Column(
+            title="Zeros", show=lambda row: units.count(row["zeros"]), note=lambda row: units.percent(row["sparsity"])
+        ),
+        Column(title="Output error", show=lambda row: units.scientific(row["error"])),
+        Column(title="Time", show=lambda row: units.seconds(row["seconds"])),
+    ]
+    folds = []
+    for _, rows in groupby(query_named("linears", run=run), key=lambda row: row["run"]):
+        own = list(rows)
+        name = f"{own[0]['method']} {own[0]['pattern']}"
+        table = to_html(columns, own, name, "The output error is relative, on the calibration inputs.")
+        folds.append(f"<details><summary>{escape(name)}: {len(own)} linears</summary>{table}</details>")
+    return _section("Linears", *folds) if folds else ""
+
+
+def _provenance(runs: Sequence[Row]) -> str:
+    """What made the numbers, and the commands that repeat them."""
+    first = runs[0]
+    facts = {
+        "Machine": _unique(_machine(row["machine"]) for row in runs),
+        "Versions": _unique(_versions(row["versions"]) for row in runs),
+        "Dense model": _unique(f"{row['model']}, sha256 {row['model_hash']}" for row in runs),
+        "Evaluation text": _unique(f"sha256 {row['dataset_hash']}" for row in runs),
+        "Registered": ", ".join(row["registered_version"] for row in runs if row["registered_version"]),
+        "Parameters": first["parameters"] if len(runs) == 1 else "",
+    }
+    listed = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
+    commands = "\n".join(dict.fromkeys(row["command"] for row in runs))
+    return _section(
+        "Where the numbers come from",
+        f'<dl class="facts">{listed}</dl>',
+        f"<p>Repeat {'it' if len(runs) == 1 else 'them'} with</p><pre>{escape(commands)}</pre>",
+    )
+
+
+def _machine(text: str) -> str:
+    facts = json.loads(text)
+    memory = units.size(facts.pop("memory_bytes")) if "memory_bytes" in facts else ""
+    shown = [facts.pop("processor", ""), f"{facts.pop('cores', '?')} cores", memory, f"GPU {facts.pop('gpu', 'none')}"]
+    return ", ".join(filter(None, [*shown, *map(str, facts.values())]))
+
+
+def _versions(text: str) -> str:
+    return ", ".join(f"{package} {version}" for package, version in json.loads(text).items())
+
+
+def _unique(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _section(title: str, *parts: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"

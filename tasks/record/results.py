@@ -1,0 +1,116 @@
+"""What a run or a sweep found: the results table, its columns, and the sentence that sums it up."""
+
+from collections.abc import Sequence
+
+from tasks.record import units
+from tasks.record.metrics import query_named
+from tasks.record.tables import Column, Row, to_markdown
+
+
+def results_of(run: str) -> list[Row]:
+    """The rows of queries/results.sql, each with `dense`: the row of the dense model that it compares with.
+
+    Raises ValueError if `run` names neither a run nor a sweep.
+    """
+    if not query_named("scope", run=run):
+        latest = ", ".join(row["sweep"] or row["run"] for row in query_named("runs")[:3]) or "none yet"
+        raise ValueError(f"run: {run!r} is not recorded; the latest are {latest}")
+    rows = query_named("results", run=run)
+    dense = {_text_of(row): row for row in rows if row["subject"] == "dense"}
+    return [row | {"dense": dense.get(_text_of(row), {})} for row in rows]
+
+
+def markdown_table(run: str) -> str:
+    """The results table of a run or a sweep as Markdown; bold is the lowest perplexity of its pattern."""
+    rows = results_of(run)
+    return to_markdown(result_columns(rows), rows)
+
+
+def result_columns(rows: Sequence[Row]) -> list[Column]:
+    """The columns of the results table. What is the same in all rows (model, text, seed) has none."""
+    varying = [
+        _plain(title, name)
+        for title, name in (("Model", "model"), ("Text", "source"), ("Window", "window"), ("Seed", "seed"))
+        if len({row[name] for row in rows}) > 1
+    ]
+    timed = [_speed(phase) for phase in ("prefill", "decode") if any(row[f"{phase}_ratio"] is not None for row in rows)]
+    return [
+        Column(title="Method", show=lambda row: name_of(row)[0], numeric=False, heads_row=True),
+        Column(title="Pattern", show=lambda row: name_of(row)[1], numeric=False),
+        *varying,
+        Column(title="Perplexity", show=lambda row: units.digits(row["ppl"]), strong=lambda row: row["best"]),
+        Column(title="nats/token", show=lambda row: units.digits(row["nll"])),
+        Column(title="bits/byte", show=lambda row: units.digits(row["bits_per_byte"])),
+        Column(title="Zeros", show=lambda row: units.percent(row["sparsity"])),
+        Column(title="Size", show=lambda row: units.size(row["size_bytes"]), note=_relative_size),
+        *timed,
+    ]
+
+
+def name_of(row: Row) -> tuple[str, str]:
+    """Method and pattern of an evaluated model; the dense one has neither."""
+    return ("dense", units.ABSENT) if row["subject"] == "dense" else (row["method"], row["pattern"])
+
+
+def pruned_and_best(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The pruned models that have a dense one beside them, and those with the lowest perplexity of their pattern."""
+    pruned = [row for row in rows if row["subject"] != "dense" and row["dense"]]
+    return pruned, [row for row in pruned if row["best"]]
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """What a reader should remember, in a sentence or two; empty if no pruned model was evaluated."""
+    pruned, best = pruned_and_best(rows)
+    if not pruned:
+        return ""
+    dense = pruned[0]["dense"]
+    if len(pruned) > 1:
+        found = ", ".join(f"{row['method']} with {units.digits(row['ppl'])} at {row['pattern']}" for row in best)
+        lowest = f" The lowest after pruning: {found}." if best else ""
+        return f"The dense model's perplexity is {units.digits(dense['ppl'])}.{lowest}"
+    [row] = pruned
+    return (
+        f"Perplexity goes from {units.digits(dense['ppl'])} to {units.digits(row['ppl'])} with "
+        f"{units.percent(row['sparsity'])} of the weights in the pruned linears zero; the weight files go from "
+        f"{units.size(dense['size_bytes'])} to {units.size(row['size_bytes'])}. {_speed_sentence(row)}"
+    ).strip()
+
+
+def _speed_sentence(row: Row) -> str:
+    verdicts = {phase: row[f"{phase}_verdict"] for phase in ("prefill", "decode") if row[f"{phase}_verdict"]}
+    if not verdicts:
+        return ""
+    if set(verdicts.values()) == {"no gain"}:
+        return "It runs no faster on this machine."
+    found = (f"{phase} at {units.ratio(row[f'{phase}_ratio'])} ({verdict})" for phase, verdict in verdicts.items())
+    return f"Against the dense model's speed on this machine: {', '.join(found)}."
+
+
+def _text_of(row: Row) -> tuple[str, str, int]:
+    return row["model_hash"], row["source"], row["window"]
+
+
+def _plain(title: str, name: str) -> Column:
+    return Column(title=title, show=lambda row: str(row[name]), numeric=name in ("window", "seed"))
+
+
+def _relative_size(row: Row) -> str:
+    if row["subject"] == "dense" or not row["dense"]:
+        return ""
+    return units.ratio(row["size_bytes"] / row["dense"]["size_bytes"])
+
+
+def _speed(phase: str) -> Column:
+    """The dense model's speed in tokens a second; of the others the ratio to it, its interval and what that means."""
+
+    def show(row: Row) -> str:
+        if row["subject"] == "dense":
+            return f"{units.count(row[f'{phase}_tokens_per_s'])} tokens/s"
+        return units.ratio(row[f"{phase}_ratio"])
+
+    def note(row: Row) -> str:
+        if row["subject"] == "dense" or row[f"{phase}_ratio"] is None:
+            return ""
+        return f"[{row[f'{phase}_low']:.2f}, {row[f'{phase}_high']:.2f}] {row[f'{phase}_verdict']}"
+
+    return Column(title=f"{phase.capitalize()} speed", show=show, note=note)

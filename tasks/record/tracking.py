@@ -1,0 +1,115 @@
+"""MLflow's two stores in the artifacts folder: `mlflow.db` (SQLite) and `mlruns/` (files); and the runs in them.
+
+A run of Espalier is a run of MLflow with the same parameters and metrics, found again by its tag `run`; a sweep is a
+parent run whose children are its points. Recording a run twice leaves one.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.handles import Context, EvaluationRow, SpeedRow
+from tasks.record import home
+from tasks.record.disk import locked
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "espalier"
+SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+MEASURED = ("ppl", "nll", "bits_per_byte", "sparsity", "parameters", "size_bytes", "memory_bytes")
+
+
+@contextmanager
+def tracking() -> Iterator["MlflowClient"]:
+    """A client of the stores, for one process at a time: what is looked up here is still true when it is used."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # takes a second, and reads its settings at this moment
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    place = home.root() / "mlruns"
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(place):
+        mlflow.set_tracking_uri(tracking_uri())
+        yield mlflow.MlflowClient(tracking_uri())
+
+
+def tracking_uri() -> str:
+    """What `mlflow server --backend-store-uri` takes."""
+    return f"sqlite:///{home.root() / 'mlflow.db'}"
+
+
+def log_run(
+    context: Context,
+    *,
+    parameters: Mapping[str, Any],
+    evaluations: Sequence[EvaluationRow],
+    speeds: Sequence[SpeedRow] = (),
+    sweep: str | None = None,
+) -> str:
+    """Record a run in MLflow and return MLflow's id of it. Metrics of the dense model have the prefix `dense_`."""
+    with tracking() as client:
+        from mlflow.entities import Metric, Param, RunTag
+
+        tags = {"run": context.run, "flow": context.flow, "model_hash": context.model_hash}
+        tags |= {"dataset_hash": context.dataset_hash, "versions": context.versions, "machine": context.machine}
+        if sweep:
+            tags["mlflow.parentRunId"] = parent_id = _find_or_create(client, sweep, name=f"sweep {sweep}")
+            client.set_terminated(parent_id)  # anew after each point, so that it ends with its last one
+        run_id = _find_or_create(client, context.run, name=f"{context.method} {context.pattern} {context.run}")
+        facts = dict(parameters) | {name: getattr(context, name) for name in ("model", "method", "pattern", "seed")}
+        now_ms = int(time.time() * 1000)
+        client.log_batch(
+            run_id,
+            params=[Param(name, _text(value)) for name, value in facts.items()],
+            metrics=[Metric(*metric, now_ms, 0) for metric in metrics_of(evaluations, speeds).items()],
+            tags=[RunTag(*tag) for tag in tags.items()],
+        )
+        client.set_terminated(run_id)
+        return run_id
+
+
+def attach_report(run: str, page: Path) -> None:
+    """Show a written page among the MLflow run's artifacts; `run` is a run or a sweep that log_run has recorded."""
+    with tracking() as client:
+        client.log_artifact(_find_or_create(client, run, name=f"sweep {run}"), str(page), "report")
+
+
+def metrics_of(evaluations: Sequence[EvaluationRow], speeds: Sequence[SpeedRow]) -> dict[str, float]:
+    """Name -> value; a number that is not finite is left out, as MLflow cannot plot it."""
+    found: dict[str, float] = {}
+    for row in evaluations:
+        prefix = "dense_" if row.subject == "dense" else ""
+        found |= {prefix + name: float(getattr(row, name)) for name in MEASURED}
+    for timed in speeds:
+        prefix = "dense_" if timed.subject == "dense" else ""
+        found[f"{prefix}{timed.phase}_tokens_per_s"] = timed.tokens_per_s
+        if timed.subject != "dense":
+            found |= {
+                f"{timed.phase}_speed_ratio": timed.ratio,
+                f"{timed.phase}_speed_ratio_low": timed.ratio_low,
+                f"{timed.phase}_speed_ratio_high": timed.ratio_high,
+            }
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _find_or_create(client: "MlflowClient", run: str, name: str) -> str:
+    """MLflow's id of the run with the tag `run`, made if it is not there."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    place = str(home.root() / "mlruns")
+    experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, place)
+    found = client.search_runs([experiment_id], f"tags.run = '{run}'", max_results=1)
+    if found:
+        return found[0].info.run_id
+    return client.create_run(experiment_id, run_name=name, tags={"run": run}).info.run_id
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
