@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from tasks.evaluate.size import count_parameters, counted_sparsity, memory_bytes, weight_bytes
+from tasks.model.anatomy import find_blocks, linears_of
+from tests.cases import FAMILIES, llama
+
+
+def test_parameters_and_bytes_count_what_is_tied_once():
+    model, tied = llama(), llama(tie_word_embeddings=True)
+    embedding = model.model.embed_tokens.weight.numel()
+    assert count_parameters(model) - count_parameters(tied) == embedding
+    assert memory_bytes(model) - memory_bytes(tied) == 4 * embedding
+    buffers = sum(buffer.numel() * buffer.itemsize for buffer in model.buffers())
+    assert buffers > 0
+    assert memory_bytes(model) == 4 * count_parameters(model) + buffers
+    assert memory_bytes(model.half()) < 0.6 * memory_bytes(llama())
+
+
+def test_the_bytes_on_disk_are_those_of_the_weights(tmp_path):
+    model = llama()
+    model.save_pretrained(tmp_path)
+    assert weight_bytes(tmp_path) == (tmp_path / "model.safetensors").stat().st_size
+    model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    tensors = sum(parameter.numel() * 4 for parameter in model.parameters())
+    assert tensors < weight_bytes(tmp_path / "shards") < 1.2 * tensors
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_zeros_are_counted_in_the_linears_of_the_blocks_alone(family):
+    model = FAMILIES[family]()
+    assert counted_sparsity(model) == 0
+    model.get_input_embeddings().weight.data.zero_()
+    assert counted_sparsity(model) == 0
+    linears = linears_of(find_blocks(model)[1])
+    name, linear = next(iter(linears.items()))
+    linear.weight.data[0] = 0
+    total = sum(linear.weight.numel() for linear in linears.values())
+    assert counted_sparsity(model) == linear.in_features / total, name
+
+
+def test_a_tensor_made_of_others_holds_what_they_hold():
+    model = torch.nn.Module()
+    nested = torch.nested.nested_tensor([torch.zeros(3), torch.zeros(5)], layout=torch.jagged)
+    model.register_buffer("nested", nested)
+    assert memory_bytes(model) == 8 * 4 + 3 * 8  # the values, and the offsets of two rows
