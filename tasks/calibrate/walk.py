@@ -1,0 +1,103 @@
+"""Walking a model block by block: every hidden state waits on the CPU, and one block at a time is on the device.
+
+Axes: B windows of a batch, T tokens of a window, D model width.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tasks.calibrate.calls import record_calls, unwrap
+from tasks.model.anatomy import Anatomy
+
+CHECKED_TOKENS = 64
+TOLERANCE = 1e-3  # relative; the same operations on the same device differ by rounding at most
+
+
+class Walk:
+    """The inputs of one block for all batches: `hidden[batch]`, on the CPU. Starts before block 0.
+
+    `batches` are ids, (windows, tokens) each, of any shapes. `device` is where blocks run; None for where the model is.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        anatomy: Anatomy,
+        batches: Sequence[Tensor],
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.blocks = anatomy.blocks
+        self.device = torch.device(device or model.device)
+        self.hidden, self._calls = record_calls(model, anatomy, batches)
+
+    def outputs(self, index: int) -> Iterator[Tensor]:
+        """Run block `index` on the held inputs, batch by batch; yields its outputs on `device`."""
+        for hidden_BTD, calls in zip(self.hidden, self._calls, strict=True):
+            yield calls[index](self.blocks[index], hidden_BTD.to(self.device))
+
+    def step(self, index: int) -> Iterator[Tensor]:
+        """As `outputs`, and each output replaces its input: afterwards the walk stands before the next block."""
+        for batch, output_BTD in enumerate(self.outputs(index)):
+            self.hidden[batch] = output_BTD.cpu()
+            yield output_BTD
+
+
+@torch.no_grad()
+def check_walk(model: PreTrainedModel, anatomy: Anatomy, ids_BT: Tensor) -> None:
+    """Prove on one short window that walking the blocks gives the hidden states of the model's own forward.
+
+    Raises ValueError, naming the first block that differs, for a model whose blocks share more than hidden states.
+    """
+    window_BT = ids_BT[:1, :CHECKED_TOKENS]
+    walk = Walk(model, anatomy, [window_BT])
+    for index, own_BTD in enumerate(_own_outputs(model, anatomy.blocks, window_BT)):
+        (walked_BTD,) = walk.step(index)
+        difference = (walked_BTD.float() - own_BTD.float()).norm() / own_BTD.float().norm()
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"model: walking {type(model).__name__} block by block differs from its own forward at block {index} "
+                f"(relative difference {difference:.1e}); its blocks cannot be calibrated one at a time"
+            )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """No dropout within; the mode of every module is restored."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def placed(block: nn.Module, device: torch.device) -> Iterator[None]:
+    """The block is on `device` within, and then again where it was."""
+    home = next(block.parameters()).device
+    block.to(device)
+    try:
+        yield
+    finally:
+        block.to(home)
+
+
+def _own_outputs(model: PreTrainedModel, blocks: Sequence[nn.Module], ids_BT: Tensor) -> list[Tensor]:
+    """What each block returns in the model's own forward."""
+    outputs: list[Tensor] = []
+
+    def keep(block: nn.Module, inputs: object, output: object) -> None:
+        outputs.append(unwrap(output))
+
+    handles = [block.register_forward_hook(keep) for block in blocks]
+    try:
+        model.base_model(ids_BT.to(model.device), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs

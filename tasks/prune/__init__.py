@@ -1,0 +1,13 @@
+"""The methods and patterns by name.
+
+Nothing but this file knows them all, so that an edit of one method leaves the caches of the others valid.
+"""
+
+from tasks.prune.weight.magnitude import Magnitude
+from tasks.prune.weight.pattern import NM, Pattern, Unstructured
+from tasks.prune.weight.pruner import Pruner
+from tasks.prune.weight.sparsegpt import SparseGPT
+from tasks.prune.weight.wanda import Wanda
+
+PRUNERS: dict[str, type[Pruner]] = {"magnitude": Magnitude, "wanda": Wanda, "sparsegpt": SparseGPT}
+PATTERNS: dict[str, type[Pattern]] = {"unstructured": Unstructured, "nm": NM}
