@@ -1,35 +1,18 @@
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.evaluate import perplexity as module
 from tasks.evaluate.perplexity import bits_per_byte, perplexity
-
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
-SHAPE = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64}
-
-
-def tiny(**changes):
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**{**SHAPE, **HEADS, **changes})).eval()
+from tests.cases import FAMILIES, gemma2, llama
 
 
 def capped():
     """Its head alone does not give its logits, and a cap this low makes the difference visible."""
-    torch.manual_seed(0)
-    return Gemma2ForCausalLM(Gemma2Config(**SHAPE, **HEADS, final_logit_softcapping=0.01)).eval()
+    return gemma2(final_logit_softcapping=0.01)
 
 
 def ids(count=1000):
@@ -46,8 +29,8 @@ def naive_nll(model, ids, window):
     return math.fsum(losses) / len(losses)
 
 
-@pytest.mark.parametrize("build", [tiny, capped, lambda: tiny(tie_word_embeddings=True)])
-@pytest.mark.parametrize("logits_at_once", [2**25, 97 * 50, 1])
+@pytest.mark.parametrize("build", [*FAMILIES.values(), capped, lambda: llama(tie_word_embeddings=True)])
+@pytest.mark.parametrize("logits_at_once", [2**25, 97 * 50])
 def test_equals_a_naive_loop_in_float64(build, logits_at_once, monkeypatch):
     monkeypatch.setattr(module, "LOGITS_AT_ONCE", logits_at_once)
     model = build().double()
@@ -58,7 +41,7 @@ def test_equals_a_naive_loop_in_float64(build, logits_at_once, monkeypatch):
 
 
 def test_equals_the_models_own_loss():
-    model, ids_BT = tiny(), ids(320).reshape(10, 32)
+    model, ids_BT = llama(), ids(320).reshape(10, 32)
     with torch.no_grad():
         own = model(ids_BT, labels=ids_BT).loss.item()
     assert perplexity(model, ids_BT.flatten(), 32, batch_size=10).nll == pytest.approx(own, rel=1e-5)
@@ -66,18 +49,18 @@ def test_equals_the_models_own_loss():
 
 @pytest.mark.parametrize("batch_size", [1, 3, 31, 1000])
 def test_does_not_depend_on_the_batch(batch_size):
-    model = tiny()
+    model = llama()
     assert perplexity(model, ids(), 32, batch_size).nll == pytest.approx(perplexity(model, ids(), 32).nll, rel=1e-6)
 
 
 def test_the_tail_is_dropped():
-    model = tiny()
+    model = llama()
     assert perplexity(model, ids(95), 32) == perplexity(model, ids(64), 32)
 
 
 def test_all_logits_never_exist_at_once(monkeypatch):
     monkeypatch.setattr(module, "LOGITS_AT_ONCE", 97 * 10)
-    model, rows = tiny(), []
+    model, rows = llama(), []
     with_hook = model.lm_head.register_forward_hook(lambda _, inputs, logits: rows.append(logits.numel() // 97))
     perplexity(model, ids(), 32)
     with_hook.remove()
@@ -85,21 +68,21 @@ def test_all_logits_never_exist_at_once(monkeypatch):
 
 
 def test_dropout_is_off_and_the_mode_restored():
-    model = tiny(attention_dropout=0.9).train()
+    model = llama(attention_dropout=0.9).train()
     model.model.norm.eval()
-    assert perplexity(model, ids(), 32) == perplexity(tiny(), ids(), 32)
+    assert perplexity(model, ids(), 32) == perplexity(llama(), ids(), 32)
     assert model.training
     assert not model.model.norm.training
 
 
 def test_progress_is_told():
     seen = []
-    perplexity(tiny(), ids(), 32, batch_size=20, on_batch=lambda done, windows: seen.append((done, windows)))
+    perplexity(llama(), ids(), 32, batch_size=20, on_batch=lambda done, windows: seen.append((done, windows)))
     assert seen == [(20, 31), (31, 31)]
 
 
 def broken():
-    model = tiny()
+    model = llama()
     model.lm_head.weight.data[5, 5] = math.nan
     return model
 
@@ -107,11 +90,11 @@ def broken():
 @pytest.mark.parametrize(
     ("model", "text", "window", "said"),
     [
-        (tiny, ids(31), 32, "31 tokens, shorter than one window of 32"),
-        (tiny, ids(64).reshape(2, 32), 32, "1-D"),
-        (tiny, ids(64).float(), 32, "token ids"),
-        (tiny, ids(64), 1, "window: at least 2"),
-        (tiny, torch.full((64,), 97), 32, "vocabulary is 0 to 96"),
+        (llama, ids(31), 32, "31 tokens, shorter than one window of 32"),
+        (llama, ids(64).reshape(2, 32), 32, "1-D"),
+        (llama, ids(64).float(), 32, "token ids"),
+        (llama, ids(64), 1, "window: at least 2"),
+        (llama, torch.full((64,), 97), 32, "vocabulary is 0 to 96"),
         (broken, ids(64), 32, "nll: nan"),
     ],
 )
@@ -127,12 +110,10 @@ def test_bits_per_byte():
         bits_per_byte(1.0, 10, 0)
 
 
-@pytest.mark.skipif(not (DATA / "models/stories3M").is_dir(), reason="../shared/data is absent")
-def test_a_real_model_has_its_known_perplexity():
-    folder = DATA / "models/stories3M"
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    lines = (DATA / "text/tinystories_train_sample.jsonl").read_text().splitlines()[400:787]
+def test_a_real_model_has_its_known_perplexity(shared):
+    model = AutoModelForCausalLM.from_pretrained(shared / "models/stories3M")
+    tokenizer = AutoTokenizer.from_pretrained(shared / "models/stories3M")
+    lines = (shared / "text/tinystories_train_sample.jsonl").read_text().splitlines()[400:787]
     text = torch.tensor([i for line in lines for i in tokenizer(json.loads(line)["text"])["input_ids"]])
     assert len(text) == 95_195
     result = perplexity(model, text, 256)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from tasks.model import load
 from tasks.model.load import (
@@ -24,20 +24,7 @@ from tasks.model.load import (
     save_model,
     weight_bytes,
 )
-
-
-def tiny(dtype=torch.float32):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=97,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        dtype=dtype,
-    )
-    return LlamaForCausalLM(config).eval().to(dtype)
+from tests.cases import llama
 
 
 def write_tokenizer(folder, words):
@@ -48,7 +35,7 @@ def write_tokenizer(folder, words):
 
 @pytest.fixture
 def folder(tmp_path):
-    tiny().save_pretrained(tmp_path / "model")
+    llama().save_pretrained(tmp_path / "model")
     write_tokenizer(tmp_path / "model", 97)
     return tmp_path / "model"
 
@@ -68,7 +55,7 @@ def one_line(said, call, *arguments):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_loads_what_was_saved_in_its_own_dtype(tmp_path, dtype):
-    model = tiny(dtype)
+    model = llama(dtype=dtype).to(dtype)
     model.save_pretrained(tmp_path)
     loaded = load_model(tmp_path)
     assert loaded.dtype == dtype
@@ -116,7 +103,7 @@ def test_a_whole_folder_passes(folder):
 
 
 def test_shards_pass_until_one_is_missing_or_empty(tmp_path):
-    tiny().save_pretrained(tmp_path, max_shard_size="40KB")
+    llama().save_pretrained(tmp_path, max_shard_size="40KB")
     write_tokenizer(tmp_path, 97)
     check_folder(tmp_path)
     shards = sorted(tmp_path.glob("*.safetensors"))
@@ -194,7 +181,7 @@ def test_a_tokenizer_beyond_the_vocabulary_is_refused(tmp_path):
         "'word97' has id 97, the model's vocabulary is 0 to 96",
         check_tokenizer,
         load_tokenizer(tmp_path),
-        tiny().config,
+        llama().config,
     )
 
 
