@@ -39,7 +39,7 @@ class Bitmask:
     name: ClassVar[str] = "bitmask"
 
     def size_bytes(self, weight_OI: Tensor) -> int:
-        return int(is_kept(weight_OI).sum()) * weight_OI.itemsize + packed_length(weight_OI.numel(), 1)
+        return int(is_kept(weight_OI).count_nonzero()) * weight_OI.itemsize + packed_length(weight_OI.numel(), 1)
 
     def pack(self, weight_OI: Tensor) -> dict[str, Tensor]:
         kept = is_kept(weight_OI).flatten()
@@ -49,15 +49,15 @@ class Bitmask:
     def unpack(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
         weight_OI = parts["values"].new_zeros(shape)
         kept = unpack_numbers(parts["mask"], weight_OI.numel(), 1).bool()
-        if int(kept.sum()) != len(parts["values"]):
-            raise ValueError(f"the mask keeps {int(kept.sum())} values, {len(parts['values'])} are stored")
+        if kept.count_nonzero() != len(parts["values"]):
+            raise ValueError(f"the mask keeps {kept.count_nonzero()} values, {len(parts['values'])} are stored")
         as_integers(weight_OI).masked_scatter_(kept.view(shape), as_integers(parts["values"]))
         return weight_OI
 
 
 @dataclass(frozen=True, kw_only=True)
 class Positions:
-    """`n` values of every `m` consecutive inputs, row by row, and the position of each in its group.
+    """`n` values of every `m` (up to 16) consecutive inputs, row by row, and the position of each in its group.
 
     2:4 takes 2 bits a position: 0.5625 of a 16-bit matrix. A group with fewer than `n` kept values fills up with its
     first zeros, so that positions always rise within a group.
@@ -67,10 +67,14 @@ class Positions:
     n: int
     m: int
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.n <= self.m <= 16:
+            raise ValueError(f"n:m: {self.n}:{self.m} given, positions are stored for 1 <= n <= m <= 16")
+
     @property
     def bits(self) -> int:
-        """Of one position: 1, 2, 4 or 8, so that none crosses a byte."""
-        return next(bits for bits in (1, 2, 4, 8) if self.m <= 2**bits)
+        """Of one position: 1, 2 or 4, so that none crosses a byte."""
+        return next(bits for bits in (1, 2, 4) if self.m <= 2**bits)
 
     def pay(self) -> bool:
         """Whether the positions of a group take no more than a mask of it: 1:4, 2:4, 2:8, 4:16, not 3:4, 4:8."""
@@ -92,7 +96,7 @@ class Positions:
         if spare_G.any():
             stored_GM = stored_GM | (~stored_GM & ((~stored_GM).cumsum(1, dtype=torch.uint8) <= spare_G[:, None]))
         place_K = stored_GM.flatten().nonzero().view(-1)
-        position_K = (place_K % self.m).to(torch.uint8)
+        position_K = torch.arange(self.m, dtype=torch.uint8).repeat(len(stored_GM)).index_select(0, place_K)
         return {
             "values": weight_OI.flatten().index_select(0, place_K),
             "positions": pack_numbers(position_K, self.bits),
@@ -123,10 +127,11 @@ def choose_packing(weight: Tensor, pattern: Pattern | None = None) -> Packing:
     if weight.dim() != 2 or not weight.is_floating_point() or weight.itemsize < 2:
         return Dense()
     if isinstance(pattern, NM):
-        _check_groups(weight, pattern)
-        positions = Positions(n=pattern.n, m=pattern.m)
-        if positions.pay() and positions.fits(weight):
-            return positions
+        _refuse_near_miss(weight, pattern)
+        if pattern.m <= 16:
+            positions = Positions(n=pattern.n, m=pattern.m)
+            if positions.pay() and positions.fits(weight):
+                return positions
     return Bitmask() if Bitmask().size_bytes(weight) < Dense().size_bytes(weight) else Dense()
 
 
@@ -164,16 +169,15 @@ def unpack_numbers(packed: Tensor, count: int, bits: int) -> Tensor:
     return of_a_byte.to(torch.uint8).index_select(0, packed.int()).view(-1)[:count]
 
 
-def _check_groups(weight_OI: Tensor, pattern: NM) -> None:
+def _refuse_near_miss(weight_OI: Tensor, pattern: NM) -> None:
     """A matrix with as many zeros as n:m has was meant to be n:m. By value, as -0.0 prunes as well as 0.0 does."""
     n, m = pattern.n, pattern.m
-    zeros = weight_OI.numel() - int(weight_OI.count_nonzero())
-    if zeros * m < weight_OI.numel() * (m - n):
+    kept_OI = weight_OI != 0
+    if int(kept_OI.count_nonzero()) * m > kept_OI.numel() * n:
         return
     if not pattern.divides(weight_OI.shape[1]):
         raise ValueError(f"pattern: {pattern} does not divide {weight_OI.shape[1]} inputs")
-    kept_G = (weight_OI != 0).view(-1, m).sum(1)
-    if (kept_G > n).any():
-        group = int((kept_G > n).nonzero()[0])
-        row, column = divmod(group * m, weight_OI.shape[1])
-        raise ValueError(f"pattern: {pattern} given, {int(kept_G[group])} of {m} kept at row {row}, input {column}")
+    fullest, group = kept_OI.view(-1, m).sum(1, dtype=torch.int16).max(0)
+    if fullest > n:
+        row, column = divmod(int(group) * m, weight_OI.shape[1])
+        raise ValueError(f"pattern: {pattern} given, {int(fullest)} of {m} kept at row {row}, input {column}")

@@ -42,7 +42,8 @@ def there_and_back(packing, weight):
 def test_every_nm_comes_back_to_the_bit(text, dtype):
     pattern = parse_pattern(text)
     weight = matrix(pattern, dtype)
-    assert there_and_back(Positions(n=pattern.n, m=pattern.m), weight) > 0
+    if pattern.m <= 16:
+        assert there_and_back(Positions(n=pattern.n, m=pattern.m), weight) > 0
     assert there_and_back(Bitmask(), weight) > 0
     assert there_and_back(choose_packing(weight, pattern), weight) <= 1
 
@@ -120,7 +121,7 @@ def test_a_group_too_full_is_named():
         choose_packing(torch.zeros(4, 6), NM(2, 4))
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("bits", [1, 2, 4])
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 1000])
 def test_numbers_come_back(bits, count):
     numbers = torch.randint(0, 2**bits, (count,), dtype=torch.uint8)
@@ -132,6 +133,11 @@ def test_numbers_come_back(bits, count):
 def test_the_order_of_bits_is_fixed():
     assert pack_numbers(torch.tensor([1, 0, 0, 0, 0, 0, 0, 1, 1], dtype=torch.uint8), 1).tolist() == [129, 1]
     assert pack_numbers(torch.tensor([3, 0, 1, 2], dtype=torch.uint8), 2).tolist() == [0b10_01_00_11]
+
+
+def test_positions_end_at_sixteen():
+    with pytest.raises(ValueError, match="16:32 given, positions are stored for"):
+        Positions(n=16, m=32)
 
 
 def test_damaged_parts_are_refused():
