@@ -26,21 +26,22 @@ from tasks.record.tables import Row
 @styled
 def perplexity_by_sparsity(rows: Sequence[Row], name: str) -> str:
     """`rows` of queries/results.sql for one model and text: a line a method, from the dense model through its
-    sparsities; an n:m pattern is a diamond of its own. What is not finite cannot be drawn."""
+    sparsities, and a dashed one through its n:m patterns. What is not finite cannot be drawn."""
     figure, axes = canvas(3.2)
     dense = rows[0]["dense"]["ppl"]
     pruned = [row for row in rows if row["subject"] != "dense" and math.isfinite(row["ppl"])]
     colours = colours_of(row["method"] for row in pruned)
     axes.axhline(dense, color=FAINT, linewidth=1, linestyle=DASHES[2])
-    for row in pruned:
-        if ":" in row["pattern"]:
-            place = (row["sparsity"], row["ppl"])
-            axes.plot(*place, "D", color=colours[row["method"]], markersize=5, markerfacecolor=PAPER, zorder=3)
-            axes.annotate(row["pattern"], place, (7, 0), textcoords="offset points", va="center", color=FAINT)
     for method, colour in colours.items():
-        own = [row for row in pruned if row["method"] == method and ":" not in row["pattern"]]
-        line = [(0.0, dense), *sorted((row["sparsity"], row["ppl"]) for row in own)]
-        axes.plot(*zip(*line, strict=True), color=colour, marker="o", markersize=4)
+        own = sorted((row["sparsity"], row["ppl"], row["pattern"]) for row in pruned if row["method"] == method)
+        free = [(0.0, dense), *((sparsity, ppl) for sparsity, ppl, pattern in own if ":" not in pattern)]
+        grouped = [(0.0, dense), *((sparsity, ppl) for sparsity, ppl, pattern in own if ":" in pattern)]
+        axes.plot(*zip(*free, strict=True), color=colour, marker="o", markersize=4)
+        axes.plot(*zip(*grouped, strict=True), color=colour, linestyle=DASHES[1], linewidth=1)
+        for sparsity, ppl, pattern in own:
+            if ":" in pattern:
+                axes.plot(sparsity, ppl, "D", color=colour, markersize=5, markerfacecolor=PAPER)
+                axes.annotate(pattern, (sparsity, ppl), (7, 0), textcoords="offset points", va="center", color=FAINT)
     log_scale(axes)
     axes.set_ylabel("perplexity (lower is better)")
     axes.set_xlabel("zeros in the pruned linears")

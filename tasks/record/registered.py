@@ -12,9 +12,11 @@ from typing import Any
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
+NEW_TOKENS = 40
+
 
 class PackedModel(PythonModel):
-    """Continues prompts greedily. `unwrap_python_model()` gives access to `.model` and `.tokenizer`."""
+    """Continues prompts greedily by NEW_TOKENS; for all else, `unwrap_python_model()` has `.model` and `.tokenizer`."""
 
     def load_context(self, context: Any) -> None:
         from transformers import AutoTokenizer
@@ -25,16 +27,14 @@ class PackedModel(PythonModel):
         self.model = load_packed(folder).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
 
-    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[str]:
-        """The continuation of each prompt. `params` are those of `generate`, such as {"max_new_tokens": 100}."""
+    def predict(self, context: Any, model_input: list[str]) -> list[str]:  # type: ignore[override]
+        """The continuation of each prompt, without the prompt."""
         continuations = []
         for prompt in model_input:
             inputs = self.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
-            choices = {"max_new_tokens": 40, "do_sample": False} | (params or {})
-            [ids] = self.model.generate(**inputs, **choices)
-            continuations.append(
-                str(self.tokenizer.decode(ids[inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-            )
+            [ids] = self.model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+            new_ids = ids[inputs["input_ids"].shape[1] :]
+            continuations.append(str(self.tokenizer.decode(new_ids, skip_special_tokens=True)))
         return continuations
 
 

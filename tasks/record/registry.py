@@ -1,29 +1,30 @@
 """The model registry: every pruned model is a version of `espalier-<model>`, and two kinds of alias say which is best.
 
-`best-50` is the version with the lowest perplexity among those with 50 % zeros (counted, in whole percent; so 2:4 and
-50 % compete, at the same number of weights kept). `best` moves to a version only if it is at least as sparse as the one
-that has it and its perplexity is lower: it never trades size for quality, and a first version takes it.
+`best-<pattern>`, such as `best-2of4` and `best-50pct`, is the version with the lowest perplexity among those of that
+pattern. `best` moves from the version that has it only to one that is at least as sparse (counted zeros, in whole
+percent) and has a lower perplexity: it never buys quality with size. The first version of a model takes it.
 
-Perplexities count as comparable only on the same text, in the same window, for the same dense model. A version that was
+Perplexities are compared only on the same text, in the same window, for the same dense model. A version that was
 measured otherwise takes no alias from another, however good its number looks.
 """
 
+import math
 import re
 import tempfile
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.handles import Checkpoint, Context, EvaluationRow
 from tasks.record import home
+from tasks.record.loader import copy_loader
 from tasks.record.tracking import tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-LOADER = ("prune/pack.py", "prune/weight/pattern.py")  # what a process without this project needs to unpack a model
 COMPARABLE = ("model_hash", "dataset_hash", "window")
 
 
@@ -53,7 +54,7 @@ def publish(context: Context, packed: Checkpoint, evaluation: EvaluationRow, run
 
 
 def load_registered(name: str, version: str, device: str = "cpu") -> tuple[Any, Any]:
-    """The model and tokenizer of a registered version, given by its number or by an alias such as "best-50".
+    """The model and tokenizer of a registered version, given by its number or by an alias such as "best-2of4".
 
     Raises ValueError if there is no such version, home.Damaged if its files are not those that were registered.
     """
@@ -107,7 +108,7 @@ def _register(
             name=re.sub(r"[^\w-]+", "-", f"{context.method}-{context.pattern}"),
             python_model=str(Path(__file__).with_name("registered.py")),
             artifacts={"packed": str(home.locate(packed.folder))},
-            code_paths=[str(_loader(Path(aside)))],
+            code_paths=[str(copy_loader(Path(aside)))],
             pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
             tags=tags,
         )
@@ -117,12 +118,20 @@ def _register(
 
 
 def _take_aliases(client: "MlflowClient", version: "ModelVersion") -> None:
-    """Move `best-<percent>` and `best` to this version where the rules at the top of this file say so."""
-    percent = version.tags["percent_zero"]
-    for alias in (f"best-{percent}", "best"):
-        holder = _holder(client, version.name, alias)
-        if holder is None or (_is_better(version, holder) and int(percent) >= int(holder.tags["percent_zero"])):
+    """Move the aliases to this version where the rules at the top of this file say so."""
+    if not math.isfinite(float(version.tags["ppl"])):
+        return
+    aliases = client.get_registered_model(version.name).aliases
+    for alias in (pattern_alias(version.tags["pattern"]), "best"):
+        holder = client.get_model_version(version.name, aliases[alias]) if alias in aliases else None
+        if holder is None or (_is_better(version, holder) and (alias != "best" or _is_as_sparse(version, holder))):
             client.set_registered_model_alias(version.name, alias, version.version)
+
+
+def pattern_alias(pattern: str) -> str:
+    """best-2of4 for 2:4, best-50pct for 50% however its zeros are chosen (50%@matrix): what MLflow allows in a name."""
+    size = pattern.partition("@")[0].replace(":", "of").replace("%", "pct")
+    return "best-" + re.sub(r"[^\w-]+", "-", size)
 
 
 def _is_better(version: "ModelVersion", holder: "ModelVersion") -> bool:
@@ -130,21 +139,8 @@ def _is_better(version: "ModelVersion", holder: "ModelVersion") -> bool:
     return comparable and float(version.tags["ppl"]) < float(holder.tags["ppl"])
 
 
-def _holder(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
-    aliases = client.get_registered_model(name).aliases
-    return client.get_model_version(name, aliases[alias]) if alias in aliases else None
-
-
-def _loader(folder: Path) -> Path:
-    """A package `tasks` in `folder` with only the modules that unpack a model."""
-    package = folder / "tasks"
-    for name in LOADER:
-        copy = package / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(resources.files("tasks").joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
-    for place in (package, *(path for path in package.rglob("*") if path.is_dir())):
-        (place / "__init__.py").touch()
-    return package
+def _is_as_sparse(version: "ModelVersion", holder: "ModelVersion") -> bool:
+    return int(version.tags["percent_zero"]) >= int(holder.tags["percent_zero"])
 
 
 def _requirements() -> dict[str, str]:

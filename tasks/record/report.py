@@ -147,6 +147,8 @@ def _figure(svg: str, caption: str) -> str:
 def _stages(run: str, runs: Sequence[Row]) -> str:
     """Seconds of each stage: of one run a stage a line, of a sweep a run a line."""
     rows = query_named("stages", run=run)
+    if not rows:
+        return ""
     total = units.seconds(sum(row["seconds"] for row in runs))
     cached = sum(row["cached"] for row in rows)
     caption = f"{total} in all; {cached} of {len(rows)} stages came from the cache."

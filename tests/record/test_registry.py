@@ -1,0 +1,173 @@
+"""MLflow: what is registered is what was evaluated, once; aliases move as the docstring of the registry says."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from cases import batches, llama
+from plausible import CONTEXT, evaluation, speed
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from tasks.handles import Checkpoint
+from tasks.prune.pack import pack_checkpoint
+from tasks.prune.weight.pattern import parse_pattern
+from tasks.record import home, registry, tracking
+from tasks.record.loader import copy_loader
+
+FRESH_PROCESS = """
+import sys, torch, mlflow
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+sys.path = [place for place in sys.path if place and place != sys.argv[3]]
+mlflow.set_tracking_uri(sys.argv[1])
+loaded = mlflow.pyfunc.load_model("models:/espalier-stories@best")
+assert "mlruns" in sys.modules["tasks"].__file__, sys.modules["tasks"].__file__
+torch.save(loaded.unwrap_python_model().model.state_dict(), sys.argv[2])
+[continuation] = loaded.predict(["w1 w2 w3"])
+assert continuation.startswith("w"), continuation
+"""
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """MLflow's tables, which take seconds to create."""
+    place = tmp_path_factory.mktemp("empty")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ESPALIER_ARTIFACTS", str(place))
+        with tracking.tracking() as client:
+            client.search_experiments()
+    return place / "mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def artifacts(tmp_path, monkeypatch, empty_database):
+    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
+    (tmp_path / "artifacts").mkdir()
+    shutil.copy(empty_database, tmp_path / "artifacts")
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory):
+    """A tiny 2:4 model and its tokenizer in a folder of the transformers layout."""
+    folder = tmp_path_factory.mktemp("pruned")
+    model = llama()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("proj.weight"):
+                weight *= parse_pattern("2:4").keep(weight.abs())
+    model.save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(97)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0").save_pretrained(folder)
+    return model, folder
+
+
+def pack(folder: Path) -> Checkpoint:
+    with home.store("packed") as draft:
+        pack_checkpoint(folder, draft.path, parse_pattern("2:4"))
+    return Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind="packed")
+
+
+def stub(text: str) -> Checkpoint:
+    """A folder that is enough to register, for what needs no model."""
+    with home.store("packed") as draft:
+        (draft.path / "packing.json").write_text(text)
+    return Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind="packed")
+
+
+def publish(run: str, packed: Checkpoint, ppl: float = 20.0, sparsity: float = 0.5, **context) -> registry.Version:
+    of_run = dataclasses.replace(CONTEXT, run=run, **context)
+    row = evaluation(ppl=ppl, sparsity=sparsity, checkpoint=packed.hash)
+    logged = tracking.log_run(of_run, parameters={"samples": 128}, evaluations=[evaluation("dense"), row])
+    return registry.publish(of_run, packed, row, logged)
+
+
+def test_the_registry_gives_back_the_weights_to_the_bit(pruned, artifacts, tmp_path):
+    model, folder = pruned
+    packed = pack(folder)
+    version = publish("r1", packed)
+    assert version == registry.Version(name="espalier-stories", version="1", aliases=("best", "best-2of4"))
+
+    loaded, tokenizer = registry.load_registered("espalier-stories", "best")
+    assert tokenizer("w5 w7")["input_ids"] == [5, 7]
+    [ids] = batches((2, 24))
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
+
+    found = tmp_path / "weights.pt"
+    project = str(Path(registry.__file__).parents[2])
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", FRESH_PROCESS, tracking.tracking_uri(), str(found), project]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
+    weights = torch.load(found, weights_only=True)
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(weights[name], weight) for name, weight in model.state_dict().items())
+
+    registered = next((artifacts / "mlruns").rglob("packing.json"))
+    registered.write_text(registered.read_text() + " ")
+    with pytest.raises(home.Altered, match=r"packing\.json was altered"):
+        registry.load_registered("espalier-stories", "1")
+
+
+def test_a_checkpoint_is_registered_once():
+    first = publish("r1", stub("same"))
+    assert publish("r2", stub("same")) == first
+    assert publish("r3", stub("other"), ppl=21.0).version == "2"
+    with pytest.raises(ValueError, match="has no 'bets'; give a number, or one of its aliases: best, best-2of4"):
+        registry.load_registered("espalier-stories", "bets")
+    with pytest.raises(ValueError, match="has no '1'"):
+        registry.load_registered("espalier-nothing", "1")
+
+
+def test_aliases_move_only_to_what_is_comparable_and_better():
+    def aliases(run: str, **facts) -> tuple[str, ...]:
+        return publish(run, stub(run), **facts).aliases
+
+    assert aliases("r1", ppl=20.0) == ("best", "best-2of4")
+    assert aliases("r2", ppl=21.0) == ()
+    assert aliases("r3", ppl=19.0, dataset_hash="another text") == ()
+    assert aliases("r4", ppl=19.0, model_hash="another dense model") == ()
+    assert aliases("r5", ppl=float("nan"), pattern="1:4", sparsity=0.75) == ()
+    assert aliases("r6", ppl=12.0, pattern="30%", sparsity=0.3) == ("best-30pct",)  # lower, but at more weights
+    assert aliases("r7", ppl=18.0, pattern="50%") == ("best", "best-50pct")
+    assert aliases("r8", ppl=17.0) == ("best", "best-2of4")
+    assert aliases("r9", ppl=17.5, pattern="50%@matrix") == ("best-50pct",)
+    assert aliases("r10", ppl=16.0, pattern="60%", sparsity=0.6) == ("best", "best-60pct")
+
+
+def test_a_run_is_logged_once_under_its_sweep_with_what_the_interface_compares(artifacts):
+    speeds = [speed("dense", "decode", 1.0, 1.0, 1.0, "reference"), speed("pruned", "decode", 1.1, 1.0, 1.2, "no gain")]
+    rows = [evaluation("dense"), evaluation(ppl=float("inf"))]
+    for _ in range(2):
+        logged = tracking.log_run(CONTEXT, parameters={"samples": 64}, evaluations=rows, speeds=speeds, sweep="s1")
+    page = artifacts / "index.html"
+    page.write_text("a page")
+    tracking.attach_report("s1", page)
+    with tracking.tracking() as client:
+        experiment = client.get_experiment_by_name("espalier")
+        runs = {run.data.tags["run"]: run for run in client.search_runs([experiment.experiment_id])}
+        assert runs.keys() == {"r1", "s1"}
+        run = runs["r1"]
+        assert run.info.run_id == logged
+        assert run.data.tags["mlflow.parentRunId"] == runs["s1"].info.run_id
+        assert {of.info.status for of in runs.values()} == {"FINISHED"}
+        assert [file.path for file in client.list_artifacts(runs["s1"].info.run_id, "report")] == ["report/index.html"]
+    wanted = {"method": "wanda", "pattern": "2:4", "seed": "0", "model": "stories", "samples": "64"}
+    assert run.data.params == wanted
+    assert "ppl" not in run.data.metrics  # it is not finite
+    assert run.data.metrics["dense_ppl"] == rows[0].ppl
+    assert run.data.metrics["sparsity"] == 0.5
+    assert run.data.metrics["decode_speed_ratio_high"] == 1.2
+
+
+def test_the_loader_is_whole_and_small(tmp_path):
+    package = copy_loader(tmp_path)
+    copied = {str(path.relative_to(package)) for path in package.rglob("*.py")}
+    assert {"prune/pack.py", "prune/weight/pattern.py", "prune/__init__.py"} <= copied
+    assert not {name for name in copied if name.startswith(("record", "calibrate", "evaluate", "data"))}
+    assert (package / "prune" / "__init__.py").read_text() == ""

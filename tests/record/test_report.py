@@ -1,0 +1,165 @@
+"""The report: everything on it comes from stored rows, it needs nothing else, and it repeats to the byte."""
+
+import dataclasses
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from plausible import CONTEXT, evaluation, record_run
+
+from tasks.record import metrics, units
+from tasks.record.report import markdown_table, write_report
+
+POINTS = {  # run -> method, pattern, sparsity, perplexity
+    "r1": ("wanda", "50%", 0.5, 29.25),
+    "r2": ("sparsegpt", "50%@matrix", 0.5, 19.45),
+    "r3": ("wanda", "2:4", 0.5, 112.2),
+    "r4": ("wanda", "70%", 0.7, float("inf")),
+}
+
+
+@pytest.fixture(autouse=True)
+def artifacts(tmp_path, monkeypatch):
+    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def swept(artifacts):
+    for run, (method, pattern, sparsity, ppl) in POINTS.items():
+        context = dataclasses.replace(CONTEXT, run=run, method=method, pattern=pattern)
+        record_run(context, sweep="s1", pruned=evaluation(sparsity=sparsity, ppl=ppl))
+
+
+class Elements(HTMLParser):
+    """Checks that the elements of a page nest, and collects what the tests ask about."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "use", "path"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict]] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def attributes(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.seen if name == tag]
+
+
+def test_a_page_needs_nothing_else_and_is_accessible(swept):
+    for run in ("r1", "s1"):
+        page = write_report(run).read_text()
+        elements = Elements(page)
+        assert 'name="viewport"' in page
+        assert "prefers-color-scheme: dark" in page
+        assert "@media print" in page
+        assert not elements.attributes("script")
+        assert not elements.attributes("img")
+        assert not re.search(r'(?:src|href)="(?!#)', page)
+        assert not re.search(r"@import|url\((?!#)", page)
+        figures = elements.attributes("svg")
+        assert len(figures) == 4
+        assert all(figure["role"] == "img" and figure["aria-label"] for figure in figures)
+        assert all(cell["scope"] in ("row", "col") for cell in elements.attributes("th"))
+        ids = [attributes["id"] for _, attributes in elements.seen if attributes.get("id")]
+        assert len(ids) == len(set(ids))
+        assert {target["xlink:href"][1:] for target in elements.attributes("use")} <= set(ids)
+        assert not re.search(r"#0000(0[a-d]|a\d)", page)  # every colour became a variable
+
+
+def test_the_same_rows_give_the_same_bytes_and_parquet_is_enough(swept, artifacts):
+    first = write_report("s1").read_bytes()
+    for leaving in artifacts.iterdir():
+        if leaving.name != "metrics":
+            shutil.rmtree(leaving) if leaving.is_dir() else leaving.unlink()
+    assert write_report("s1").read_bytes() == first
+
+
+def test_the_table_of_a_run():
+    record_run()
+    assert markdown_table("r1").splitlines() == [
+        "| Method | Pattern | Perplexity | nats/token | bits/byte |  Zeros |         Size |"
+        "              Prefill speed |              Decode speed |",
+        "| ------ | ------- | ---------: | ---------: | --------: | -----: | -----------: |"
+        " -------------------------: | ------------------------: |",
+        "| dense  | –       |      6.050 |      1.800 |     1.310 |  0.0 % |      12.6 MB |"
+        "             3,200 tokens/s |            3,200 tokens/s |",
+        "| wanda  | 2:4     |      20.09 |      3.000 |     1.310 | 50.0 % | 7.0 MB 0.56× |"
+        " 1.01× [0.97, 1.05] no gain | 1.12× [1.07, 1.18] faster |",
+    ]
+    page = write_report("r1").read_text()
+    assert "Perplexity goes from 6.050 to 20.09 with 50.0 % of the weights" in page
+    assert "espalier oneshot --pruner wanda --pattern 2:4" in page
+    assert "1 of 3 stages came from the cache" in page
+
+
+def test_a_sweep_shows_the_dense_model_once_and_the_lowest_of_each_pattern(swept):
+    lines = [[cell.strip() for cell in line.split("|")[1:4]] for line in markdown_table("s1").splitlines()]
+    assert lines[2:] == [
+        ["dense", "–", "6.050"],
+        ["wanda", "2:4", "112.2"],
+        ["sparsegpt", "50%@matrix", "**19.45**"],
+        ["wanda", "50%", "29.25"],
+        ["wanda", "70%", "∞"],
+    ]
+    page = write_report("s1").read_text()
+    assert "stories: 4 runs compared" in page
+    assert page.count("<details>") == 4
+
+
+def test_seeds_have_a_column_where_they_differ():
+    for seed in (0, 1):
+        record_run(dataclasses.replace(CONTEXT, run=f"r{seed}", seed=seed), sweep="s1")
+    assert "Seed" in markdown_table("s1").splitlines()[0]
+    assert "Seed" not in markdown_table("r1").splitlines()[0]
+
+
+def test_words_from_outside_are_escaped():
+    record_run(dataclasses.replace(CONTEXT, model="<script>alert(1)</script>"))
+    page = write_report("r1").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_run_that_recorded_little_has_a_page_too():
+    record_run()
+    for table in ("stages", "datasets", "blocks", "linears", "speeds", "artifacts"):
+        shutil.rmtree(metrics.home.root() / "metrics" / table)
+    page = write_report("r1").read_text()
+    assert "Stages" not in page
+    assert "Prefill" not in page
+
+
+def test_a_run_that_is_not_recorded_is_named():
+    record_run()
+    with pytest.raises(ValueError, match="run: 'r9' is not recorded; the latest are r1"):
+        write_report("r9")
+
+
+def test_numbers_read_well():
+    assert [units.digits(value) for value in (5.9034, 29.25, 113, 2660.4, 0.0123, 0)] == [
+        "5.903",
+        "29.25",
+        "113.0",
+        "2,660",
+        "0.01230",
+        "0",
+    ]
+    assert [units.digits(value) for value in (None, float("inf"), float("nan"))] == ["–", "∞", "not a number"]
+    assert [units.size(value) for value in (12, 4096, 7_000_000, 2.5e9)] == ["12 B", "4.1 kB", "7.0 MB", "2.5 GB"]
+    assert [units.seconds(value) for value in (0.0421, 12.5, 200)] == ["0.042 s", "12.5 s", "3 min 20 s"]
+    assert units.percent(0.4999) == "50.0 %"
