@@ -110,7 +110,7 @@ def _results(results: Sequence[Row]) -> str:
         tokens, windows = (units.count(group[0][name]) for name in ("tokens", "windows"))
         caption = (
             f"{model} on {source}: {tokens} tokens scored in {windows} windows of {window}. Zeros are counted in the "
-            "pruned linears. Speeds are relative to the dense model timed beside them, with a 95 % interval."
+            "pruned linears. Speeds are relative to the dense model timed beside them, with a 95\u00a0% interval."
         )
         tables.append(to_html(result_columns(group), group, "Results", caption, mark=_mark))
     return _section("Results", *tables)
@@ -134,7 +134,7 @@ def _figures(run: str, results: Sequence[Row]) -> str:
         drawn.append(_figure(figures.error_and_sparsity_by_block(blocks), caption))
     drawn.append(_figure(figures.sizes(results), "Weight files on disk, as they were evaluated."))
     if speeds := query_named("speeds", run=run):
-        caption = "Speed with its 95 % interval; an open circle where the interval covers 1, which is no gain."
+        caption = "Speed with its 95\u00a0% interval; an open circle where the interval covers 1, which is no gain."
         drawn.append(_figure(figures.speeds(speeds), caption))
     return _section("Figures", f'<div class="figures">{"".join(drawn)}</div>')
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from plausible import CONTEXT, evaluation, record_run
 
-from tasks.handles import RunRow, StageRow
+from tasks.handles import StageRow
 from tasks.record import metrics
 
 
@@ -115,8 +115,12 @@ def test_every_query_runs_on_empty_and_on_full_tables():
             assert metrics.query_named(name, run="r2") == []
 
 
-def test_the_row_types_are_flat():
-    assert metrics.TABLES["runs"] is RunRow
+def test_stages_keep_the_order_in_which_they_were_recorded():
+    record_run()
+    assert [row["stage"] for row in metrics.query_named("stages", run="r1")] == ["tokenize", "prune", "evaluate"]
+
+
+def test_every_row_type_states_its_grain():
     for row_type in metrics.TABLES.values():
         assert row_type.__doc__
         assert "one row per" in row_type.__doc__
