@@ -41,7 +41,7 @@ def unwrap(output: Any) -> Tensor:
 def record_calls(
     model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[list[Call]]]:
-    """The hidden states that reach block 0, on the CPU, one a batch, and the calls of all blocks: `calls[batch][block]`.
+    """Hidden states before block 0, on the CPU, and the call of every block: `hidden[batch]`, `calls[batch][block]`.
 
     `batches` are ids, (windows, tokens) each; their shapes may differ.
     """

@@ -40,7 +40,7 @@ class Observer(ABC):
     def _check(self, sums: Tensor) -> None:
         if self.count == 0:
             raise ValueError("calibration: no tokens were observed")
-        if not sums.isfinite().all():
+        if not torch.stack(sums.aminmax()).isfinite().all():
             raise ValueError("calibration: NaN or infinity in the inputs of a linear; the model or its dtype is broken")
 
 
@@ -96,8 +96,8 @@ class InputGram(Observer):
     def root_II(self, damp: float) -> Tensor:
         """The upper triangular R with R Rᵀ = G + damp · mean(diag G) · I, by a Cholesky of G with its axes reversed.
 
-        R⁻¹ is then the upper Cholesky factor of the inverse, which itself is never formed. A dead input takes no part: it
-        is left out of the mean and gets the mean as its diagonal. Computed once for each `damp`.
+        R⁻¹ is then the upper Cholesky factor of the inverse, which itself is never formed. A dead input takes no part:
+        it is left out of the mean and gets the mean as its diagonal. Computed once for each `damp`.
 
         Raises ValueError where the damped matrix is not positive definite.
         """

@@ -15,7 +15,7 @@ from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner
 
 ORDERS = ("block", "group")
-Pruned = tuple[BlockRow, list[LinearRow]]
+Rows = tuple[BlockRow, list[LinearRow]]
 
 
 def prune_model(
@@ -51,12 +51,12 @@ def prune_blocks(
     *,
     order: str = "block",
     device: torch.device | str | None = None,
-) -> Iterator[Pruned]:
+) -> Iterator[Rows]:
     """Prune every linear inside the decoder blocks of `model` in place; yields the rows of a block once it is pruned.
 
     `batches`: ids, (windows, tokens) each; None will do for a pruner that observes nothing. `device`: where a block is
-    while it is observed and pruned; None for where the model is. Embeddings, head, norms and biases stay as they are, as
-    do the model's dtype, device and mode.
+    while it is observed and pruned; None for where the model is. `order`: see `tasks.prune.weight.block`. Embeddings,
+    head, norms and biases stay as they are, as do the model's dtype, device and mode.
 
     Raises ValueError before any weight is changed: an unknown `order`, no batches, weights with NaN, inputs that the
     pattern does not divide, a model whose blocks cannot be walked.
@@ -84,7 +84,7 @@ def _prune_blocks(
     batches: list[Tensor],
     order: str,
     device: torch.device,
-) -> Iterator[Pruned]:
+) -> Iterator[Rows]:
     with evaluating(model):
         walk = Walk(model, anatomy, batches, device) if pruner.observes is not None else None
         for index, block in enumerate(anatomy.blocks):

@@ -26,14 +26,17 @@ class Pattern(ABC):
     sparsity: float
 
     def keep(self, score_OI: Tensor) -> Tensor:
-        """Which weights stay: bool, same shape. ValueError for NaN, infinity, or inputs that the pattern does not divide."""
+        """Which weights stay: bool, same shape.
+
+        Raises ValueError for NaN or infinity among the scores, and for inputs that the pattern does not divide.
+        """
         if score_OI.dim() != 2:
             raise ValueError(f"score: shape {tuple(score_OI.shape)} given, (outputs, inputs) is needed")
         if not self.divides(score_OI.shape[1]):
             raise ValueError(f"pattern: {self} does not divide {score_OI.shape[1]} inputs")
         if score_OI.numel() and not torch.stack(score_OI.aminmax()).isfinite().all():
             raise ValueError("score: NaN or infinity among the scores; the weights or the calibration inputs hold some")
-        return self.select(score_OI)
+        return self.select(score_OI.detach())
 
     def divides(self, in_features: int) -> bool:
         """Whether the pattern can be laid over so many inputs."""

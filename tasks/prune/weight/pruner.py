@@ -63,7 +63,7 @@ class ScorePruner(Pruner):
         """How much each weight matters, in float32 or better."""
 
     def _prune(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> Tensor:
-        return weight_OI.masked_fill(~pattern.keep(self.score(weight_OI, stat)), 0)
+        return torch.where(pattern.keep(self.score(weight_OI, stat)), weight_OI, 0)
 
 
 def absolute(weight_OI: Tensor) -> Tensor:

@@ -1,74 +1,72 @@
 """The `count` largest of each group, exactly, without sorting.
 
-Small groups (2:4, 4:8): each element is compared with each other one, for all groups at once. Large groups (16:32, rows,
-a whole matrix): the smallest value that stays is found by partial selection, and equal values are counted off. On the CPU
-both run in NumPy, whose introselect and comparisons use AVX-512 or AVX2: 5 to 15 times faster there than torch's `topk`
-and `kthvalue` (see LOG.md).
+On the CPU it is done in NumPy, whose comparisons and partial selection use AVX2 or AVX-512, in chunks that stay in the
+cache. Small groups (2:4, 4:8): each element is compared with each other one, for all groups at once. Large ones (16:32,
+a row, a whole matrix): the smallest value that stays is found by partial selection, and equal values are counted off.
 
 Axes: G groups that are compared within themselves, N elements of a group.
 """
-
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 COMPARED = 8  # up to this size comparing all pairs beats partial selection
-CHUNK = 1 << 20  # elements selected at a time: what is copied stays small beside the scores
+CHUNK = 1 << 17  # elements
 
 
 def keep_largest(score_GN: Tensor, count: int) -> Tensor:
     """bool: exactly `count` in each row; of equal scores the one with the lower index. Scores must be finite."""
-    groups, size = score_GN.shape
-    if count == size:
+    if count == score_GN.shape[1]:
         return torch.ones_like(score_GN, dtype=torch.bool)
     if score_GN.dtype not in (torch.float32, torch.float64):
         score_GN = score_GN.float()
-    keep_GN = torch.empty((groups, size), dtype=torch.bool, device=score_GN.device)
-    rows = max(1, CHUNK // size)
-    method = _by_comparison if size <= COMPARED else _by_threshold
-    for chunk_GN, out_GN in zip(score_GN.split(rows), keep_GN.split(rows), strict=True):
-        out_GN.copy_(method(chunk_GN, count))
+    if score_GN.device.type != "cpu":
+        return _on_device(score_GN, count)
+    return torch.from_numpy(_in_numpy(score_GN.numpy(), count))
+
+
+def _in_numpy(score_GN: np.ndarray, count: int) -> np.ndarray:
+    groups, size = score_GN.shape
+    keep_GN = np.empty((groups, size), dtype=bool)
+    select = _by_comparison if size <= COMPARED else _by_threshold
+    step = max(1, CHUNK // size)
+    for start in range(0, groups, step):
+        select(score_GN[start : start + step], count, keep_GN[start : start + step])
     return keep_GN
 
 
-def _by_comparison(score_GN: Tensor, count: int) -> Tensor:
-    """An element stays if it wins against at least N - count others; in a tie the lower index wins."""
+def _by_comparison(score_GN: np.ndarray, count: int, keep_GN: np.ndarray) -> None:
+    """An element stays if it wins against N - count others. Element j starts with j wins and loses one to each i < j
+    that is not smaller, so a tie goes to the lower index."""
     size = score_GN.shape[1]
-    score_NG = score_GN.T.contiguous()
-    wins_NG = torch.arange(size, dtype=torch.int8, device=score_GN.device)[:, None].repeat(1, len(score_GN))
-    if score_GN.device.type == "cpu":
-        _play(score_NG.numpy(), wins_NG.numpy())
-    else:
-        _play(score_NG, wins_NG)
-    return (wins_NG >= size - count).T
-
-
-def _play(score_NG: Any, wins_NG: Any) -> None:
-    """Every pair once; arrays and tensors alike. Element j starts with j wins and loses one to each better i < j."""
-    size = len(score_NG)
+    score_NG = np.ascontiguousarray(score_GN.T)
+    wins_NG = np.empty(score_NG.shape, dtype=np.int8)
+    wins_NG[:] = np.arange(size)[:, None]
     for i in range(size):
         for j in range(i + 1, size):
-            won_G = (score_NG[i] >= score_NG[j]).view(wins_NG.dtype)
+            won_G = (score_NG[i] >= score_NG[j]).view(np.int8)
             wins_NG[i] += won_G
             wins_NG[j] -= won_G
+    np.greater_equal(wins_NG, size - count, out=keep_GN.T)
 
 
-def _by_threshold(score_GN: Tensor, count: int) -> Tensor:
-    """All above the smallest value that stays, and of those equal to it the first ones."""
-    threshold_G1 = _kth_smallest(score_GN, score_GN.shape[1] - count)
-    if score_GN.device.type == "cpu":  # a GPU would have to wait for the answer
-        keep_GN = score_GN >= threshold_G1
-        if keep_GN.sum() == count * len(score_GN):
-            return keep_GN
+def _by_threshold(score_GN: np.ndarray, count: int, keep_GN: np.ndarray) -> None:
+    """What is above the smallest value that stays, and of what equals it the first."""
+    rank = score_GN.shape[1] - count
+    threshold_G1 = np.partition(score_GN, rank, axis=1)[:, rank, None]
+    np.greater_equal(score_GN, threshold_G1, out=keep_GN)
+    if np.count_nonzero(keep_GN) == count * len(score_GN):
+        return
+    equal_GN = score_GN == threshold_G1
+    surplus_G1 = np.count_nonzero(keep_GN, axis=1, keepdims=True) - count
+    kept_G1 = np.count_nonzero(equal_GN, axis=1, keepdims=True) - surplus_G1
+    keep_GN &= ~equal_GN | (np.cumsum(equal_GN, axis=1, dtype=np.int32) <= kept_G1)
+
+
+def _on_device(score_GN: Tensor, count: int) -> Tensor:
+    """As `_by_threshold`, without a question that the GPU would have to be waited for."""
+    threshold_G1 = score_GN.kthvalue(score_GN.shape[1] - count + 1, dim=1, keepdim=True).values
     above_GN, equal_GN = score_GN > threshold_G1, score_GN == threshold_G1
     missing_G1 = count - above_GN.sum(1, keepdim=True)
     return above_GN | (equal_GN & (equal_GN.cumsum(1, dtype=torch.int32) <= missing_G1))
-
-
-def _kth_smallest(score_GN: Tensor, k: int) -> Tensor:
-    """The value of rank k of each row, from 0, as a column."""
-    if score_GN.device.type != "cpu":
-        return score_GN.kthvalue(k + 1, dim=1, keepdim=True).values
-    return torch.from_numpy(np.partition(score_GN.numpy(), k, axis=1)[:, k : k + 1])

@@ -2,10 +2,10 @@
 
 Source: Frantar, Alistarh: SparseGPT, arXiv:2301.00774. Its result is computed here with less work.
 
-The paper sweeps with U, the upper Cholesky factor of H⁻¹. Let H = R Rᵀ with R upper triangular; then U = R⁻¹, and a block on
-the diagonal of U is the inverse of that block of R. With D the change that was made to the columns before a block, the
-best values for the block, while all later columns are still free, are W − (D R) U with R and U restricted to the block.
-So columns are brought up to date by products with R, and nothing of H's size is ever inverted.
+The paper sweeps with U, the upper Cholesky factor of H⁻¹. Let H = R Rᵀ with R upper triangular; then U = R⁻¹, and a
+block on the diagonal of U is the inverse of that block of R. With D the change made to the columns before a block, the
+best values of the block, all later columns being free, are W − (D R) U with R and U restricted to the block. So columns
+are brought up to date by products with R, and nothing of H's size is ever inverted.
 
 Inside a block the loop over columns is a recursion: sweep the left half, correct the right half in one product, sweep
 it. The matrix lies transposed, so that a column of the linear is a row of memory.
@@ -79,6 +79,7 @@ def _sweep(weight_BO: Tensor, upper_BB: Tensor, pattern: Pattern, together: int)
     scale_B1 = upper_BB.diagonal()[:, None]
     keep_BO = torch.empty_like(weight_BO, dtype=torch.bool)
     error_BO = torch.empty_like(weight_BO)
+    weights_O, errors_O = weight_BO.unbind(), error_BO.unbind()
 
     def sweep(first: int, last: int, selected: bool) -> None:
         columns = last - first
@@ -88,7 +89,7 @@ def _sweep(weight_BO: Tensor, upper_BB: Tensor, pattern: Pattern, together: int)
             torch.div(~keep_BO[first:last], scale_B1[first:last], out=error_BO[first:last])
             selected = True
         if columns == 1:
-            error_BO[first] *= weight_BO[first]
+            errors_O[first].mul_(weights_O[first])
             return
         middle = first + (columns // 2 if selected else columns // together // 2 * together)
         sweep(first, middle, selected)
