@@ -186,6 +186,7 @@ def _datasets(run: str) -> str:
         Column(title="Bytes", show=lambda row: units.count(row["text_bytes"])),
         Column(title="Tokens", show=lambda row: units.count(row["tokens"])),
         Column(title="Windows", show=lambda row: f"{units.count(row['windows'])} of {units.count(row['window'])}"),
+        Column(title="SHA-256 of the texts", show=lambda row: f"{row['dataset_hash'][:16]}…", numeric=False),
     ]
     rows = query_named("datasets", run=run)
     return _section("Texts", to_html(columns, rows, "Texts", "What was read.")) if rows else ""
