@@ -32,6 +32,18 @@ def machine() -> str:
     return json.dumps(facts, sort_keys=True)
 
 
+def versions_in_words(stored: str) -> str:
+    """What `versions` gave, for a reader."""
+    return ", ".join(f"{package} {version}" for package, version in json.loads(stored).items())
+
+
+def machine_in_words(stored: str) -> str:
+    """What `machine` gave, for a reader."""
+    facts = json.loads(stored)
+    memory = f"{facts['memory_bytes'] / 1e9:.0f} GB"
+    return f"{facts['processor']}, {facts['cores']} cores, {memory}, GPU: {facts['gpu']}, {facts['platform']}"
+
+
 def _processor() -> str:
     """The processor's model name; `platform.processor()` is empty or only an architecture on most Linux systems."""
     cpuinfo = Path("/proc/cpuinfo")

@@ -3,7 +3,6 @@
 `run` names a run, or a sweep: then the page compares the runs of the sweep.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -13,6 +12,7 @@ from string import Template
 
 from tasks.record import figures, home, units
 from tasks.record.metrics import query_named
+from tasks.record.provenance import machine_in_words, versions_in_words
 from tasks.record.results import markdown_table, pruned_and_best, result_columns, results_of, summary
 from tasks.record.tables import Column, Row, to_html
 
@@ -217,8 +217,8 @@ def _provenance(runs: Sequence[Row]) -> str:
     """What made the numbers, and the commands that repeat them."""
     first = runs[0]
     facts = {
-        "Machine": _unique(_machine(row["machine"]) for row in runs),
-        "Versions": _unique(_versions(row["versions"]) for row in runs),
+        "Machine": _unique(machine_in_words(row["machine"]) for row in runs),
+        "Versions": _unique(versions_in_words(row["versions"]) for row in runs),
         "Dense model": _unique(f"{row['model']}, sha256 {row['model_hash']}" for row in runs),
         "Evaluation text": _unique(f"sha256 {row['dataset_hash']}" for row in runs),
         "Registered": ", ".join(row["registered_version"] for row in runs if row["registered_version"]),
@@ -231,17 +231,6 @@ def _provenance(runs: Sequence[Row]) -> str:
         f'<dl class="facts">{listed}</dl>',
         f"<p>Repeat {'it' if len(runs) == 1 else 'them'} with</p><pre>{escape(commands)}</pre>",
     )
-
-
-def _machine(text: str) -> str:
-    facts = json.loads(text)
-    memory = units.size(facts.pop("memory_bytes")) if "memory_bytes" in facts else ""
-    shown = [facts.pop("processor", ""), f"{facts.pop('cores', '?')} cores", memory, f"GPU {facts.pop('gpu', 'none')}"]
-    return ", ".join(filter(None, [*shown, *map(str, facts.values())]))
-
-
-def _versions(text: str) -> str:
-    return ", ".join(f"{package} {version}" for package, version in json.loads(text).items())
 
 
 def _unique(texts: Iterable[str]) -> str:
