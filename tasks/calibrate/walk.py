@@ -55,6 +55,8 @@ def check_walk(model: PreTrainedModel, anatomy: Anatomy, ids_BT: Tensor) -> None
     window_BT = ids_BT[:1, :CHECKED_TOKENS]
     walk = Walk(model, anatomy, [window_BT])
     for index, own_BTD in enumerate(_own_outputs(model, anatomy.blocks, window_BT)):
+        if not own_BTD.isfinite().all():
+            raise ValueError(f"model: NaN or infinity in the output of block {index}; the model or its dtype is broken")
         (walked_BTD,) = walk.step(index)
         difference = (walked_BTD.float() - own_BTD.float()).norm() / own_BTD.float().norm()
         if not difference <= TOLERANCE:

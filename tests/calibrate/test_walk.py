@@ -64,7 +64,7 @@ def test_the_check_passes_for_every_family(make):
 def test_the_check_names_the_block_that_behaves_otherwise_alone():
     model, count = llama(), itertools.count(1)
     model.model.layers[2].register_forward_pre_hook(lambda block, inputs: (inputs[0] * next(count),))
-    with pytest.raises(ValueError, match="walking LlamaForCausalLM block by block .* at block 2"):
+    with pytest.raises(ValueError, match=r"walking LlamaForCausalLM block by block .* at block 2"):
         check_walk(model, dissect(model), batches()[0])
 
 
@@ -107,7 +107,7 @@ def test_blocks_of_different_attention_get_different_masks_and_equal_ones_are_ke
 
 
 def test_a_sliding_window_is_seen():
-    """Token 0 reaches the last position through three blocks of 8 at most if the window slides, and at once otherwise."""
+    """Within one block the first token reaches the last one only where the window does not slide."""
     last = []
     for model in (mistral(), mistral(sliding_window=None)):
         states = walked(model, [(1, WINDOW)])

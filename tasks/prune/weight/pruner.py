@@ -39,9 +39,8 @@ class Pruner(ABC):
 
     def _check(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> None:
         if weight_OI.dim() != 2 or not weight_OI.is_floating_point():
-            raise ValueError(
-                f"weight: {weight_OI.dtype} of shape {tuple(weight_OI.shape)} given, a float matrix is needed"
-            )
+            given = f"{weight_OI.dtype} of shape {tuple(weight_OI.shape)}"
+            raise ValueError(f"weight: {given} given, a matrix of floats is needed")
         if not _finite(weight_OI):
             raise ValueError("weight: NaN or infinity among the weights")
         if not pattern.divides(weight_OI.shape[1]):

@@ -59,7 +59,7 @@ class SparseGPT(Pruner):
             pruned_BO = _sweep(best_BO, upper_BB, pattern, together)
             torch.sub(pruned_BO, weight_BO, out=change_BO)
             weight_BO.copy_(pruned_BO)
-        return weight_IO.T.to(weight_OI.dtype, memory_format=torch.contiguous_format)
+        return weight_IO.T.to(weight_OI.dtype).contiguous()
 
 
 def _comparison(pattern: Pattern, block: int) -> tuple[Pattern, int, int]:
