@@ -1,0 +1,49 @@
+"""The sources that have a name: which split each role reads, and how rows become documents."""
+
+from dataclasses import dataclass
+
+ROLES = ("training", "calibration", "evaluation")
+PARQUET_EXPORT = "refs/convert/parquet"  # of sets whose own files are a script, which `datasets` no longer runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """Where a source is and how it is read. `hub` is empty for the built-in text.
+
+    join: what stands between the rows of the one document that they become; None: every row is a document.
+    first: so many rows are read, streamed, of a set too large to be fetched whole.
+    """
+
+    training: str = "train"
+    calibration: str = "train"
+    evaluation: str = "train"
+    hub: str = ""
+    config: str | None = None
+    revision: str | None = None
+    field: str = "text"
+    join: str | None = None
+    first: int | None = None
+
+    def split_of(self, role: str) -> str:
+        """The split that a role reads; ValueError for a role that there is not."""
+        if role not in ROLES:
+            raise ValueError(f"role: {role!r} is unknown; choose one of {', '.join(ROLES)}")
+        return str(getattr(self, role))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.split_of(role) for role in ROLES))
+
+
+SOURCES: dict[str, Registered] = {
+    "docs": Registered(calibration="calibration", evaluation="evaluation"),
+    # wikitext2 and ptb become one document each, joined as GPTQ (arXiv:2210.17323) and Wanda (arXiv:2306.11695) do
+    "wikitext2": Registered(hub="Salesforce/wikitext", config="wikitext-2-raw-v1", evaluation="test", join="\n\n"),
+    "ptb": Registered(
+        hub="ptb-text-only/ptb_text_only", revision=PARQUET_EXPORT, evaluation="test", field="sentence", join=" "
+    ),
+    "c4": Registered(hub="allenai/c4", config="en", evaluation="validation", first=4_000),
+    "slimpajama": Registered(hub="DKYoon/SlimPajama-6B", evaluation="validation", first=4_000),
+    "openhermes": Registered(hub="teknium/OpenHermes-2.5", field="conversations", first=4_000),
+    "bookcorpus": Registered(hub="bookcorpus/bookcorpus", revision=PARQUET_EXPORT, join=" ", first=100_000),
+}

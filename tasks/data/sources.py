@@ -1,0 +1,164 @@
+"""Sources of text: a registered name (`docs`, `wikitext2:test`) or a file (`stories.jsonl[400:]`) becomes documents."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tasks.data import docs
+from tasks.data.documents import Documents, hash_texts
+from tasks.data.files import read_jsonl, read_txt, texts_of
+from tasks.data.network import hub_answers
+from tasks.data.registry import SOURCES
+
+ENDINGS = (".txt", ".jsonl", ".parquet")
+SLICE = re.compile(r"\[(\d*):(\d*)\]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A registered `name` and a `split` (None: what the role reads), or the path of a file and a slice of its rows."""
+
+    name: str
+    split: str | None = None
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def is_file(self) -> bool:
+        return self.name not in SOURCES
+
+    def __str__(self) -> str:
+        """Reads back: `parse_source(str(source)) == source`."""
+        if self.split:
+            return f"{self.name}:{self.split}"
+        if self.start == 0 and self.stop is None:
+            return self.name
+        return f"{self.name}[{self.start or ''}:{'' if self.stop is None else self.stop}]"
+
+
+def parse_source(text: str) -> Source:
+    """`docs`, `docs:train`, `stories.jsonl`, `stories.jsonl[400:]`. ValueError, in one line, for anything else."""
+    place, bracket, rest = text.partition("[")
+    if Path(place).suffix in ENDINGS:
+        start, stop = _parse_slice(text, bracket + rest)
+        return Source(name=place, start=start, stop=stop)
+    name, colon, split = text.partition(":")
+    if name in SOURCES:
+        splits = SOURCES[name].splits
+        if colon and split not in splits:
+            raise ValueError(f"source: {name} has no split {split!r}; choose one of {', '.join(splits)}")
+        return Source(name=name, split=split or None)
+    if "/" in place or Path(place).suffix:
+        raise ValueError(f"source: {text!r} ends in none of {', '.join(ENDINGS)}")
+    names = ", ".join(SOURCES)
+    raise ValueError(f"source: {text!r} is unknown; choose one of {names}, or a file ({', '.join(ENDINGS)})")
+
+
+def check_source(text: str, role: str) -> Source:
+    """Everything that can be known about a source before it is read; raises what `read` would raise for it."""
+    source = parse_source(text)
+    if source.is_file:
+        if not Path(source.name).is_file():
+            raise ValueError(f"source: the file {source.name} does not exist")
+    elif source.name == "docs":
+        docs.modules("evaluation")  # every part needs the packages that are held out
+    elif not _is_cached(source) and not hub_answers():
+        raise ValueError(_absent(source))
+    return source
+
+
+def read(text: str, role: str) -> Documents:
+    """The documents of a source; `role` chooses the split where the source names none.
+
+    ValueError, in one line: the source is not understood, not there, or holds no text; a row has no `text`; a data set
+    of the hub is neither in the local cache nor reachable (known within three seconds).
+    """
+    source = check_source(text, role)
+    if source.is_file:
+        texts = _read_file(source)
+    elif source.name == "docs":
+        texts = docs.read(source.split or SOURCES["docs"].split_of(role))
+    else:
+        texts = _read_hub(source, role)
+    if not any(text.strip() for text in texts):
+        raise ValueError(f"source: {source} holds no text")
+    return Documents(texts=tuple(texts), source=str(source), hash=hash_texts(texts))
+
+
+def identity(text: str) -> str:
+    """What the content of a source depends on, cheaply: for a cache key.
+
+    The hash of a file's bytes; the installed versions for `docs`; for a set of the hub its name alone.
+    """
+    source = parse_source(text)
+    if source.is_file:
+        with Path(source.name).open("rb") as file:
+            return f"{source}@{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return f"{source}@{docs.installed()}" if source.name == "docs" else str(source)
+
+
+def _parse_slice(text: str, rows: str) -> tuple[int, int | None]:
+    if not rows:
+        return 0, None
+    found = SLICE.fullmatch(rows)
+    if found is None:
+        raise ValueError(f"source: the rows of {text!r} must read [first:], [:end] or [first:end], counted from 0")
+    start, stop = (int(found[1] or 0), int(found[2]) if found[2] else None)
+    if stop is not None and stop <= start:
+        raise ValueError(f"source: the rows {rows} of {text!r} are none")
+    return start, stop
+
+
+def _read_file(source: Source) -> list[str]:
+    path = Path(source.name)
+    match path.suffix:
+        case ".txt":
+            return read_txt(path, source.start, source.stop)
+        case ".jsonl":
+            return read_jsonl(path, source.start, source.stop)
+    from datasets import load_dataset
+
+    rows = load_dataset("parquet", data_files=source.name, split="train", streaming=True)
+    return list(texts_of(path, islice(rows, source.start, source.stop), source.start))
+
+
+def _read_hub(source: Source, role: str) -> list[str]:
+    from datasets import load_dataset
+
+    entry = SOURCES[source.name]
+    split = source.split or entry.split_of(role)
+    try:
+        rows = load_dataset(
+            entry.hub, entry.config, revision=entry.revision, split=split, streaming=entry.first is not None
+        )
+        texts = list(_texts(islice(rows, entry.first), entry.field))
+    except OSError as error:  # the client's own errors of the network, of missing files and of missing sets
+        raise ValueError(_absent(source)) from error
+    return texts if entry.join is None else [entry.join.join(texts)]
+
+
+def _texts(rows: Iterable[dict[str, Any]], field: str) -> Iterator[str]:
+    """A row's text; a conversation is the turns' texts with a blank line between them."""
+    for row in rows:
+        value = row[field]
+        yield value if isinstance(value, str) else "\n\n".join(turn["value"] for turn in value)
+
+
+def _is_cached(source: Source) -> bool:
+    """A streamed set is never kept; another is, in a folder named after its path on the hub."""
+    from datasets import config
+
+    entry = SOURCES[source.name]
+    return entry.first is None and (Path(config.HF_DATASETS_CACHE) / entry.hub.replace("/", "___")).is_dir()
+
+
+def _absent(source: Source) -> str:
+    where = SOURCES[source.name].hub
+    return (
+        f"source: {source} ({where} on the hub) is not in the local cache and cannot be fetched; "
+        f"give the path of a {', '.join(ENDINGS)} file, use docs, or connect to the network"
+    )
