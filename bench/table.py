@@ -1,0 +1,92 @@
+"""The measured rows as Markdown and as JSON: the JSON holds every raw time, the Markdown is a view of it."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from bench.pruning import PruningRow
+from bench.selection import ESPALIER, SelectionRow
+from bench.sides import TEXTBOOK
+from bench.timing import paired_ratio
+
+MIB = 2**20
+SELECTION_HEAD = ("model", "linear", "pattern", "method", "textbook, ms", "Espalier, ms", "times faster", "IoU")
+PRUNING_HEAD = ("model", "method", "pattern", "IoU", "", "wall, s", "times faster", "peak, MiB", "of textbook")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """One run of the benchmark. `load`: the machine's load average at its start, and at its end with its own load."""
+
+    command: str
+    date: str  # ISO 8601, UTC
+    machine: str
+    versions: str
+    threads: int
+    rounds: int
+    load: tuple[float, float]
+    skipped: tuple[str, ...]
+    selections: tuple[SelectionRow, ...]
+    prunings: tuple[PruningRow, ...]
+
+
+def write(bench: Bench, folder: Path, name: str) -> str:
+    """Store `<date>-<name>.json` and `<name>.md` in `folder`; returns the Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = markdown(bench)
+    (folder / f"{bench.date[:10]}-{name}.json").write_text(json.dumps(asdict(bench), indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def markdown(bench: Bench) -> str:
+    """Both tables, after the circumstances under which they were measured."""
+    start, end = bench.load
+    lines = [
+        "# One-shot pruning against the textbook formulation",
+        "",
+        f"{bench.date}, `{bench.command}`; {bench.threads} threads, {bench.rounds} rounds of sides taking turns.",
+        f"Machine: {bench.machine}, load average {start:.1f} at the start and {end:.1f} at the end.",
+        f"Versions: {bench.versions}.",
+        "",
+        "Times are medians; “times faster” is the geometric mean of textbook / Espalier over the rounds, with its 95 %",
+        "interval. Peak memory is what a run in a fresh process needs above the loaded model. IoU is that of the keeps",
+        "where both prune every linear on the same inputs.",
+        *(f"Skipped: {line}." for line in bench.skipped),
+        "",
+        "## Whole models, calibration included",
+        "",
+        *_table(PRUNING_HEAD, (cells for row in bench.prunings for cells in _pruning_cells(row))),
+        "",
+        "## Selection alone, from a score to a keep",
+        "",
+        *_table(SELECTION_HEAD, map(_selection_cells, bench.selections)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _pruning_cells(row: PruningRow) -> list[list[str]]:
+    """A line per side; what belongs to the whole row stands on its first line."""
+    lines = []
+    for side, times in row.times_s.items():
+        peak = row.peak_bytes[side]
+        head, faster, share = [row.model, row.method, row.pattern, f"{row.iou:.5f}"], "", ""
+        if side != TEXTBOOK:
+            head = [""] * len(head)
+            faster = str(paired_ratio(row.times_s[TEXTBOOK], times))
+            share = f"{peak / row.peak_bytes[TEXTBOOK]:.2f}"
+        lines.append([*head, side, f"{median(times):.2f}", faster, f"{peak / MIB:.1f}", share])
+    return lines
+
+
+def _selection_cells(row: SelectionRow) -> list[str]:
+    slow, fast = row.times_s[TEXTBOOK], row.times_s[ESPALIER]
+    shape = f"{row.shape[0]} × {row.shape[1]}"
+    times = [f"{median(side) * 1e3:.2f}" for side in (slow, fast)]
+    return [row.model, shape, row.pattern, row.method, *times, str(paired_ratio(slow, fast)), f"{row.iou:.5f}"]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
