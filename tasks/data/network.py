@@ -6,6 +6,8 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 PATIENCE_S = 3.0
+HUB = "https://huggingface.co"
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 def hub_answers() -> bool:
@@ -16,17 +18,14 @@ def hub_answers() -> bool:
     if any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in OFFLINE):
         return False
     way = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or os.environ.get("HF_ENDPOINT") or HUB
-    parts = urlsplit(way)
+    address = urlsplit(way)
+    port = address.port or (80 if address.scheme == "http" else 443)
     answers: list[bool] = []
     # a thread, because looking up a name has no time-out of its own
-    probe = Thread(target=lambda: answers.append(_connects(parts.hostname or way, parts.port or 443)), daemon=True)
+    probe = Thread(target=lambda: answers.append(_connects(address.hostname or way, port)), daemon=True)
     probe.start()
     probe.join(PATIENCE_S)
     return any(answers)
-
-
-HUB = "https://huggingface.co"
-OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 def _connects(host: str, port: int) -> bool:

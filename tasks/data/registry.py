@@ -11,7 +11,8 @@ class Registered:
     """Where a source is and how it is read. `hub` is empty for the built-in text.
 
     join: what stands between the rows of the one document that they become; None: every row is a document.
-    first: so many rows are read, streamed, of a set too large to be fetched whole.
+    first: so many rows are read, streamed, of a set too large to be fetched whole. Where such a set has one split only,
+    evaluation reads as many after those, so that nothing is scored on what it was calibrated on.
     """
 
     training: str = "train"
@@ -29,6 +30,13 @@ class Registered:
         if role not in ROLES:
             raise ValueError(f"role: {role!r} is unknown; choose one of {', '.join(ROLES)}")
         return str(getattr(self, role))
+
+    def rows_of(self, role: str) -> slice:
+        """The rows of its split that a role reads."""
+        if self.first is None:
+            return slice(None)
+        start = self.first if role == "evaluation" and self.evaluation == self.calibration else 0
+        return slice(start, start + self.first)
 
     @property
     def splits(self) -> tuple[str, ...]:

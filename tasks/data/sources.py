@@ -84,7 +84,7 @@ def read(text: str, role: str) -> Documents:
         texts = docs.read(source.split or SOURCES["docs"].split_of(role))
     else:
         texts = _read_hub(source, role)
-    if not any(text.strip() for text in texts):
+    if not any(document.strip() for document in texts):
         raise ValueError(f"source: {source} holds no text")
     return Documents(texts=tuple(texts), source=str(source), hash=hash_texts(texts))
 
@@ -120,22 +120,30 @@ def _read_file(source: Source) -> list[str]:
             return read_txt(path, source.start, source.stop)
         case ".jsonl":
             return read_jsonl(path, source.start, source.stop)
+        case _:
+            return _read_parquet(path, source.start, source.stop)
+
+
+def _read_parquet(path: Path, start: int, stop: int | None) -> list[str]:
     from datasets import load_dataset
 
-    rows = load_dataset("parquet", data_files=source.name, split="train", streaming=True)
-    return list(texts_of(path, islice(rows, source.start, source.stop), source.start))
+    try:
+        rows = list(islice(load_dataset("parquet", data_files=str(path), split="train", streaming=True), start, stop))
+    except ValueError as error:
+        raise ValueError(f"source: {path} cannot be read as Parquet: {error}") from error
+    return list(texts_of(path, rows, start))
 
 
 def _read_hub(source: Source, role: str) -> list[str]:
     from datasets import load_dataset
 
     entry = SOURCES[source.name]
-    split = source.split or entry.split_of(role)
+    split, part = source.split or entry.split_of(role), entry.rows_of(role)
     try:
         rows = load_dataset(
             entry.hub, entry.config, revision=entry.revision, split=split, streaming=entry.first is not None
         )
-        texts = list(_texts(islice(rows, entry.first), entry.field))
+        texts = list(_texts(islice(rows, part.start, part.stop), entry.field))
     except OSError as error:  # the client's own errors of the network, of missing files and of missing sets
         raise ValueError(_absent(source)) from error
     return texts if entry.join is None else [entry.join.join(texts)]

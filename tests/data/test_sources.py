@@ -91,6 +91,7 @@ def test_the_rows_of_parquet_are_documents(tmp_path):
         ("a.jsonl", "", "holds no text"),
         ("a.txt", " \n\n", "holds no text"),
         ("a.txt", b"caf\xe9", "is not UTF-8 text"),
+        ("a.parquet", "junk", "cannot be read as Parquet"),
         ("a.jsonl", b'{"text": "caf\xe9"}', "row 0 of .* has no string under 'text'"),
     ],
 )
@@ -168,6 +169,9 @@ def test_the_rows_of_a_set_become_documents_as_its_papers_say(monkeypatch):
     assert read("c4", "evaluation").texts == ("a", "a")
     assert read("openhermes", "calibration").texts == ("q\n\nr", "q\n\nr")
     assert asked[0] == (("Salesforce/wikitext", "wikitext-2-raw-v1"), "test", False)
+    assert SOURCES["openhermes"].rows_of("calibration") == slice(0, 4000)
+    assert SOURCES["openhermes"].rows_of("evaluation") == slice(4000, 8000)
+    assert SOURCES["c4"].rows_of("evaluation") == slice(0, 4000)  # of another split
     assert asked[2] == (("allenai/c4", "en"), "validation", True)
 
 
