@@ -34,14 +34,14 @@ class Walk:
         self.device = torch.device(device or model.device)
         self.hidden, self._calls = record_calls(model, anatomy, batches)
 
-    def outputs(self, index: int) -> Iterator[Tensor]:
-        """Run block `index` on the held inputs, batch by batch; yields its outputs on `device`."""
-        for hidden_BTD, calls in zip(self.hidden, self._calls, strict=True):
-            yield calls[index](self.blocks[index], hidden_BTD.to(self.device))
+    def output(self, index: int, batch: int) -> Tensor:
+        """Run block `index` on the inputs of one batch; its output, on `device`."""
+        return self._calls[batch][index](self.blocks[index], self.hidden[batch].to(self.device))
 
     def step(self, index: int) -> Iterator[Tensor]:
-        """As `outputs`, and each output replaces its input: afterwards the walk stands before the next block."""
-        for batch, output_BTD in enumerate(self.outputs(index)):
+        """Run block `index` on all batches; yields each output, which has replaced its input: so the walk moves on."""
+        for batch in range(len(self.hidden)):
+            output_BTD = self.output(index, batch)
             self.hidden[batch] = output_BTD.cpu()
             yield output_BTD
 

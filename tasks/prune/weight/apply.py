@@ -63,9 +63,11 @@ def prune_blocks(
     """
     if order not in ORDERS:
         raise ValueError(f"order: {order!r} given, valid is {' or '.join(ORDERS)}")
+    if order != "block" and pruner.observes is None:
+        raise ValueError(f"order: {order!r} given, but {type(pruner).__name__} runs no forward; leave it at 'block'")
     _check_weights(model)
     windows = [] if pruner.observes is None else _check_batches(batches)
-    if order == "group" and windows:
+    if order == "group":
         windows = [_stacked(windows)]
     with evaluating(model):
         anatomy = dissect(model)

@@ -1,7 +1,8 @@
 """Pruning the linears of one block, in either of two orders.
 
 `observe_then_prune`, the published protocol: observe all linears of the unpruned block, prune them, and run the pruned
-block again for the inputs of the next one: two forwards.
+block again for the inputs of the next one. The first forward ends where the last linears have been seen, and the last
+block is not run again, except for the first batch: on that, the error of the block's output is measured.
 
 `prune_on_the_way`: one forward, of all windows at once. Just before the first of the linears that read one input runs,
 every token has arrived there: these linears are observed and pruned, and the forward goes on through them. So o, gate
@@ -12,9 +13,8 @@ Axes: B windows of a batch, T tokens, D model width, O outputs, I inputs of a li
 """
 
 import time
-from collections.abc import Iterable
+from contextlib import suppress
 
-import torch
 from torch import Tensor, nn
 
 from tasks.calibrate.observers import Observer
@@ -24,7 +24,7 @@ from tasks.model.anatomy import Anatomy, before_each
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner
 
-OBSERVED_TOKENS = 1 << 14  # at a time: an observer makes a float32 copy of them
+OBSERVED_TOKENS = 1 << 12  # at a time: an observer makes a float32 copy of them
 
 
 def prune_unobserved(anatomy: Anatomy, index: int, pruner: Pruner, pattern: Pattern) -> list[LinearRow]:
@@ -35,23 +35,24 @@ def prune_unobserved(anatomy: Anatomy, index: int, pruner: Pruner, pattern: Patt
 def observe_then_prune(
     walk: Walk, anatomy: Anatomy, index: int, pruner: Pruner, pattern: Pattern
 ) -> tuple[list[LinearRow], float]:
-    """The rows, and the relative error of the block's output on its inputs; the walk then stands behind the block.
-
-    The last block runs again like the others: nobody needs its outputs, but its error belongs to the record.
-    """
+    """The rows, and the relative error of the block's output on the first batch. The walk moves to the next block."""
     linears, groups = anatomy.linears(index), anatomy.shared_inputs[index]
     stats = {group[0]: _observer(pruner, linears[group[0]]) for group in groups}
-    with before_each({name: linears[name] for name in stats}, lambda name, x: _observe(stats[name], x)):
-        dense = [output_BTD.cpu() for output_BTD in walk.outputs(index)]
+    dense_BTD = _observe_all(walk, index, linears, stats)
     rows = []
     for group in groups:
         stat = stats.pop(group[0])
         rows += [_prune_linear(index, name, linears[name], pruner, pattern, stat) for name in group]
-    return rows, _relative_error(walk.step(index), dense)
+    steps = walk.step(index)
+    error = _relative_error(next(steps), dense_BTD)
+    if index + 1 < len(anatomy.blocks):
+        for _ in steps:
+            pass
+    return rows, error
 
 
 def prune_on_the_way(walk: Walk, anatomy: Anatomy, index: int, pruner: Pruner, pattern: Pattern) -> list[LinearRow]:
-    """The rows; the walk, which holds one batch of all windows, then stands behind the block."""
+    """The rows. The walk, which holds all windows in one batch, moves on to the next block."""
     linears = anatomy.linears(index)
     groups = {group[0]: group for group in anatomy.shared_inputs[index]}
     rows: list[LinearRow] = []
@@ -101,6 +102,28 @@ def _prune_linear(
     )
 
 
+class _Seen(Exception):  # noqa: N818 - not an error
+    """Raised inside a block's forward once every linear has been seen: the rest of it would be for nothing."""
+
+
+def _observe_all(walk: Walk, index: int, linears: dict[str, nn.Linear], stats: dict[str, Observer]) -> Tensor:
+    """Show every observer the inputs of its linear in all batches; returns the block's output for the first batch."""
+    *_, last = stats
+    output_BTD: Tensor | None = None  # until then, a forward goes on to its end
+
+    def see(name: str, x: Tensor) -> None:
+        _observe(stats[name], x)
+        if name == last and output_BTD is not None:
+            raise _Seen
+
+    with before_each({name: linears[name] for name in stats}, see):
+        output_BTD = walk.output(index, 0)
+        for batch in range(1, len(walk.hidden)):
+            with suppress(_Seen):
+                walk.output(index, batch)
+    return output_BTD
+
+
 def _observer(pruner: Pruner, linear: nn.Linear) -> Observer:
     assert pruner.observes is not None
     return pruner.observes(linear.in_features, linear.weight.device)
@@ -111,12 +134,7 @@ def _observe(stat: Observer, x: Tensor) -> None:
         stat.update(x_TI)
 
 
-def _relative_error(pruned: Iterable[Tensor], dense: list[Tensor]) -> float:
-    """||pruned − dense||² / ||dense||² over all batches; `dense` is emptied on the way."""
-    dense.reverse()
-    error = energy = 0.0
-    for pruned_BTD in pruned:
-        dense_BTD = dense.pop().to(pruned_BTD.device, torch.float32)
-        error += (pruned_BTD.float() - dense_BTD).square().sum(dtype=torch.float64).item()
-        energy += dense_BTD.square().sum(dtype=torch.float64).item()
-    return error / energy
+def _relative_error(pruned_BTD: Tensor, dense_BTD: Tensor) -> float:
+    """||pruned − dense||² / ||dense||²."""
+    pruned_BTD, dense_BTD = pruned_BTD.double(), dense_BTD.double()
+    return ((pruned_BTD - dense_BTD).square().sum() / dense_BTD.square().sum()).item()

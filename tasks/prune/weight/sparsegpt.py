@@ -3,9 +3,10 @@
 Source: Frantar, Alistarh: SparseGPT, arXiv:2301.00774. Its result is computed here with less work.
 
 The paper sweeps with U, the upper Cholesky factor of H⁻¹. Let H = R Rᵀ with R upper triangular; then U = R⁻¹, and a
-block on the diagonal of U is the inverse of that block of R. With D the change made to the columns before a block, the
-best values of the block, all later columns being free, are W − (D R) U with R and U restricted to the block. So columns
-are brought up to date by products with R, and nothing of H's size is ever inverted.
+block on the diagonal of U is the inverse of that block of R. A change D of the weights costs ||D R||², and the columns
+up to j alone decide on column j of D R. So once the columns P before a block B are pruned, the best values of B are
+those that make its columns of D R zero: W_B − D_P R_PB U_BB. Columns are brought up to date by products with R, only
+the blocks of U on the diagonal are needed, and nothing of H's size is ever inverted.
 
 Inside a block the loop over columns is a recursion: sweep the left half, correct the right half in one product, sweep
 it. The matrix lies transposed, so that a column of the linear is a row of memory.

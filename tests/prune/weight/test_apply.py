@@ -164,12 +164,10 @@ def test_errors_are_those_of_the_outputs():
     for each in (half, model):
         with torch.no_grad():
             hooked = each.model.layers[-1].register_forward_hook(lambda *args: outputs.append(args[-1]))
-            each(SAME_LENGTH[0]), each(SAME_LENGTH[1])
+            each(SAME_LENGTH[0])
             hooked.remove()
-    error = sum((outputs[2 + i] - outputs[i]).square().sum() for i in (0, 1)) / sum(
-        outputs[i].square().sum() for i in (0, 1)
-    )
-    assert blocks[-1].error == pytest.approx(error.item(), rel=1e-5)
+    error = (outputs[1] - outputs[0]).square().sum() / outputs[0].square().sum()
+    assert blocks[-1].error == pytest.approx(error.item(), rel=1e-9)
     assert [block.block for block in blocks] == list(range(BLOCKS))
     assert all(block.sparsity == 0.5 and block.seconds > 0 for block in blocks)
 
@@ -182,8 +180,10 @@ def test_a_pruner_that_looks_at_weights_alone_runs_nothing():
     assert all(row.error is None for row in rows)
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [(name, order) for name in PRUNERS for order in ORDERS if PRUNERS[name].observes or order == "block"],
+)
 def test_bfloat16_stays_bfloat16_and_the_mode_stays(name, order):
     model = llama().to(torch.bfloat16).train()
     model.model.norm.eval()
@@ -245,6 +245,7 @@ def with_nan():
         (llama, Wanda(), "2:4", [torch.ones(5, dtype=torch.long)], {}, r"\(windows, tokens\) are needed"),
         (llama, Wanda(), "2:4", [torch.ones(2, 5)], {}, "token ids"),
         (llama, Wanda(), "2:4", SAME_LENGTH, {"order": "linear"}, "valid is block or group"),
+        (llama, Magnitude(), "2:4", None, {"order": "group"}, "Magnitude runs no forward"),
         (llama, Wanda(), "2:4", batches((2, 5), (2, 6)), {"order": "group"}, r"windows of one length, \[5, 6\]"),
         (llama, Wanda(), "2:4", SAME_LENGTH, {"allocation": {0: 0.5}}, "allocation"),
         (with_nan, Magnitude(), "2:4", None, {}, "NaN or infinity in model.layers.1.mlp.up_proj.weight"),
