@@ -1,11 +1,12 @@
 """Whether the textbook and Espalier keep the same weights.
 
 To compare two whole runs of SparseGPT is a matter of luck: where two weights are equal up to rounding, either may go,
-and from there on the runs calibrate on slightly different streams. On stories3M one weight in 10,000 of the second block
+and from there on the runs calibrate on different streams. On stories3M one weight in 10,000 of the second block
 has moved a tenth of the keeps of the last. So both prune every linear on the same inputs, those of the textbook's run.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class Both:
         self.linear = linear
         self.pruner = PRUNERS[method]()
         self.textbook = textbook_walk.METHODS[method](linear)
-        self.espalier = self.pruner.observes(linear.in_features, "cpu") if self.pruner.observes else None
+        self.espalier: Any = self.pruner.observes and self.pruner.observes(linear.in_features, "cpu")
 
     def update(self, x_TI: Tensor) -> None:
         self.textbook.update(x_TI)

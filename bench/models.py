@@ -54,8 +54,15 @@ def story_windows(windows: int = 64) -> Tensor:
 def random_llama() -> PreTrainedModel:
     """109.5 M parameters: width 768, 12 blocks of 12 heads, FFN 2048, tied embeddings."""
     torch.manual_seed(0)
-    shape = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 2048}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, tie_word_embeddings=True, **shape)).eval()
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=2048,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config).eval()
 
 
 def random_windows(windows: int = 32) -> Tensor:

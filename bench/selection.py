@@ -37,7 +37,7 @@ class SelectionRow:
 def compare_selections(subject: str, rounds: int) -> Iterator[SelectionRow]:
     """One linear of each shape × magnitude and Wanda × PATTERNS. Wanda's norms are made up."""
     linears = linears_of(SUBJECTS[subject].load().model.layers)
-    weights = {tuple(linear.weight.shape): linear.weight.detach() for linear in linears}
+    weights = {(linear.out_features, linear.in_features): linear.weight.detach() for linear in linears}
     for shape, weight_OI in weights.items():
         norm_I = torch.rand(shape[1], generator=torch.Generator().manual_seed(0)) + 0.5
         scores = {

@@ -18,10 +18,13 @@ from tasks.prune.weight.pattern import Pattern
 
 
 class Magnitude:
-    """Sees nothing."""
+    """Remembers nothing of the inputs."""
 
     def __init__(self, linear: nn.Linear) -> None:
         self.weight_OI = linear.weight.data
+
+    def update(self, x_TI: Tensor) -> None:
+        pass
 
     def pruned(self, pattern: Pattern) -> Tensor:
         return self.weight_OI * textbook.keep(textbook.magnitude_score(self.weight_OI), pattern)

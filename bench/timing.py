@@ -7,14 +7,14 @@ down. Each round gives one ratio of two sides; the interval is that of the mean 
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
 
 CONFIDENCE = 0.95
 
-Sides = Mapping[str, Callable[[], object]]
+Sides = dict[str, Callable[[], object]]
 
 
 @dataclass(frozen=True, kw_only=True)
