@@ -35,7 +35,11 @@ def _choice_of(name: str, pruner: type) -> type[MethodChoice]:
     hints = get_type_hints(pruner)
     members: dict[str, Any] = {field.name: (hints[field.name], field.default) for field in fields(pruner)}
     return create_model(
-        f"{pruner.__name__}Choice", __base__=MethodChoice, __doc__=pruner.__doc__, method=(Literal[name], name), **members
+        f"{pruner.__name__}Choice",
+        __base__=MethodChoice,
+        __doc__=pruner.__doc__,
+        method=(Literal[name], name),
+        **members,
     )
 
 
@@ -71,7 +75,9 @@ class Oneshot(Strict):
     calibration: SourceText = "docs"
     evaluation: SourceText = "docs"
     samples: int = Field(128, ge=1, description="calibration windows")
-    window: int | None = Field(None, ge=2, description="tokens a window; by default 2048, or the model's context if shorter")
+    window: int | None = Field(
+        None, ge=2, description="tokens a window; by default 2048, or the model's context if shorter"
+    )
     sampling: Literal["random", "first"] = "random"
     order: Literal["block", "group"] = "block"
     seed: int = Field(0, ge=0)

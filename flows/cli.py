@@ -53,14 +53,18 @@ def build_parser() -> Words:
 
     made = command("oneshot", run_oneshot, "prune a model in one pass, pack it, score it, register it")
     made.add_argument("--model", default="builtin", help="a folder, a name on the hub, or 'builtin' (the default)")
-    made.add_argument("--pruner", required=True, help="magnitude, wanda, sparsegpt; options follow: sparsegpt,damp=0.02")
+    made.add_argument(
+        "--pruner", required=True, help="magnitude, wanda, sparsegpt; options follow: sparsegpt,damp=0.02"
+    )
     made.add_argument("--pattern", required=True, help="2:4 (any n:m), 50%% (of each row) or 50%%@matrix")
     made.add_argument("--calibration", default="docs", metavar="SOURCE", help="a source's name, or FILE[first:last]")
     made.add_argument("--evaluation", default="docs", metavar="SOURCE", help="the same; .txt, .jsonl or .parquet files")
     made.add_argument("--samples", default=128, help="calibration windows (128)")
     made.add_argument("--window", help="tokens of a window (2048, or the model's context if that is shorter)")
     made.add_argument("--sampling", default="random", help="which windows: random (seeded) or first")
-    made.add_argument("--order", default="block", help="calibrate a block at once, or group by group in one pass: group")
+    made.add_argument(
+        "--order", default="block", help="calibrate a block at once, or group by group in one pass: group"
+    )
     made.add_argument("--seed", default=0, help="of the sampling (0)")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     made.add_argument("--no-speed", dest="speed", action="store_false", help="do not time the models")
@@ -198,7 +202,17 @@ def outcome_json(outcome: "Outcome") -> dict:
     return {"run": outcome.run, **places, "dense": subjects["dense"], "result": subjects["pruned"]}
 
 
-JSON_FIELDS = ("ppl", "nll", "bits_per_byte", "tokens", "windows", "parameters", "size_bytes", "memory_bytes", "sparsity")
+JSON_FIELDS = (
+    "ppl",
+    "nll",
+    "bits_per_byte",
+    "tokens",
+    "windows",
+    "parameters",
+    "size_bytes",
+    "memory_bytes",
+    "sparsity",
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -96,14 +96,12 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
         speeds = stages(time_speed, **pair, device=found.device, machine=machine())
 
     context = describe(run, parameters, found, evaluation)
-    record(context, "datasets", [dataset_row("calibration", calibration), dataset_row("evaluation", evaluation)])
-    record(replace(context, dataset_hash=calibration.dataset_hash), "blocks", pruned.blocks)
-    record(replace(context, dataset_hash=calibration.dataset_hash), "linears", pruned.linears)
-    record(context, "evaluations", [dense, result])
-    record(context, "speeds", speeds)
-    record(context, "artifacts", artifact_rows(pruned, packed))
-    record(context, "stages", stages.rows)
-    version = publish(context, packed, dense, result, speeds)
+    on_calibration = replace(context, dataset_hash=calibration.dataset_hash)
+    record(on_calibration, {"datasets": [dataset_row("calibration", calibration)]})
+    record(on_calibration, {"blocks": pruned.blocks, "linears": pruned.linears})
+    record(context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
+    record(context, {"speeds": speeds, "artifacts": artifact_rows(pruned, packed), "stages": stages.rows})
+    version = publish(context, parameters.model_dump(), packed, [dense, result], speeds, sweep)
     row = RunRow(
         command=parameters.command(),
         parameters=parameters.model_dump_json(),
@@ -112,7 +110,7 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
         checkpoint=pruned.checkpoint.hash,
         registered_version=version,
     )
-    record(context, "runs", [row])
+    record(context, {"runs": [row]})
     report = write_report(run)
     show_run(run)
     return Outcome(

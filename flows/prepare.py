@@ -4,11 +4,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from flows.choices import Oneshot
 from tasks.data.sources import check_source
 from tasks.handles import Checkpoint
-from tasks.model.load import check_folder, fingerprint, load_config, prunable_widths, resolve, weight_bytes
+from tasks.model.anatomy import find_blocks, linears_of
+from tasks.model.load import (
+    check_folder,
+    check_tokenizer,
+    fingerprint,
+    load_config,
+    load_tokenizer,
+    resolve,
+    weight_bytes,
+)
 from tasks.prune.weight.pattern import Pattern, parse_pattern
 from tasks.prune.weight.pruner import Pruner
 from tasks.record import home
@@ -36,20 +46,30 @@ def prepare(parameters: Oneshot) -> Prepared:
     check_source(parameters.evaluation, "evaluation")
     home.check_writable(min_free_bytes=4 * weight_bytes(folder))
     pattern = parse_pattern(parameters.pattern)
-    for linear, width in prunable_widths(folder).items():
-        pattern.check_width(width, linear)
+    config = load_config(folder)
+    check_tokenizer(load_tokenizer(folder), config)
+    _check_widths(config, pattern)
     return Prepared(
         name=Path(parameters.model).name,
         model=Checkpoint(hash=fingerprint(folder), folder=str(folder.absolute())),
         pruner=parameters.pruner.build(),
         pattern=pattern,
-        window=_window(parameters.window, folder),
+        window=_window(parameters.window, config),
         device=_device(parameters.device),
     )
 
 
-def _window(asked: int | None, folder: Path) -> int:
-    context = getattr(load_config(folder), "max_position_embeddings", None)
+def _check_widths(config: PreTrainedConfig, pattern: Pattern) -> None:
+    """Every linear that will be pruned must be divided by the pattern; the shapes are known without the weights."""
+    with torch.device("meta"):
+        name, blocks = find_blocks(AutoModelForCausalLM.from_config(config))
+    for linear, module in linears_of(blocks).items():
+        if not pattern.divides(module.in_features):
+            raise ValueError(f"pattern: {pattern} does not divide the {module.in_features} inputs of {name}.{linear}")
+
+
+def _window(asked: int | None, config: PreTrainedConfig) -> int:
+    context = getattr(config, "max_position_embeddings", None)
     if asked is None:
         return min(USUAL_WINDOW, context or USUAL_WINDOW)
     if context is not None and asked > context:

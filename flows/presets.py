@@ -8,7 +8,9 @@ from flows.choices import Oneshot, Sweep, parse_pruner
 def grid(name: str, pruners: Iterable[str], patterns: Iterable[str], **shared: object) -> Sweep:
     """Every pruner with every pattern; what they share is computed once."""
     points = [
-        Oneshot.parse(pruner=parse_pruner(pruner), pattern=pattern, **shared) for pattern in patterns for pruner in pruners
+        Oneshot.parse(pruner=parse_pruner(pruner), pattern=pattern, **shared)
+        for pattern in patterns
+        for pruner in pruners
     ]
     return Sweep(name=name, points=tuple(points))
 

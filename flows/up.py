@@ -37,7 +37,9 @@ def up() -> int:
         print("Ctrl-C stops all of them.", flush=True)
         while all(child.poll() is None for child in children):
             time.sleep(1)
-        raise RuntimeError(f"stage up: a server stopped; its words are in {home.root()}/prefect-server.log and mlflow.log")
+        raise RuntimeError(
+            f"stage up: a server stopped; its words are in {home.root()}/prefect-server.log and mlflow.log"
+        )
     except KeyboardInterrupt:
         return 0
     finally:

@@ -88,9 +88,8 @@ def modules_code(*names: str) -> str:
         path = _file_of(name)
         if path is None:
             continue
-        tree = _parse(path)
-        closure[name] = _dump(tree)
-        todo += [module for node in ast.walk(tree) for module in _imported(node)]
+        closure[name], imports = _digest(path)
+        todo += imports
     return hashlib.sha256("".join(f"{name}\n{closure[name]}\n" for name in sorted(closure)).encode()).hexdigest()
 
 
@@ -100,16 +99,32 @@ def _without_decorators(definition: ast.AST) -> ast.AST:
     return ast.Module(body=[definition.args, *definition.body], type_ignores=[])  # type: ignore[list-item]
 
 
+def _digest(path: Path) -> tuple[str, list[str]]:
+    """SHA-256 of a module's bare tree, and the modules of this project that it imports."""
+    stat = path.stat()
+    return _digest_version(path, stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def _digest_version(path: Path, mtime_ns: int, size: int) -> tuple[str, list[str]]:
+    """Of one version of a file; a long-lived worker sees an edit because time and size are part of the key."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = sorted({module for node in ast.walk(tree) for module in _imported(node)})
+    return hashlib.sha256(_dump(tree).encode()).hexdigest(), imports
+
+
 def _top_level(path: Path) -> tuple[dict[str, ast.AST], dict[str, str]]:
     """The definitions of a module by name, and for each imported name the module of this project that it comes from."""
     definitions: dict[str, ast.AST] = {}
     imports: dict[str, str] = {}
-    for node in _parse(path).body:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             definitions[node.name] = node
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            definitions |= {name.id: node for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+            definitions |= {
+                name.id: node for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)
+            }
         elif isinstance(node, ast.ImportFrom) and node.module and _is_ours(node.module):
             for alias in node.names:
                 imports[alias.asname or alias.name] = _module_or_member(node.module, alias.name)
@@ -132,31 +147,27 @@ def _is_ours(module: str) -> bool:
     return module.split(".")[0] == PACKAGE and module not in BESIDE
 
 
-def _file_of(module: str) -> Path | None:
-    """The file of a module of this package, found without importing it."""
-    root = importlib.util.find_spec(PACKAGE)
-    assert root is not None
-    assert root.submodule_search_locations is not None
-    base = Path(next(iter(root.submodule_search_locations))).joinpath(*module.split(".")[1:])
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
-
-
-def _parse(path: Path) -> ast.Module:
-    stat = path.stat()
-    return _parse_version(path, stat.st_mtime_ns, stat.st_size)
-
-
 @cache
-def _parse_version(path: Path, mtime_ns: int, size: int) -> ast.Module:
-    """The tree of one version of a file; a long-lived worker sees an edit because the times are part of the key."""
-    return ast.parse(path.read_text(encoding="utf-8"))
+def _package_folder() -> Path:
+    """Where this package is, found without importing it."""
+    spec = importlib.util.find_spec(PACKAGE)
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _file_of(module: str) -> Path | None:
+    base = _package_folder().joinpath(*module.split(".")[1:])
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
 def _dump(tree: ast.AST) -> str:
     """The tree as text without docstrings; positions and comments are not part of it."""
     bare = ast.parse(ast.unparse(tree))
     for node in ast.walk(bare):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
             node.body = node.body[1:]
         if isinstance(node, ast.FunctionDef):
             node.decorator_list = []  # a task's name, tags and time limits compute nothing

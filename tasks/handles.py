@@ -92,7 +92,7 @@ class BlockRow:
 
     block: int
     sparsity: float  # zeros counted in the block's pruned linears, 0 to 1
-    error: float | None  # ||pruned - unpruned||^2 / ||unpruned||^2 of the block's output on the same calibration inputs
+    error: float | None  # ||pruned - unpruned||^2 / ||unpruned||^2 of its output on the first calibration batch
     seconds: float
 
 
@@ -106,7 +106,9 @@ class LinearRow:
     in_features: int
     zeros: int
     sparsity: float  # zeros / (out_features * in_features)
-    error: float | None  # relative output error on the calibration inputs: tr(D G D') / tr(W G W'), G the Gram or its diagonal
+    error: (
+        float | None
+    )  # relative output error on the calibration inputs: tr(D G D') / tr(W G W'), G the Gram or its diagonal
     seconds: float  # selection and update, without the forward passes
 
 

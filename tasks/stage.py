@@ -14,6 +14,7 @@ from typing import Any
 from prefect import Task, task
 from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
+from rich.console import Console
 
 from tasks.caching import cache_key
 from tasks.handles import Checkpoint, StageRow, Tokens
@@ -67,7 +68,7 @@ class Stages:
         if state.is_completed() and state.name == "Cached":
             damage = _damage(state.result())
             if damage:
-                get_run_logger().warning("%s: %s; computing it again", stage.name, damage)
+                _tell(f"{stage.name}: {damage}; computing it again")
                 state = stage.with_options(refresh_cache=True)(**inputs, return_state=True)
         if not state.is_completed():
             raise StageFailed(stage.name, state.result(raise_on_failure=False))
@@ -84,6 +85,12 @@ def open_folder(handle: Checkpoint | Tokens) -> Path:
     elif fingerprint(folder) != handle.hash:
         raise home.Altered(f"{folder} has changed since this run began; start the run again")
     return folder
+
+
+def _tell(line: str) -> None:
+    """Into the run's log, which the interface shows, and on the terminal."""
+    get_run_logger().warning(line)
+    Console(stderr=True).print(line, highlight=False, soft_wrap=True)
 
 
 def _damage(result: Any) -> str | None:

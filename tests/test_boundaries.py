@@ -15,7 +15,7 @@ GUESTS = {  # library -> the places that may import it
     "datasets": ("tasks/data/sources.py",),
     "lm_eval": ("tasks/evaluate/harness.py",),
     "pydantic": ("flows/choices.py",),
-    "rich": ("tasks/progress.py", "flows/*.py"),
+    "rich": ("tasks/progress.py", "tasks/stage.py", "flows/*.py"),
     "pandas": (),
 }
 MAY_IMPORT = {  # a pure room -> the pure rooms it may know
@@ -28,13 +28,9 @@ MAY_IMPORT = {  # a pure room -> the pure rooms it may know
     "record": {"prune", "model"},
 }
 BARE_IMPORT = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {blocked}:
-            raise ModuleNotFoundError(f"{{name}} is not installed on this machine", name=name)
-sys.meta_path.insert(0, Blocked())
-import importlib
+import importlib, sys
+for guest in {blocked}:
+    sys.modules[guest] = None  # as if it were not installed
 for name in {modules}:
     importlib.import_module(name)
 print("fine")

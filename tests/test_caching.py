@@ -36,7 +36,9 @@ def copied(tmp_path: Path) -> Path:
 
 def keys_of(folder: Path) -> dict[str, str]:
     environment = os.environ | {"PYTHONPATH": str(folder), "ESPALIER_ARTIFACTS": str(folder / "artifacts")}
-    done = subprocess.run([sys.executable, "-c", PRINT_KEYS], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT_KEYS], cwd=folder, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

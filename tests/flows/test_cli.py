@@ -1,0 +1,122 @@
+"""What a mistake in the words gets: exit code 2 and one line that names the field, before any work."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from flows.cli import main
+from tasks.record import home
+
+
+@pytest.fixture
+def complain(artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.CaptureFixture):
+    """Run `espalier oneshot` with some words changed; return its one line of complaint."""
+
+    def run(**changed: str) -> str:
+        words = {"model": str(tiny_model), "pruner": "wanda", "pattern": "2:4", "samples": "4", "window": "32"}
+        words |= {"calibration": f"{stories}[:20]", "evaluation": f"{stories}[20:]"} | changed
+        assert main(["oneshot", *(word for name, value in words.items() for word in (f"--{name}", value))]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        lines = [line for line in printed.err.splitlines() if not line.startswith("espalier: watch this run")]
+        assert len(lines) == 1, printed.err
+        assert not (artifacts / "store" / "checkpoints").exists()
+        return lines[0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"pruner": "wanta"}, ("pruner", "magnitude, wanda, sparsegpt")),
+        ({"pruner": "sparsegpt,dump=0.1"}, ("pruner", "dump=0.1", "damp")),
+        ({"pruner": "sparsegpt,damp=-1"}, ("damp", "-1")),
+        ({"pruner": "sparsegpt,block=none"}, ("block", "none")),
+        ({"pattern": "3:5"}, ("pattern", "3:5", "q_proj")),
+        ({"pattern": "5:4"}, ("pattern", "5:4", "n <= m")),
+        ({"pattern": "100%"}, ("pattern", "100%")),
+        ({"pattern": "-3%"}, ("pattern", "-3%")),
+        ({"pattern": "half"}, ("pattern", "half", "2:4")),
+        ({"calibration": "dogs"}, ("dogs", "docs", "wikitext2")),
+        ({"evaluation": "absent.jsonl"}, ("absent.jsonl",)),
+        ({"samples": "0"}, ("samples", "0")),
+        ({"samples": "many"}, ("samples", "many")),
+        ({"samples": "4000"}, ("samples", "4000")),
+        ({"window": "513"}, ("window", "513", "512")),
+        ({"window": "512"}, ("window",)),
+        ({"seed": "-1"}, ("seed", "-1")),
+        ({"order": "random"}, ("order", "block", "group")),
+        ({"device": "tpu"}, ("device", "tpu")),
+        ({"model": "no-such-model"}, ("model", "no-such-model")),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_field(complain, changed: dict[str, str], says: tuple[str, ...]):
+    line = complain(**changed)
+    assert all(part in line for part in says), line
+
+
+def test_an_empty_text(complain, tmp_path: Path):
+    (tmp_path / "empty.txt").write_text("")
+    assert "empty" in complain(calibration=str(tmp_path / "empty.txt"))
+
+
+def test_a_row_without_text(complain, tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"body": "x"}) + "\n")
+    assert "text" in complain(evaluation=str(tmp_path / "rows.jsonl"))
+
+
+@pytest.fixture
+def broken_model(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "broken"))
+
+
+def test_a_model_without_weights(complain, broken_model: Path):
+    (broken_model / "model.safetensors").unlink()
+    assert "weights" in complain(model=str(broken_model))
+
+
+def test_a_model_with_nan(complain, broken_model: Path):
+    weights = load_file(broken_model / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = torch.nan
+    save_file(weights, broken_model / "model.safetensors", metadata={"format": "pt"})
+    line = complain(model=str(broken_model))
+    assert "model.layers.1.mlp.up_proj.weight" in line
+    assert "NaN" in line
+
+
+def test_a_tokenizer_whose_ids_exceed_the_vocabulary(complain, broken_model: Path):
+    tokenizer = json.loads((broken_model / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["tree"] = 99
+    (broken_model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    line = complain(model=str(broken_model))
+    assert "99" in line
+    assert "vocabulary" in line
+
+
+def test_an_artifacts_folder_that_cannot_be_written(complain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "file" / "artifacts"))
+    assert "artifacts" in complain()
+
+
+def test_a_full_disk(complain, monkeypatch: pytest.MonkeyPatch):
+    full = shutil._ntuple_diskusage(10**9, 10**9, 1000)
+    monkeypatch.setattr(home.shutil, "disk_usage", lambda path: full)
+    assert "GB needed" in complain()
+
+
+def test_an_unknown_preset_and_an_unknown_run(artifacts: Path, capsys: pytest.CaptureFixture):
+    assert main(["sweep", "--preset", "domo"]) == 2
+    assert "demo" in capsys.readouterr().err
+    assert main(["report", "yesterday"]) == 2
+    assert "yesterday" in capsys.readouterr().err
+
+
+def test_wrong_sql_is_one_line(artifacts: Path, capsys: pytest.CaptureFixture):
+    assert main(["sql", "selct 1"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
