@@ -4,9 +4,11 @@ The same types serve the command line, the presets and the form in Prefect's int
 """
 
 from dataclasses import fields
-from typing import Annotated, Any, Literal, Self, Union, get_type_hints
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from tasks.data.sources import parse_source
 from tasks.prune import PRUNERS
@@ -23,6 +25,11 @@ class MethodChoice(Strict):
 
     method: str
 
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        self.build()  # the pruner checks the values of its hyper-parameters
+        return self
+
     def build(self) -> Pruner:
         return PRUNERS[self.method](**self.model_dump(exclude={"method"}))
 
@@ -34,17 +41,15 @@ class MethodChoice(Strict):
 def _choice_of(name: str, pruner: type) -> type[MethodChoice]:
     hints = get_type_hints(pruner)
     members: dict[str, Any] = {field.name: (hints[field.name], field.default) for field in fields(pruner)}
-    return create_model(
-        f"{pruner.__name__}Choice",
-        __base__=MethodChoice,
-        __doc__=pruner.__doc__,
-        method=(Literal[name], name),
-        **members,
-    )
+    members["method"] = (Literal[name], name)
+    return create_model(f"{pruner.__name__}Choice", __base__=MethodChoice, __doc__=pruner.__doc__, **members)
 
 
 CHOICES: dict[str, type[MethodChoice]] = {name: _choice_of(name, pruner) for name, pruner in PRUNERS.items()}
-PrunerChoice = Annotated[Union[tuple(CHOICES.values())], Field(discriminator="method")]  # type: ignore[valid-type]
+if TYPE_CHECKING:
+    PrunerChoice = MethodChoice
+else:
+    PrunerChoice = Annotated[reduce(or_, CHOICES.values()), Field(discriminator="method")]
 PatternText = Annotated[str, AfterValidator(lambda text: str(parse_pattern(text)))]
 SourceText = Annotated[str, AfterValidator(lambda text: str(parse_source(text)))]
 
@@ -63,7 +68,10 @@ def parse_pruner(text: str) -> MethodChoice:
             takes = ", ".join(f"{field}=…" for field in valid) or "no options"
             raise ValueError(f"pruner: {name} does not know {pair!r}; it takes {takes}")
         values[key] = value
-    return choice(**values)
+    try:
+        return choice(**values)
+    except ValidationError as error:
+        raise ValueError(f"pruner: {name}: {one_line(error)}") from error
 
 
 class Oneshot(Strict):
@@ -83,6 +91,14 @@ class Oneshot(Strict):
     seed: int = Field(0, ge=0)
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     speed: bool = Field(True, description="measure prefill and decode speed beside the dense model")
+
+    @model_validator(mode="after")
+    def _every_option_is_used(self) -> Self:
+        if self.order == "group" and PRUNERS[self.pruner.method].observes is None:
+            raise ValueError(
+                f"order: {self.pruner.method} observes no inputs, so the order of calibration means nothing"
+            )
+        return self
 
     def command(self) -> str:
         """The command line that repeats this run."""
@@ -114,4 +130,4 @@ def one_line(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][:1])
     what = first["msg"].removeprefix("Value error, ")
-    return what if what.startswith(f"{where}:") else f"{where}: {what} (given: {first['input']!r})"
+    return what if not where or what.startswith(f"{where}:") else f"{where}: {what} (given: {first['input']!r})"

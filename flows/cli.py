@@ -128,9 +128,9 @@ def run_report(arguments: argparse.Namespace) -> int:
     from tasks.record.report import markdown_table, write_report
 
     latest = query("select coalesce(sweep, run) as run from runs order by recorded_at desc limit 1")
-    if not latest:
+    run = arguments.run_id or next((row["run"] for row in latest), None)
+    if run is None:
         raise ValueError("run: nothing is recorded yet; `espalier sweep --preset demo` makes a first run")
-    run = arguments.run_id or latest[0]["run"]
     if not query("select 1 from runs where run = $run or sweep = $run limit 1", {"run": run}):
         raise ValueError(f"run: {run!r} is not recorded; `espalier runs` lists what is")
     page = write_report(run)

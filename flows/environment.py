@@ -6,9 +6,9 @@ from tasks.record import home
 
 SETTINGS = {
     "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # otherwise its telemetry can find the database locked at the first start
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # its telemetry may find the database locked
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # a failure is one line of ours; the interface has the whole story
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # a failure is one line of ours
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "TOKENIZERS_PARALLELISM": "false",
 }

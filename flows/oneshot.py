@@ -1,6 +1,5 @@
 """One-shot pruning, end to end: a model and a text go in; a pruned, packed, measured, registered model comes out."""
 
-import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from secrets import token_hex

@@ -1,7 +1,7 @@
-"""The Prefect server that a command talks to: yours, the one of `espalier up`, or one of its own for as long as it runs.
+"""The Prefect server that a command talks to: yours, that of `espalier up`, or one of its own while it runs.
 
 Prefect would start a temporary server by itself, but that one outlives a killed run. Ours reads a pipe from the command
-that started it: when the command ends, however it ends, the pipe closes and the server goes. It serves the interface too.
+that started it: when the command ends, however it ends, the pipe closes and the server goes. It serves the interface.
 """
 
 import json

@@ -1,7 +1,6 @@
 """What Prefect's interface shows of a run: the results table, the figures, and where the whole report is."""
 
 from prefect.artifacts import (
-    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_table_artifact,

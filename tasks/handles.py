@@ -1,11 +1,11 @@
 """What passes between stages, and the rows of the tables: frozen values of plain types, so that they travel as JSON.
 
-A handle names content, never a mere place: `hash` is the SHA-256 that `tasks.record.home` (or `tasks.model.load.fingerprint`)
-computed over the bytes in `folder`, and whoever opens the handle checks it. `folder` is absolute for what a user brought
-and relative to the artifacts folder (`store/<kind>/<hash>`) for what a stage made.
+A handle names content, never a mere place: `hash` is the SHA-256 that `tasks.record.home` (or, of a user's model,
+`tasks.model.load.fingerprint`) computed over the bytes in `folder`, and whoever opens the handle checks it. `folder` is
+absolute for what a user brought and relative to the artifacts folder (`store/<kind>/<hash>`) for what a stage made.
 
-Each row type is the schema of one Parquet table; its docstring states the table's grain. Every stored row is preceded by
-the columns of `Context`, so that any row can be traced without a join.
+Each row type is the schema of one Parquet table; its docstring states the table's grain. The columns of `Context` stand
+before those of every row, so that any row can be traced without a join.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model in a folder: `kind` is "transformers" (loads with AutoModelForCausalLM) or "packed" (tasks.prune.pack)."""
+    """A model in a folder: `kind` is "transformers" (AutoModelForCausalLM loads it) or "packed" (tasks.prune.pack)."""
 
     hash: str
     folder: str
@@ -22,7 +22,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Token ids in `folder/tokens.safetensors`: the tensor `ids`, (windows, window) for calibration, 1-D for evaluation."""
+    """Token ids, `ids` in `folder/tokens.safetensors`: (windows, window) for calibration, 1-D for evaluation."""
 
     hash: str
     folder: str

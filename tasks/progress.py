@@ -1,4 +1,4 @@
-"""One progress, two places: a bar with the time left on the terminal, and a progress artifact in Prefect's interface."""
+"""One progress, two places: a bar with the time left on the terminal, and an artifact in Prefect's interface."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
             nonlocal last_update
             bar.update(steps, completed=done)
             if artifact is not None and (done == total or monotonic() - last_update > SECONDS_BETWEEN_UPDATES):
-                update_progress_artifact(artifact_id=artifact, progress=100.0 * done / total)
+                update_progress_artifact(artifact_id=artifact, progress=100.0 * done / total)  # type: ignore[arg-type]
                 last_update = monotonic()
 
         yield reach

@@ -21,8 +21,10 @@ from tasks.handles import Checkpoint, StageRow, Tokens
 from tasks.model.load import fingerprint
 from tasks.record import home
 
+READS_INPUT = "input"  # tag of a stage that reads what the user named: its ValueErrors are about the words
 
-class StageFailed(RuntimeError):
+
+class StageFailed(RuntimeError):  # noqa: N818
     """A stage that raised; what was finished before it is kept, so the same command goes on from here."""
 
     def __init__(self, stage: str, cause: BaseException) -> None:
@@ -39,7 +41,7 @@ def stage(*, tags: set[str], retries: int = 0, timeout_seconds: int = 24 * 3600)
         def key(context: Any, parameters: dict[str, Any]) -> str:
             return _drop_torn_result(key_of(context, parameters))
 
-        return task(
+        return task(  # type: ignore[call-overload]
             function,
             name=function.__name__.replace("_", " "),
             tags=tags,
@@ -71,7 +73,10 @@ class Stages:
                 _tell(f"{stage.name}: {damage}; computing it again")
                 state = stage.with_options(refresh_cache=True)(**inputs, return_state=True)
         if not state.is_completed():
-            raise StageFailed(stage.name, state.result(raise_on_failure=False))
+            cause = state.result(raise_on_failure=False)
+            if READS_INPUT in stage.tags and isinstance(cause, ValueError) and not isinstance(cause, home.Damaged):
+                raise cause  # a mistake in the words, found where they were first read
+            raise StageFailed(stage.name, cause)
         cached = state.name == "Cached"
         self.rows.append(StageRow(stage=stage.name, seconds=time.perf_counter() - started, cached=cached))
         return state.result()

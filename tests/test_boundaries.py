@@ -1,4 +1,4 @@
-"""Who may import whom: the pure modules run where only torch, transformers, safetensors, numpy and scipy are installed."""
+"""Who may import whom: pure modules run where only torch, transformers, safetensors, numpy and scipy are."""
 
 import ast
 import subprocess

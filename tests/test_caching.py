@@ -21,7 +21,8 @@ from tasks.prune.task import prune
 from tasks.prune.weight.pattern import parse_pattern
 
 model = Checkpoint(hash="m", folder="/anywhere")
-tokens = Tokens(hash="t", folder="x", source="s", dataset_hash="d", documents=1, text_bytes=1, tokens=1, windows=1, window=1)
+counts = dict.fromkeys(("documents", "text_bytes", "tokens", "windows", "window"), 1)
+tokens = Tokens(hash="t", folder="x", source="s", dataset_hash="d", **counts)
 inputs = dict(model=model, calibration=tokens, pattern=parse_pattern("2:4"), order="block", device="cpu")
 print(json.dumps({name: prune.cache_key_fn(None, inputs | {"pruner": PRUNERS[name]()}) for name in PRUNERS}))
 """

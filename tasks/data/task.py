@@ -1,6 +1,7 @@
 """The door of the data room: the stage `tokenize`."""
 
 import json
+from typing import Any
 
 from safetensors.torch import save_file
 
@@ -9,10 +10,10 @@ from tasks.data.tokens import check_vocabulary, encode, sample_windows
 from tasks.handles import Checkpoint, Tokens
 from tasks.model.load import load_config, load_tokenizer
 from tasks.record import home
-from tasks.stage import open_folder, stage
+from tasks.stage import READS_INPUT, open_folder, stage
 
 
-@stage(tags={"network"}, timeout_seconds=3600)
+@stage(tags={READS_INPUT, "network"}, timeout_seconds=3600)
 def tokenize(
     source: str,
     identity: str,
@@ -33,7 +34,7 @@ def tokenize(
     ids = encode(documents.texts, tokenizer)
     check_vocabulary(ids, load_config(folder).vocab_size)
     windows = sample_windows(ids, window, samples, seed, sampling) if samples else None
-    facts = {
+    facts: dict[str, Any] = {
         "source": source,
         "dataset_hash": documents.hash,
         "documents": len(documents.texts),

@@ -1,11 +1,11 @@
-"""The door of the evaluation room: the stages `evaluate` and `time_speed`. Both load what was stored, never what is in memory."""
+"""The door of the evaluation room: the stages `evaluate` and `time_speed`, of models as they were stored."""
 
 from typing import Any
 
 from safetensors.torch import load_file
 
 from tasks.evaluate.perplexity import bits_per_byte, perplexity
-from tasks.evaluate.size import counted_sparsity, count_parameters, memory_bytes, weight_bytes
+from tasks.evaluate.size import count_parameters, counted_sparsity, memory_bytes, weight_bytes
 from tasks.evaluate.speed import compare_speed
 from tasks.handles import Checkpoint, EvaluationRow, SpeedRow, Tokens
 from tasks.model.load import load_model

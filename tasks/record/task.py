@@ -1,6 +1,6 @@
-"""The door of the record room. Its tasks are never cached: every run has rows, a registry entry and a page of its own."""
+"""The door of the record room. Its tasks are never cached: every run has rows, an entry and a page of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prefect import task
@@ -10,17 +10,21 @@ from tasks.handles import Context, EvaluationRow, Packed, SpeedRow
 from tasks.record import metrics, registry, tracking
 from tasks.record import report as pages
 
-AGAIN = {"retries": 2, "retry_delay_seconds": 1, "timeout_seconds": 600, "cache_policy": NO_CACHE}
+
+def uncached(name: str, tag: str) -> Callable[[Callable], Callable[..., Any]]:
+    """A task that runs each time, and again when a disk or a database was busy."""
+    again = {"retries": 2, "retry_delay_seconds": 1, "timeout_seconds": 600}
+    return task(name=name, tags={tag}, cache_policy=NO_CACHE, persist_result=False, **again)  # type: ignore[call-overload]
 
 
-@task(name="record", tags={"disk"}, **AGAIN)
+@uncached("record", "disk")
 def record(context: Context, tables: Mapping[str, Sequence[Any]]) -> None:
     """Write the rows of each table; recording the same rows again replaces them."""
     for table, rows in tables.items():
         metrics.record(context, table, rows)
 
 
-@task(name="publish", tags={"mlflow"}, **AGAIN)
+@uncached("publish", "mlflow")
 def publish(
     context: Context,
     parameters: Mapping[str, Any],
@@ -36,7 +40,7 @@ def publish(
     return f"{version.name}/{version.version}"
 
 
-@task(name="report", tags={"disk"}, **AGAIN)
+@uncached("report", "disk")
 def write_report(run: str) -> str:
     """Write the page of a run or a sweep, attach it to the MLflow run, and return where it is."""
     page = pages.write_report(run)

@@ -14,9 +14,29 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from flows.environment import use_project_settings
 from flows.server import prefect_server
 
-WORDS = (
-    "the tree grows along a frame and every branch that bears no fruit is cut so that light reaches the rest".split()
-)
+WORDS = [
+    "the",
+    "tree",
+    "grows",
+    "along",
+    "a",
+    "frame",
+    "and",
+    "every",
+    "branch",
+    "that",
+    "bears",
+    "no",
+    "fruit",
+    "is",
+    "cut",
+    "so",
+    "that",
+    "light",
+    "reaches",
+    "the",
+    "rest",
+]
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +47,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for name in ("PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH", "PREFECT_API_URL"):
             patch.delenv(name, raising=False)
         use_project_settings()
-        with prefect_server() as url:
-            monkeypatched = os.environ.pop("PREFECT_API_URL")
-            yield monkeypatched.removesuffix("/api")
-            os.environ["PREFECT_API_URL"] = monkeypatched
+        with prefect_server():
+            api_url = os.environ.pop("PREFECT_API_URL")  # what a test starts by itself finds its own
+            yield api_url.removesuffix("/api")
+            os.environ["PREFECT_API_URL"] = api_url
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def complain(artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.Ca
         ({"pattern": "3:5"}, ("pattern", "3:5", "q_proj")),
         ({"pattern": "5:4"}, ("pattern", "5:4", "n <= m")),
         ({"pattern": "100%"}, ("pattern", "100%")),
-        ({"pattern": "-3%"}, ("pattern", "-3%")),
+        ({"pattern": "-3%"}, ("pattern",)),
         ({"pattern": "half"}, ("pattern", "half", "2:4")),
         ({"calibration": "dogs"}, ("dogs", "docs", "wikitext2")),
         ({"evaluation": "absent.jsonl"}, ("absent.jsonl",)),
