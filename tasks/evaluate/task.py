@@ -14,6 +14,7 @@ from tasks.prune.pack import load_packed
 from tasks.stage import open_folder, stage
 
 BATCH_TOKENS = 2048
+PROMPT_TOKENS, DECODE_TOKENS = 256, 64  # of one timed repetition; a shorter context shortens the prompt
 
 
 @stage(tags={"gpu"})
@@ -45,7 +46,10 @@ def evaluate(checkpoint: Checkpoint, tokens: Tokens, subject: str, device: str) 
 def time_speed(dense: Checkpoint, pruned: Checkpoint, device: str, machine: str) -> list[SpeedRow]:
     """Prefill and decode speed of both, interleaved. `machine` is in the key: another machine measures anew."""
     models = [_load(dense, device), _load(pruned, device)]
-    return compare_speed(*models, vocab_size=models[0].config.vocab_size, prompt_tokens=256, decode_tokens=64)
+    context = getattr(models[0].config, "max_position_embeddings", None) or PROMPT_TOKENS + DECODE_TOKENS
+    prompt_tokens = min(PROMPT_TOKENS, context - DECODE_TOKENS)
+    vocabulary = models[0].config.vocab_size
+    return compare_speed(*models, vocab_size=vocabulary, prompt_tokens=prompt_tokens, decode_tokens=DECODE_TOKENS)
 
 
 def _load(checkpoint: Checkpoint, device: str) -> Any:

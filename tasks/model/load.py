@@ -5,6 +5,8 @@ import shutil
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +114,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
 
 def save_model(model: PreTrainedModel, tokenizer_source: Path, folder: Path) -> None:
     """Write `model` as safetensors with its configuration, and copy the tokenizer's files; same weights, same bytes."""
-    model.save_pretrained(folder)
+    with _quiet():
+        model.save_pretrained(folder)
     for file in tokenizer_files(tokenizer_source):
         shutil.copyfile(file, folder / file.name)
 
@@ -163,20 +166,30 @@ def _model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
 
 def _load_strictly(model_class: Any, source: Path | None, folder: Path, **how: Any) -> Any:
     """Load with `from_pretrained`; whatever it would only warn of is an error that says where and what."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # its table of misfits would stand before our one line
-    try:
+    with _quiet():  # its table of misfits would stand before our one line
         model, report = model_class.from_pretrained(
             source, dtype="auto", ignore_mismatched_sizes=True, output_loading_info=True, **how
         )
-    finally:
-        logging.set_verbosity(verbosity)
     for misfit in ("missing", "unexpected", "mismatched"):
         names = sorted(key if isinstance(key, str) else key[0] for key in report[f"{misfit}_keys"])
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ValueError(f"model: {folder} does not fit its config.json, {misfit}: {', '.join(names[:3])}{more}")
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers without its progress bars and warnings; its settings are restored."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:
