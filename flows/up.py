@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,9 +23,11 @@ def up() -> int:
     for name, port in (("Prefect", PREFECT_PORT), ("MLflow", MLFLOW_PORT)):
         if answers(f"http://127.0.0.1:{port}/health") or answers(f"http://127.0.0.1:{port}/api/health"):
             raise ValueError(f"up: port {port} is taken; is {name} running already?")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is a Ctrl-C
     server, prefect_url = start_server(PREFECT_PORT)
     os.environ |= {"PREFECT_API_URL": f"{prefect_url}/api", "ESPALIER_PROJECT": str(project.parent)}
     os.environ |= {"ESPALIER_ARTIFACTS": str(home.root())}  # the worker starts its runs in folders of their own
+    os.environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # ten idle processes, for features not used here
     children = [server]
     try:
         children.append(_start_mlflow())

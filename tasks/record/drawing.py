@@ -7,6 +7,7 @@ on paper as the words around it.
 import io
 import re
 from collections.abc import Iterable, Sequence
+from importlib import resources
 from typing import Any
 
 import matplotlib
@@ -94,3 +95,11 @@ def to_svg(figure: Figure, name: str) -> str:
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg
+
+
+def standalone(svg: str) -> str:
+    """A figure of a page as an image of its own, in the light colours of page.css."""
+    style = resources.files("tasks.record").joinpath("page.css").read_text(encoding="utf-8")
+    light = dict(reversed(re.findall(r"(--[\w-]+):\s*(#\w+)", style)))  # of two definitions the first is the light one
+    svg = re.sub(r"var\((--[\w-]+)\)", lambda variable: light[variable[1]], svg)
+    return svg.replace("<svg", f'<svg style="background: {light["--paper"]}"', 1)

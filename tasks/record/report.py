@@ -120,23 +120,29 @@ def _mark(row: Row) -> str:
     return "dense" if row["subject"] == "dense" else "best" if row["best"] else ""
 
 
-def _figures(run: str, results: Sequence[Row]) -> str:
-    """The figures for which there are rows; perplexities of one text and model to a figure."""
-    drawn = []
+def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
+    """name -> (SVG, caption), where there are rows; perplexities of one text and model to a figure."""
+    drawn = {}
     texts = groupby(results, key=lambda row: (row["model"], row["source"], row["window"]))
     for number, ((model, source, _), rows) in enumerate(texts):
         group = list(rows)
         if group[0]["dense"] and len(group) > 1:
             caption = f"Perplexity against sparsity, {model} on {source}. The dotted line is the dense model."
-            drawn.append(_figure(figures.perplexity_by_sparsity(group, f"perplexity{number}"), caption))
+            name = f"perplexity{number}"
+            drawn[name] = figures.perplexity_by_sparsity(group, name), caption
     if blocks := query_named("blocks", run=run):
         caption = "By block: relative squared error of its output on its calibration inputs, and its zeros."
-        drawn.append(_figure(figures.error_and_sparsity_by_block(blocks), caption))
-    drawn.append(_figure(figures.sizes(results), "Weight files on disk, as they were evaluated."))
+        drawn["blocks"] = figures.error_and_sparsity_by_block(blocks), caption
+    drawn["sizes"] = figures.sizes(results), "Weight files on disk, as they were evaluated."
     if speeds := query_named("speeds", run=run):
         caption = "Speed with its 95\u00a0% interval; an open circle where the interval covers 1, which is no gain."
-        drawn.append(_figure(figures.speeds(speeds), caption))
-    return _section("Figures", f'<div class="figures">{"".join(drawn)}</div>')
+        drawn["speeds"] = figures.speeds(speeds), caption
+    return drawn
+
+
+def _figures(run: str, results: Sequence[Row]) -> str:
+    drawn = "".join(_figure(svg, caption) for svg, caption in drawings(run, results).values())
+    return _section("Figures", f'<div class="figures">{drawn}</div>')
 
 
 def _figure(svg: str, caption: str) -> str:
