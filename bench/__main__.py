@@ -14,6 +14,7 @@ from transformers.utils import logging
 from bench.models import SUBJECTS
 from bench.pruning import compare_prunings
 from bench.selection import compare_selections
+from bench.sweep import compare_sweeps
 from bench.table import Bench, write
 from tasks.record.provenance import machine, versions
 
@@ -25,7 +26,7 @@ def main() -> None:
     torch.set_num_threads(choice.threads)
     logging.disable_progress_bar()
     started, load = datetime.now(UTC), os.getloadavg()[0]
-    skipped, selections, prunings = [], [], []
+    skipped, selections, sweeps, prunings = [], [], [], []
     for name in choice.models:
         if missing := SUBJECTS[name].missing():
             skipped.append(f"{name}, {missing}")
@@ -34,6 +35,9 @@ def main() -> None:
         for selection in compare_selections(name, choice.rounds):
             selections.append(selection)
             say(f"{name}  selection of {selection.shape}  {selection.method}  {selection.pattern}")
+        for sweep in compare_sweeps(name, choice.rounds):
+            sweeps.append(sweep)
+            say(f"{name}  SparseGPT on one block  {sweep.pattern}")
         for pruning in compare_prunings(name, choice.rounds, choice.threads):
             prunings.append(pruning)
             say(f"{name}  pruning  {pruning.method}  {pruning.pattern}")
@@ -47,6 +51,7 @@ def main() -> None:
         load=(load, os.getloadavg()[0]),
         skipped=tuple(skipped),
         selections=tuple(selections),
+        sweeps=tuple(sweeps),
         prunings=tuple(prunings),
     )
     print(write(bench, choice.results, "oneshot"))

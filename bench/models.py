@@ -19,7 +19,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 STORIES = DATA / "models" / "stories3M"
 TEXT = DATA / "text" / "tinystories_train_sample.jsonl"
 WINDOW = 256
-WINDOWS_AT_ONCE = 4  # 1024 tokens: on a CPU both sides are slower with more, and the textbook's memory is larger
+WINDOWS_AT_ONCE = 4  # for both sides; with more, both are slower on a CPU and take more memory
 VOCABULARY = 32_000
 
 

@@ -12,13 +12,12 @@ import torch
 from bench import textbook
 from bench.agreement import iou, untied
 from bench.models import SUBJECTS
-from bench.sides import TEXTBOOK
+from bench.sides import ESPALIER, TEXTBOOK
 from bench.textbook_walk import linears_of
 from bench.timing import calls_that_fill, interleave
 from tasks.prune.weight.pattern import parse_pattern
 
 PATTERNS = ("50%", "50%@matrix", "2:4", "4:8")
-ESPALIER = "espalier"
 LEAST_SECONDS = 0.02  # of one measurement
 
 

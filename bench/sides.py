@@ -1,4 +1,4 @@
-"""Whole runs that the benchmark compares: the textbook, and Espalier in both of its orders."""
+"""The sides that the benchmark compares. Whole runs: the textbook, and Espalier in both of its orders."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,6 +12,7 @@ from tasks.prune.weight.apply import prune_model
 from tasks.prune.weight.pattern import parse_pattern
 
 TEXTBOOK = "textbook"
+ESPALIER = "espalier"  # where there is no order
 SAME_ORDER = "espalier, by block"  # calibrates as the textbook does, so its keeps are comparable
 ONE_PASS = "espalier, by group"
 

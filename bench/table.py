@@ -7,12 +7,14 @@ from pathlib import Path
 from statistics import median
 
 from bench.pruning import PruningRow
-from bench.selection import ESPALIER, SelectionRow
-from bench.sides import TEXTBOOK
+from bench.selection import SelectionRow
+from bench.sides import ESPALIER, TEXTBOOK
+from bench.sweep import SweepRow
 from bench.timing import paired_ratio
 
 MIB = 2**20
 SELECTION_HEAD = ("model", "linear", "pattern", "method", "textbook, ms", "Espalier, ms", "times faster", "IoU")
+SWEEP_HEAD = ("model", "pattern", "textbook, ms", "Espalier, ms", "times faster", "IoU")
 PRUNING_HEAD = ("model", "method", "pattern", "IoU", "", "wall, s", "times faster", "peak, MiB", "of textbook")
 
 
@@ -29,6 +31,7 @@ class Bench:
     load: tuple[float, float]
     skipped: tuple[str, ...]
     selections: tuple[SelectionRow, ...]
+    sweeps: tuple[SweepRow, ...]
     prunings: tuple[PruningRow, ...]
 
 
@@ -42,7 +45,7 @@ def write(bench: Bench, folder: Path, name: str) -> str:
 
 
 def markdown(bench: Bench) -> str:
-    """Both tables, after the circumstances under which they were measured."""
+    """The tables, after the circumstances under which they were measured."""
     start, end = bench.load
     lines = [
         "# One-shot pruning against the textbook formulation",
@@ -59,6 +62,10 @@ def markdown(bench: Bench) -> str:
         "## Whole models, calibration included",
         "",
         *_table(PRUNING_HEAD, (cells for row in bench.prunings for cells in _pruning_cells(row))),
+        "",
+        "## SparseGPT on one block without its forward, from the inputs of the linears to the pruned weights",
+        "",
+        *_table(SWEEP_HEAD, ([row.model, row.pattern, *_pair_cells(row)] for row in bench.sweeps)),
         "",
         "## Selection alone, from a score to a keep",
         "",
@@ -82,10 +89,12 @@ def _pruning_cells(row: PruningRow) -> list[list[str]]:
 
 
 def _selection_cells(row: SelectionRow) -> list[str]:
+    return [row.model, f"{row.shape[0]} × {row.shape[1]}", row.pattern, row.method, *_pair_cells(row)]
+
+
+def _pair_cells(row: SelectionRow | SweepRow) -> list[str]:
     slow, fast = row.times_s[TEXTBOOK], row.times_s[ESPALIER]
-    shape = f"{row.shape[0]} × {row.shape[1]}"
-    times = [f"{median(side) * 1e3:.2f}" for side in (slow, fast)]
-    return [row.model, shape, row.pattern, row.method, *times, str(paired_ratio(slow, fast)), f"{row.iou:.5f}"]
+    return [*(f"{median(side) * 1e3:.2f}" for side in (slow, fast)), str(paired_ratio(slow, fast)), f"{row.iou:.5f}"]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

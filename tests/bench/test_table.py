@@ -9,7 +9,8 @@ from bench.__main__ import parse
 from bench.memory import resident_bytes
 from bench.pruning import PruningRow
 from bench.selection import SelectionRow
-from bench.sides import ONE_PASS, SAME_ORDER, TEXTBOOK
+from bench.sides import ESPALIER, ONE_PASS, SAME_ORDER, TEXTBOOK
+from bench.sweep import SweepRow
 from bench.table import Bench, write
 
 PRUNING = PruningRow(
@@ -25,9 +26,10 @@ SELECTION = SelectionRow(
     shape=(2, 4),
     method="wanda",
     pattern="2:4",
-    times_s={TEXTBOOK: [0.004, 0.004], "espalier": [0.001, 0.001]},
+    times_s={TEXTBOOK: [0.004, 0.004], ESPALIER: [0.001, 0.001]},
     iou=1.0,
 )
+SWEEP = SweepRow(model="tiny", pattern="2:4", times_s={TEXTBOOK: [0.03, 0.03], ESPALIER: [0.01, 0.01]}, iou=1.0)
 BENCH = Bench(
     command="python -m bench",
     date="2030-01-02T03:04:05+00:00",
@@ -38,6 +40,7 @@ BENCH = Bench(
     load=(0.0, 1.0),
     skipped=("stories3M, stories3M absent",),
     selections=(SELECTION,),
+    sweeps=(SWEEP,),
     prunings=(PRUNING,),
 )
 
@@ -47,6 +50,7 @@ def test_a_bench_is_stored_raw_and_as_tables(tmp_path):
     assert "| tiny | wanda | 2:4 | 1.00000 | textbook | 4.00 |  | 4.0 |  |" in text
     assert "|  |  |  |  | espalier, by group | 1.00 | 4.00 (4.00 to 4.00) | 1.0 | 0.25 |" in text
     assert "| tiny | 2 × 4 | 2:4 | wanda | 4.00 | 1.00 | 4.00 (4.00 to 4.00) | 1.00000 |" in text
+    assert "| tiny | 2:4 | 30.00 | 10.00 | 3.00 (3.00 to 3.00) | 1.00000 |" in text
     assert "Skipped: stories3M, stories3M absent." in text
     assert (tmp_path / "results" / "oneshot.md").read_text() == text
     stored = json.loads((tmp_path / "results" / "2030-01-02-oneshot.json").read_text())
