@@ -6,14 +6,14 @@ from typing import Any
 from safetensors.torch import save_file
 
 from tasks.data.sources import read
-from tasks.data.tokens import check_vocabulary, encode, sample_windows
+from tasks.data.tokens import check_vocabulary, cut, encode, sample_windows
 from tasks.handles import Checkpoint, Tokens
-from tasks.model.load import load_config, load_tokenizer
+from tasks.model.load import load_config, load_tokenizer, vocabulary_of
 from tasks.record import home
 from tasks.stage import READS_INPUT, open_folder, stage
 
 
-@stage(tags={READS_INPUT, "network"}, timeout_seconds=3600)
+@stage(tags={READS_INPUT, "network"}, retry_on=ConnectionError, timeout_seconds=3600)
 def tokenize(
     source: str,
     identity: str,
@@ -32,7 +32,8 @@ def tokenize(
     documents = read(source, role)
     tokenizer = load_tokenizer(folder)
     ids = encode(documents.texts, tokenizer)
-    check_vocabulary(ids, load_config(folder).vocab_size)
+    check_vocabulary(ids, vocabulary_of(load_config(folder)))
+    cut(ids, window)  # a text shorter than one window is an error here, before any work
     windows = sample_windows(ids, window, samples, seed, sampling) if samples else None
     facts: dict[str, Any] = {
         "source": source,

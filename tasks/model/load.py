@@ -39,6 +39,7 @@ __all__ = [
     "BUILTIN",
     "check_folder",
     "check_tokenizer",
+    "context_of",
     "fingerprint",
     "load_config",
     "load_model",
@@ -46,6 +47,7 @@ __all__ = [
     "model_from",
     "resolve",
     "save_model",
+    "vocabulary_of",
     "weight_bytes",
 ]
 
@@ -75,6 +77,19 @@ def load_config(folder: Path) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:
         raise ValueError(f"model: config.json in {folder} cannot be used: {_first_line(error)}") from error
+
+
+def context_of(config: PreTrainedConfig) -> int | None:
+    """The most tokens that the model was made for; None where its kind has no such limit.
+
+    Of the part that reads text: a model of images and text keeps the sizes of its language model apart.
+    """
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def vocabulary_of(config: PreTrainedConfig) -> int:
+    """How many tokens the model has an embedding for, of the part that reads text."""
+    return config.get_text_config().vocab_size
 
 
 def load_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
@@ -107,7 +122,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
     """Raises ValueError where the tokenizer can produce an id that the model has no embedding for."""
     token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
-    vocabulary = config.get_text_config().vocab_size
+    vocabulary = vocabulary_of(config)
     if highest >= vocabulary:
         raise ValueError(f"tokenizer: {token!r} has id {highest}, the model's vocabulary is 0 to {vocabulary - 1}")
 

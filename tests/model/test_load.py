@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+import os
 import shutil
 import socket
 import time
@@ -9,19 +10,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import BloomConfig, Gemma3Config, PreTrainedTokenizerFast
 
+from tasks.model import folder as folders
 from tasks.model import load
 from tasks.model.load import (
     BUILTIN,
     check_folder,
     check_tokenizer,
+    context_of,
     fingerprint,
     load_model,
     load_tokenizer,
     model_from,
     resolve,
     save_model,
+    vocabulary_of,
     weight_bytes,
 )
 from tests.cases import llama
@@ -213,3 +217,46 @@ def test_the_fingerprint_follows_the_model_and_nothing_else(folder, tmp_path):
         assert fingerprint(folder) != before, file
         (folder / file).write_bytes(kept)
     assert fingerprint(folder) == before
+
+
+def test_weights_that_nobody_loads_do_not_count(folder, tmp_path):
+    size, name = weight_bytes(folder), fingerprint(folder)
+    for stray in ("consolidated.safetensors", "adapter_model.safetensors"):
+        shutil.copyfile(folder / "model.safetensors", folder / stray)
+    assert (weight_bytes(folder), fingerprint(folder)) == (size, name)
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for file, content in (("packing.json", "{}"), ("packed-00001.safetensors", "1234"), ("model.safetensors", "12")):
+        (packed / file).write_text(content)
+    assert weight_bytes(packed) == 4
+    before = fingerprint(packed)
+    (packed / "packed-00001.safetensors").write_text("1235")
+    assert fingerprint(packed) != before
+
+
+def date_back(folder, seconds=60):
+    for file in folder.iterdir():
+        then = file.stat().st_mtime - seconds
+        os.utime(file, (then, then))
+
+
+def test_what_was_read_is_read_again_only_when_it_changes(folder, monkeypatch):
+    date_back(folder)
+    before = fingerprint(folder)
+    check_folder(folder)
+    with monkeypatch.context() as blocked:
+        blocked.setattr(folders.hashlib, "sha256", None)
+        blocked.setattr(folders, "safe_open", None)
+        assert fingerprint(folder) == before
+        check_folder(folder)
+    with_value(math.nan)(folder)
+    assert fingerprint(folder) != before
+    one_line("holds NaN", check_folder, folder)
+    one_line("holds NaN", check_folder, folder)  # a refusal is not remembered as a pass
+
+
+def test_the_sizes_are_those_of_the_part_that_reads_text():
+    both = Gemma3Config(text_config={"vocab_size": 300, "max_position_embeddings": 64})
+    assert (vocabulary_of(both), context_of(both)) == (300, 64)
+    assert (vocabulary_of(llama().config), context_of(llama().config)) == (97, 64)
+    assert context_of(BloomConfig()) is None
