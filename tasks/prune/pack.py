@@ -11,7 +11,7 @@ The same weights and pattern give the same bytes. packing.json is written last: 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,23 +51,33 @@ class PackedSummary:
 
 
 def pack_checkpoint(
-    source: Path, target: Path, pattern: Pattern | None = None, shard_bytes: int = SHARD_BYTES
+    source: Path,
+    target: Path,
+    pattern: Pattern | None = None,
+    pruned: Collection[str] | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> PackedSummary:
     """Pack the transformers folder `source`, whose linears hold zeros, into the folder `target`.
 
     Every matrix gets its smallest packing; with an n:m `pattern`, values and positions where they pay. What would not
-    be smaller stays dense. The source is read tensor by tensor; what is held are the packed tensors of one file, up to
-    `shard_bytes`.
+    be smaller stays dense. `pruned` names the tensors that the pattern speaks of, such as
+    "model.layers.0.self_attn.q_proj.weight"; zeros of all others, an embedding's say, are taken as they come. Without
+    it the pattern speaks of every matrix. The source is read tensor by tensor; what is held are the packed tensors of
+    one file, up to `shard_bytes`.
 
-    Raises ValueError where `target` holds a packed checkpoint already, `source` is not whole, or a matrix with the
-    zeros of the n:m pattern has them in other places (the tensor, row and input are named).
+    Raises ValueError where `target` holds a packed checkpoint already, `source` is not whole or has no tensor of a name
+    in `pruned`, or a pruned matrix with the zeros of the n:m pattern has them in other places (the tensor, row and
+    input are named).
     """
     target.mkdir(parents=True, exist_ok=True)
     if any(target.glob("packed-*")) or (target / INDEX).exists():
         raise ValueError(f"target: {target} holds a packed checkpoint already")
+    file_of = {name: shard for shard in weight_shards(source) for name in tensor_names(shard)}
+    if unknown := set(pruned or ()) - file_of.keys():
+        raise ValueError(f"pruned: {source} has no tensor {min(unknown)!r}")
     entries, rows, shard, filled, shards = {}, [], dict[str, Tensor](), 0, 1
-    for name, weight in _read_source(source):
-        packing, parts = _pack_verified(name, weight, pattern)
+    for name, weight in _read_tensors(file_of):
+        packing, parts = _pack_verified(name, weight, pattern if pruned is None or name in pruned else None)
         size = sum(part.numel() * part.itemsize for part in parts.values())
         if shard and filled + size > shard_bytes:
             save_file(shard, target / _shard_name(shards))
@@ -120,8 +130,7 @@ def read_packed(folder: Path) -> Iterator[tuple[str, Tensor]]:
         yield name, weight
 
 
-def _read_source(source: Path) -> Iterator[tuple[str, Tensor]]:
-    file_of = {name: shard for shard in weight_shards(source) for name in tensor_names(shard)}
+def _read_tensors(file_of: Mapping[str, Path]) -> Iterator[tuple[str, Tensor]]:
     for name in sorted(file_of):
         with safe_open(file_of[name], framework="pt") as stored:
             yield name, stored.get_tensor(name)

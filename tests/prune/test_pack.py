@@ -77,7 +77,7 @@ def test_the_same_input_gives_the_same_bytes(source, tmp_path):
 
 @pytest.mark.parametrize("shard_bytes", [1, 10_000])
 def test_shards(source, tmp_path, shard_bytes):
-    pack_checkpoint(source, tmp_path / "packed", NM(2, 4), shard_bytes)
+    pack_checkpoint(source, tmp_path / "packed", NM(2, 4), shard_bytes=shard_bytes)
     shards = sorted(tmp_path.glob("packed/packed-*.safetensors"))
     assert len(shards) > 2
     assert same_weights(load_packed(tmp_path / "packed"), load_model(source))
@@ -95,16 +95,16 @@ def test_a_source_in_shards_gives_the_same_packed_bytes(source, tmp_path):
 
 
 def test_the_source_is_never_in_memory_as_a_whole(source, tmp_path, monkeypatch):
-    read_source, references, alive = pack._read_source, [], []
+    read_tensors, references, alive = pack._read_tensors, [], []
 
-    def watched(folder):
-        for name, weight in read_source(folder):
+    def watched(file_of):
+        for name, weight in read_tensors(file_of):
             if "_proj" in name:
                 references.append(weakref.ref(weight))
             alive.append(sum(reference() is not None for reference in references))
             yield name, weight
 
-    monkeypatch.setattr(pack, "_read_source", watched)
+    monkeypatch.setattr(pack, "_read_tensors", watched)
     pack_checkpoint(source, tmp_path / "packed", NM(2, 4))
     assert len(references) == 21
     assert max(alive) <= 3  # the new one, the one before, and the generators' hold on it
@@ -136,6 +136,21 @@ def test_a_linear_that_is_not_of_the_pattern_is_named(source, tmp_path):
     assert not (tmp_path / "packed/packing.json").exists()
     with pytest.raises(ValueError, match=r"no packing.json.*unfinished"):
         load_packed(tmp_path / "packed")
+
+
+def test_zeros_of_tensors_that_were_not_pruned_are_taken_as_they_come(tmp_path):
+    model = llama()
+    model.get_input_embeddings().weight.data[:60] = 0  # more than 3:4 asks for, and in whole rows
+    source = write(model, NM(3, 4), tmp_path / "source")
+    linears = [name for name in load_file(source / "model.safetensors") if "_proj" in name]
+    summary = pack_checkpoint(source, tmp_path / "packed", NM(3, 4), pruned=linears)
+    formats = {row.name: row.format for row in summary.tensors}
+    assert formats["model.embed_tokens.weight"] == "bitmask"
+    assert same_weights(load_packed(tmp_path / "packed"), load_model(source))
+    with pytest.raises(ValueError, match=r"row 60, input 0 \(model.embed_tokens.weight\)"):
+        pack_checkpoint(source, tmp_path / "all", NM(3, 4))
+    with pytest.raises(ValueError, match=r"pruned: .* has no tensor 'q_proj'"):
+        pack_checkpoint(source, tmp_path / "unknown", NM(3, 4), pruned=["q_proj"])
 
 
 def test_a_packed_folder_is_not_written_over(source, tmp_path):
