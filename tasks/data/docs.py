@@ -10,12 +10,14 @@ Calibration and evaluation come from packages of pinned versions (`tasks.data.sp
 megabytes, a minute, and another text wherever other packages are installed.
 """
 
+import hashlib
 import json
+import sys
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,9 +76,16 @@ def versions() -> dict[str, str]:
     return {distribution: version(distribution) for distribution in HELD_OUT.values()}
 
 
-def installed() -> str:
-    """The same in one line."""
-    return ",".join(f"{name}={number}" for name, number in versions().items())
+def installed(part: str) -> str:
+    """What the text of a part depends on, in one line.
+
+    The versions of the packages that are held out; for training, which reads everything installed, a hash of all
+    versions and of Python's.
+    """
+    if _known(part) != "train":
+        return ",".join(f"{name}={number}" for name, number in versions().items())
+    everything = sorted({(found.name, found.version) for found in distributions()})
+    return f"everything={hashlib.sha256(json.dumps([sys.version, everything]).encode()).hexdigest()}"
 
 
 def manifest() -> dict[str, Any]:

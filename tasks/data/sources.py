@@ -3,15 +3,18 @@
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
+
 from tasks.data import docs
 from tasks.data.documents import Documents, hash_texts
 from tasks.data.files import read_jsonl, read_txt, texts_of
-from tasks.data.network import hub_answers
+from tasks.data.network import PASSING, hub_answers, is_refusal
 from tasks.data.registry import SOURCES
 
 ENDINGS = (".txt", ".jsonl", ".parquet")
@@ -75,7 +78,8 @@ def read(text: str, role: str) -> Documents:
     """The documents of a source; `role` chooses the split where the source names none.
 
     ValueError, in one line: the source is not understood, not there, or holds no text; a row has no `text`; a data set
-    of the hub is neither in the local cache nor reachable (known within three seconds).
+    of the hub is not there, or neither in the local cache nor reachable (known within three seconds). ConnectionError
+    where the hub answers and yet fails: the same call may succeed later.
     """
     source = check_source(text, role)
     if source.is_file:
@@ -89,16 +93,19 @@ def read(text: str, role: str) -> Documents:
     return Documents(texts=tuple(texts), source=str(source), hash=hash_texts(texts))
 
 
-def identity(text: str) -> str:
+def identity(text: str, role: str = "calibration") -> str:
     """What the content of a source depends on, cheaply: for a cache key.
 
-    The hash of a file's bytes; the installed versions for `docs`; for a set of the hub its name alone.
+    The hash of a file's bytes; for `docs` the versions of what its part is read from; for a set of the hub its name
+    alone.
     """
     source = parse_source(text)
     if source.is_file:
         with Path(source.name).open("rb") as file:
             return f"{source}@{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    return f"{source}@{docs.installed()}" if source.name == "docs" else str(source)
+    if source.name == "docs":
+        return f"{source}@{docs.installed(source.split or SOURCES['docs'].split_of(role))}"
+    return str(source)
 
 
 def _parse_slice(text: str, rows: str) -> tuple[int, int | None]:
@@ -135,17 +142,26 @@ def _read_parquet(path: Path, start: int, stop: int | None) -> list[str]:
 
 
 def _read_hub(source: Source, role: str) -> list[str]:
+    """From the local cache alone where the hub does not answer; else the client would wait for it for minutes."""
     from datasets import load_dataset
+    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
     entry = SOURCES[source.name]
     split, part = source.split or entry.split_of(role), entry.rows_of(role)
+    reachable = hub_answers()
     try:
-        rows = load_dataset(
-            entry.hub, entry.config, revision=entry.revision, split=split, streaming=entry.first is not None
-        )
-        texts = list(_texts(islice(rows, part.start, part.stop), entry.field))
-    except OSError as error:  # the client's own errors of the network, of missing files and of missing sets
+        with nullcontext() if reachable else _offline():
+            rows = load_dataset(
+                entry.hub, entry.config, revision=entry.revision, split=split, streaming=entry.first is not None
+            )
+            texts = list(_texts(islice(rows, part.start, part.stop), entry.field))
+    except (DatasetNotFoundError, DataFilesNotFoundError) as error:
         raise ValueError(_absent(source)) from error
+    except PASSING as error:
+        if not reachable or is_refusal(error):
+            raise ValueError(_absent(source)) from error
+        reason = str(error).strip().partition("\n")[0]
+        raise ConnectionError(f"source: {source} ({entry.hub} on the hub): the hub failed: {reason}") from error
     return texts if entry.join is None else [entry.join.join(texts)]
 
 
@@ -157,11 +173,25 @@ def _texts(rows: Iterable[dict[str, Any]], field: str) -> Iterator[str]:
 
 
 def _is_cached(source: Source) -> bool:
-    """A streamed set is never kept; another is, in a folder named after its path on the hub."""
+    """A streamed set is never kept; another is, a folder for each configuration in one named after its path."""
     from datasets import config
 
     entry = SOURCES[source.name]
-    return entry.first is None and (Path(config.HF_DATASETS_CACHE) / entry.hub.replace("/", "___")).is_dir()
+    kept = Path(config.HF_DATASETS_CACHE) / entry.hub.replace("/", "___")
+    return entry.first is None and any(kept.glob(f"{entry.config or '*'}/*/*/dataset_info.json"))
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """The hub's client and `datasets` in their offline mode, which each keeps in a variable of its own."""
+    from datasets import config
+
+    before = constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = before
 
 
 def _absent(source: Source) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -54,13 +54,15 @@ __all__ = [
 BUILTIN = Path(__file__).parent / "builtin"
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 SECONDS_TO_ANSWER = 3.0
+PASSING = (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError)  # as the client raises what may pass
+TRY_AGAIN = (408, 429)  # the refusals of HTTP that are about the moment: a time-out, too many requests
 
 
 def resolve(name_or_path: str | Path) -> Path:
     """The folder of a model: "builtin", a folder, or a name on the hub such as org/name, downloaded where it must be.
 
     Raises ValueError for anything else, and at once, not after time-outs, for a hub name that is not in the local cache
-    while the hub does not answer.
+    while the hub does not answer; ConnectionError where it answers and yet fails: the same call may succeed later.
     """
     if name_or_path == "builtin":
         return BUILTIN
@@ -146,12 +148,17 @@ def _from_hub(name: str) -> Path:
             ) from error
     try:
         return Path(snapshot_download(name, allow_patterns=[*CONFIG_FILES, *WEIGHT_FILES, *TOKENIZER_FILES]))
-    except HfHubHTTPError as error:
-        raise ValueError(f"model: {name} cannot be had from the hub: {_first_line(error)}") from error
+    except PASSING as error:
+        if _is_refusal(error):
+            raise ValueError(f"model: {name} cannot be had from the hub: {_first_line(error)}") from error
+        raise ConnectionError(f"model: {name}: the hub failed: {_first_line(error)}") from error
 
 
 def _hub_answers() -> bool:
-    """Whether anything answers at the hub's address, known after `SECONDS_TO_ANSWER` at the latest."""
+    """Whether anything answers at the hub's address, known after `SECONDS_TO_ANSWER` at the latest.
+
+    tasks.data.network asks and judges in the same way: the two rooms do not know each other.
+    """
     answered = threading.Event()
 
     def ask() -> None:
@@ -169,6 +176,12 @@ def _hub_answers() -> bool:
     asking.start()
     asking.join(SECONDS_TO_ANSWER)
     return answered.is_set()
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the hub has said no (absent, gated, private), so that asking again would not help."""
+    answer = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    return answer is not None and 400 <= answer.status_code < 500 and answer.status_code not in TRY_AGAIN
 
 
 def _model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:

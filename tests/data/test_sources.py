@@ -1,10 +1,18 @@
 """Sources: names, files and slices read as they are written, and mistakes get one line."""
 
 import json
+import socket
 import time
+from importlib import metadata
 
+import httpx2
 import pytest
 import torch
+from datasets import Dataset, DatasetInfo, SplitInfo
+from datasets.arrow_writer import ArrowWriter
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoTokenizer
 
 from tasks.data import network, sources
@@ -121,6 +129,17 @@ def test_the_identity_follows_the_content(stories):
     assert identity("wikitext2:test") == "wikitext2:test"
 
 
+@pytest.mark.parametrize("named", [("docs:train",), ("docs", "training")])
+def test_the_training_text_is_named_by_everything_installed(named, monkeypatch):
+    before, held_out = identity(*named), identity("docs")
+    installed = [*metadata.distributions()]
+    monkeypatch.setattr(sources.docs, "distributions", lambda: reversed(installed))
+    assert identity(*named) == before
+    monkeypatch.setattr(sources.docs, "distributions", lambda: [one for one in installed if one.name != "torch"])
+    assert identity(*named) != before
+    assert identity("docs") == held_out
+
+
 def test_each_role_reads_its_own_part_of_docs(monkeypatch):
     monkeypatch.setattr(sources.docs, "read", lambda part: [f"the {part} part"])
     parts = {role: read("docs", role).texts for role in ("training", "calibration", "evaluation")}
@@ -142,16 +161,75 @@ def test_without_network_a_set_of_the_hub_fails_at_once(name, monkeypatch, tmp_p
     assert time.monotonic() - started < 2
 
 
-def test_a_hub_that_does_not_answer_is_given_three_seconds(monkeypatch):
-    for variable in (*network.OFFLINE, "HTTPS_PROXY", "https_proxy"):
+@pytest.fixture
+def online(monkeypatch):
+    """No offline mode, whatever this machine's variables say; the hub's address is the test's to choose."""
+    for variable in (*network.OFFLINE, "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return lambda port: monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+
+
+def test_a_hub_that_does_not_answer_is_given_up(online, monkeypatch):
+    online(9)  # nothing listens there
     assert not network.hub_answers()
-    monkeypatch.setattr(network, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(network, "_connects", lambda host, port: time.sleep(5))
+    monkeypatch.setattr(network, "SECONDS_TO_ANSWER", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        online(silent.getsockname()[1])
+        assert not network.hub_answers()
+
+
+def http_error(status):
+    request = httpx2.Request("GET", "https://hub")
+    return HfHubHTTPError(f"{status}\nand more", response=httpx2.Response(status, request=request))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "complaint"),
+    [
+        (http_error(503), ConnectionError, "the hub failed: 503$"),
+        (http_error(429), ConnectionError, "the hub failed: 429$"),
+        (httpx2.ReadTimeout("slow"), ConnectionError, "the hub failed: slow$"),
+        (http_error(404), ValueError, "not in the local cache"),
+        (http_error(403), ValueError, "not in the local cache"),
+        (DatasetNotFoundError("none"), ValueError, "not in the local cache"),
+    ],
+)
+def test_a_failure_that_may_pass_is_told_from_a_refusal(error, kind, complaint, monkeypatch):
+    def fail(*place, **options):
+        raise error
+
+    monkeypatch.setattr("datasets.load_dataset", fail)
+    monkeypatch.setattr(sources, "hub_answers", lambda: True)
+    with pytest.raises(kind, match=f"^source: c4 .*{complaint}"):
+        read("c4", "evaluation")
+
+
+def test_a_cached_configuration_is_read_without_a_network_and_no_other_is_taken_for_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(sources, "hub_answers", lambda: False)
+    keep_in_cache(tmp_path / "Salesforce___wikitext" / "wikitext-103-raw-v1")
+    with pytest.raises(ValueError, match="not in the local cache"):
+        check_source("wikitext2", "evaluation")
+    keep_in_cache(tmp_path / "Salesforce___wikitext" / "wikitext-2-raw-v1")
     started = time.monotonic()
-    assert not network.hub_answers()
-    assert time.monotonic() - started < 2
+    assert read("wikitext2", "evaluation").texts == ("one\n\ntwo",)
+    assert time.monotonic() - started < 10
+    assert not constants.HF_HUB_OFFLINE
+
+
+def keep_in_cache(folder):
+    """What `datasets` leaves in its cache of a configuration with one split of two rows."""
+    place = folder / "0.0.0" / "abc"
+    place.mkdir(parents=True)
+    rows = Dataset.from_dict({"text": ["one", "two"]})
+    with ArrowWriter(path=str(place / "wikitext-test.arrow"), features=rows.features) as writer:
+        for row in rows:
+            writer.write(row)
+        writer.finalize()
+    info = DatasetInfo(features=rows.features, builder_name="parquet", dataset_name="wikitext", version="0.0.0")
+    info.config_name, info.splits = folder.name, {"test": SplitInfo("test", 0, 2, dataset_name="wikitext")}
+    info.write_to_directory(str(place))
 
 
 def test_the_rows_of_a_set_become_documents_as_its_papers_say(monkeypatch):

@@ -6,8 +6,10 @@ import shutil
 import socket
 import time
 
+import httpx2
 import pytest
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import BloomConfig, Gemma3Config, PreTrainedTokenizerFast
@@ -98,6 +100,18 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch):
         monkeypatch.setattr(load.constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(load, "SECONDS_TO_ANSWER", 0.2)
         one_line("the hub does not answer", resolve, "espalier/no-such-model")
+
+
+@pytest.mark.parametrize(("status", "kind"), [(503, ConnectionError), (429, ConnectionError), (404, ValueError)])
+def test_a_failure_of_the_hub_that_may_pass_is_told_from_a_refusal(status, kind, monkeypatch):
+    def fail(*name, **options):
+        answer = httpx2.Response(status, request=httpx2.Request("GET", "https://hub"))
+        raise HfHubHTTPError(f"{status}\nand more", response=answer)
+
+    monkeypatch.setattr(load, "_hub_answers", lambda: True)
+    monkeypatch.setattr(load, "snapshot_download", fail)
+    with pytest.raises(kind, match=rf"^model: espalier/no-such-model.*the hub.*: {status}$"):
+        resolve("espalier/no-such-model")
 
 
 def test_a_whole_folder_passes(folder):
