@@ -3,7 +3,7 @@
 MLflow reads a model "from code": no object is pickled. Beside this file lie the packed checkpoint and the few modules
 that unpack it, so a process that has only MLflow, torch, transformers and safetensors can load and run it:
 
-    mlflow.pyfunc.load_model("models:/espalier-builtin@best").predict(["Once upon a time"])
+    mlflow.pyfunc.load_model("models:/<name>@best").predict(["Once upon a time"])
 """
 
 from pathlib import Path

@@ -1,15 +1,16 @@
-"""The model registry: every pruned model is a version of `espalier-<model>`, and two kinds of alias say which is best.
+"""The model registry: each pruned model is a version of its dense model's name; two kinds of alias say which is best.
 
+The name is `espalier-<model>-<hash>` (tasks.record.names), so all versions of a name come from one dense model.
 `best-<pattern>`, such as `best-2of4` and `best-50pct`, is the version with the lowest perplexity among those of that
 pattern. `best` moves from the version that has it only to one that is at least as sparse (counted zeros, in whole
-percent) and has a lower perplexity: it never buys quality with size. The first version of a model takes it.
+percent) and has a lower perplexity: it never buys quality with size. The first version of a name takes it.
 
-Perplexities are compared only on the same text, in the same window, for the same dense model. A version that was
-measured otherwise takes no alias from another, however good its number looks.
+Perplexities are compared only on the same text, in the same window. Where an alias stands on a version that was
+measured otherwise, the newest comparison takes over: the alias moves to the new version, and is defended there. The
+tags `dataset_hash`, `window` and `ppl` of a version say what it was compared on, and never change.
 """
 
 import math
-import re
 import tempfile
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 from tasks.handles import Checkpoint, Context, EvaluationRow
 from tasks.record import home
 from tasks.record.loader import copy_loader
+from tasks.record.names import pattern_alias, plain, registered_name
 from tasks.record.tracking import tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-COMPARABLE = ("model_hash", "dataset_hash", "window")
+COMPARABLE = ("dataset_hash", "window")  # of versions of one name, which fixes the dense model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +42,17 @@ class Version:
 def publish(context: Context, packed: Checkpoint, evaluation: EvaluationRow, run_id: str) -> Version:
     """Register the packed checkpoint as a version and let it take the aliases it deserves.
 
-    `run_id` is MLflow's, from tracking.log_run. The same checkpoint is registered once, whoever publishes it again.
+    `run_id` is MLflow's, from tracking.log_run. A checkpoint is registered once for each text and window it was
+    measured on: whoever publishes it again gets the version that is there, with the tags that it had.
     Raises home.Damaged if the packed folder no longer has the content of its hash.
     """
     home.verify(packed)
-    name = f"espalier-{context.model}"
+    name = registered_name(context.model, context.model_hash)
+    facts = _facts(context, packed, evaluation)
     with tracking() as client:
-        found = client.search_model_versions(f"name = '{name}' and tags.checkpoint = '{packed.hash}'")
-        version = found[0] if found else _register(client, name, context, packed, evaluation, run_id)
+        same = (f"tags.{tag} = '{facts[tag]}'" for tag in ("checkpoint", *COMPARABLE))
+        found = client.search_model_versions(" and ".join((f"name = '{name}'", *same)))
+        version = found[0] if found else _register(client, name, packed, facts, run_id)
         _take_aliases(client, version)
         aliases = client.get_model_version(name, version.version).aliases
     return Version(name=name, version=str(version.version), aliases=tuple(sorted(aliases)))
@@ -78,20 +83,19 @@ def _find(client: "MlflowClient", name: str, version: str) -> "ModelVersion":
             return client.get_model_version(name, version)
         return client.get_model_version_by_alias(name, version)
     except MlflowException as error:
-        models = client.search_registered_models(f"name = '{name}'")
-        known = ", ".join(sorted(models[0].aliases)) if models else "no versions"
+        models = {model.name: model for model in client.search_registered_models()}
+        if name not in models:
+            names = ", ".join(sorted(models)) or "none yet"
+            raise ValueError(f"name: {name!r} is not registered; the registered models are {names}") from error
+        known = ", ".join(sorted(models[name].aliases))
         raise ValueError(
             f"version: {name} has no {version!r}; give a number, or one of its aliases: {known}"
         ) from error
 
 
-def _register(
-    client: "MlflowClient", name: str, context: Context, packed: Checkpoint, evaluation: EvaluationRow, run_id: str
-) -> "ModelVersion":
-    """Copy the packed folder into MLflow's files and make a version of it; its tags are there from its first moment."""
-    import mlflow
-
-    tags = {
+def _facts(context: Context, packed: Checkpoint, evaluation: EvaluationRow) -> dict[str, str]:
+    """The tags of a version: where it comes from, and what it was compared on."""
+    return {
         "method": context.method,
         "pattern": context.pattern,
         "seed": str(context.seed),
@@ -103,18 +107,26 @@ def _register(
         "ppl": repr(evaluation.ppl),
         "percent_zero": str(round(100 * evaluation.sparsity)),
     }
+
+
+def _register(
+    client: "MlflowClient", name: str, packed: Checkpoint, facts: dict[str, str], run_id: str
+) -> "ModelVersion":
+    """Copy the packed folder into MLflow's files and make a version of it; its tags are there from its first moment."""
+    import mlflow
+
     with tempfile.TemporaryDirectory() as aside, mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
-            name=re.sub(r"[^\w-]+", "-", f"{context.method}-{context.pattern}"),
+            name=plain(f"{facts['method']}-{facts['pattern']}").replace(".", "-"),
             python_model=str(Path(__file__).with_name("registered.py")),
             artifacts={"packed": str(home.locate(packed.folder))},
             code_paths=[str(copy_loader(Path(aside)))],
             pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
-            tags=tags,
+            tags=facts,
         )
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    return client.create_model_version(name, logged.model_uri, run_id, tags=tags, model_id=logged.model_id)
+    return client.create_model_version(name, logged.model_uri, run_id, tags=facts, model_id=logged.model_id)
 
 
 def _take_aliases(client: "MlflowClient", version: "ModelVersion") -> None:
@@ -124,19 +136,20 @@ def _take_aliases(client: "MlflowClient", version: "ModelVersion") -> None:
     aliases = client.get_registered_model(version.name).aliases
     for alias in (pattern_alias(version.tags["pattern"]), "best"):
         holder = client.get_model_version(version.name, aliases[alias]) if alias in aliases else None
-        if holder is None or (_is_better(version, holder) and (alias != "best" or _is_as_sparse(version, holder))):
+        if (
+            holder is None
+            or not _is_comparable(version, holder)
+            or (_is_better(version, holder) and (alias != "best" or _is_as_sparse(version, holder)))
+        ):
             client.set_registered_model_alias(version.name, alias, version.version)
 
 
-def pattern_alias(pattern: str) -> str:
-    """best-2of4 for 2:4, best-50pct for 50% however its zeros are chosen (50%@matrix): what MLflow allows in a name."""
-    size = pattern.partition("@")[0].replace(":", "of").replace("%", "pct")
-    return "best-" + re.sub(r"[^\w-]+", "-", size)
+def _is_comparable(version: "ModelVersion", holder: "ModelVersion") -> bool:
+    return all(version.tags[name] == holder.tags[name] for name in COMPARABLE)
 
 
 def _is_better(version: "ModelVersion", holder: "ModelVersion") -> bool:
-    comparable = all(version.tags[name] == holder.tags[name] for name in COMPARABLE)
-    return comparable and float(version.tags["ppl"]) < float(holder.tags["ppl"])
+    return float(version.tags["ppl"]) < float(holder.tags["ppl"])
 
 
 def _is_as_sparse(version: "ModelVersion", holder: "ModelVersion") -> bool:

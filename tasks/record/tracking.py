@@ -2,6 +2,9 @@
 
 A run of Espalier is a run of MLflow with the same parameters and metrics, found again by its tag `run`; a sweep is a
 parent run whose children are its points. Recording a run twice leaves one.
+
+Runs are open only while the lock of the stores is held. One that is RUNNING when the next writer takes the lock was
+left by a writer that was killed, and is ended as FAILED.
 """
 
 import json
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.handles import Context, EvaluationRow, SpeedRow
 from tasks.record import home
 from tasks.record.disk import locked
+from tasks.record.names import check_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,28 +62,28 @@ def log_run(
     with tracking() as client:
         from mlflow.entities import Metric, Param, RunTag
 
+        _end_forsaken(client)
         tags = {"run": context.run, "flow": context.flow, "model_hash": context.model_hash}
         tags |= {"dataset_hash": context.dataset_hash, "versions": context.versions, "machine": context.machine}
         if sweep:
-            tags["mlflow.parentRunId"] = parent_id = _find_or_create(client, sweep, name=f"sweep {sweep}")
-            client.set_terminated(parent_id)  # anew after each point, so that it ends with its last one
-        run_id = _find_or_create(client, context.run, name=f"{context.method} {context.pattern} {context.run}")
+            with _open(client, sweep, name=f"sweep {sweep}") as parent_id:  # it ends anew after each of its points
+                tags["mlflow.parentRunId"] = parent_id
         facts = dict(parameters) | {name: getattr(context, name) for name in ("model", "method", "pattern", "seed")}
         now_ms = int(time.time() * 1000)
-        client.log_batch(
-            run_id,
-            params=[Param(name, _text(value)) for name, value in facts.items()],
-            metrics=[Metric(*metric, now_ms, 0) for metric in metrics_of(evaluations, speeds).items()],
-            tags=[RunTag(*tag) for tag in tags.items()],
-        )
-        client.set_terminated(run_id)
+        with _open(client, context.run, name=f"{context.method} {context.pattern} {context.run}") as run_id:
+            client.log_batch(
+                run_id,
+                params=[Param(name, _text(value)) for name, value in facts.items()],
+                metrics=[Metric(*metric, now_ms, 0) for metric in metrics_of(evaluations, speeds).items()],
+                tags=[RunTag(*tag) for tag in tags.items()],
+            )
         return run_id
 
 
 def attach_report(run: str, page: Path) -> None:
     """Show a written page among the MLflow run's artifacts; `run` is a run or a sweep that log_run has recorded."""
-    with tracking() as client:
-        client.log_artifact(_find_or_create(client, run, name=f"sweep {run}"), str(page), "report")
+    with tracking() as client, _open(client, run, name=f"sweep {run}") as run_id:
+        client.log_artifact(run_id, str(page), "report")
 
 
 def metrics_of(evaluations: Sequence[EvaluationRow], speeds: Sequence[SpeedRow]) -> dict[str, float]:
@@ -100,15 +104,32 @@ def metrics_of(evaluations: Sequence[EvaluationRow], speeds: Sequence[SpeedRow])
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _find_or_create(client: "MlflowClient", run: str, name: str) -> str:
-    """MLflow's id of the run with the tag `run`, made if it is not there."""
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    place = str(home.root() / "mlruns")
-    experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, place)
+@contextmanager
+def _open(client: "MlflowClient", run: str, name: str) -> Iterator[str]:
+    """MLflow's id of the run with the tag `run`, made if it is not there; it ends with the `with`, in either way."""
+    check_run(run)
+    experiment_id = _experiment(client)
     found = client.search_runs([experiment_id], f"tags.run = '{run}'", max_results=1)
-    if found:
-        return found[0].info.run_id
-    return client.create_run(experiment_id, run_name=name, tags={"run": run}).info.run_id
+    opened = found[0] if found else client.create_run(experiment_id, run_name=name, tags={"run": run})
+    try:
+        yield opened.info.run_id
+    except BaseException:
+        client.set_terminated(opened.info.run_id, "FAILED")
+        raise
+    client.set_terminated(opened.info.run_id)
+
+
+def _end_forsaken(client: "MlflowClient") -> None:
+    """End the runs of dead writers: none that lives has a run open, as this process holds the lock."""
+    for run in client.search_runs([_experiment(client)], "attributes.status = 'RUNNING'"):
+        if "run" in run.data.tags:
+            client.set_terminated(run.info.run_id, "FAILED")
+
+
+def _experiment(client: "MlflowClient") -> str:
+    """MLflow's id of the experiment, made if it is not there."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    return experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, str(home.root() / "mlruns"))
 
 
 def _text(value: Any) -> str:

@@ -19,13 +19,15 @@ from tasks.prune.pack import pack_checkpoint
 from tasks.prune.weight.pattern import parse_pattern
 from tasks.record import home, registry, tracking
 from tasks.record.loader import copy_loader
+from tasks.record.names import pattern_alias, registered_name
 
+NAME = "espalier-stories-aaaaaaaa"
 FRESH_PROCESS = """
 import sys, torch, mlflow
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
 sys.path = [place for place in sys.path if place and place != sys.argv[3]]
 mlflow.set_tracking_uri(sys.argv[1])
-loaded = mlflow.pyfunc.load_model("models:/espalier-stories@best")
+loaded = mlflow.pyfunc.load_model("models:/espalier-stories-aaaaaaaa@best")
 assert "mlruns" in sys.modules["tasks"].__file__, sys.modules["tasks"].__file__
 torch.save(loaded.unwrap_python_model().model.state_dict(), sys.argv[2])
 [continuation] = loaded.predict(["w1 w2 w3"])
@@ -92,9 +94,9 @@ def test_the_registry_gives_back_the_weights_to_the_bit(pruned, artifacts, tmp_p
     model, folder = pruned
     packed = pack(folder)
     version = publish("r1", packed)
-    assert version == registry.Version(name="espalier-stories", version="1", aliases=("best", "best-2of4"))
+    assert version == registry.Version(name=NAME, version="1", aliases=("best", "best-2of4"))
 
-    loaded, tokenizer = registry.load_registered("espalier-stories", "best")
+    loaded, tokenizer = registry.load_registered(NAME, "best")
     assert tokenizer("w5 w7")["input_ids"] == [5, 7]
     [ids] = batches((2, 24))
     assert torch.equal(loaded(ids).logits, model(ids).logits)
@@ -111,7 +113,7 @@ def test_the_registry_gives_back_the_weights_to_the_bit(pruned, artifacts, tmp_p
     registered = next((artifacts / "mlruns").rglob("packing.json"))
     registered.write_text(registered.read_text() + " ")
     with pytest.raises(home.Altered, match=r"packing\.json was altered"):
-        registry.load_registered("espalier-stories", "1")
+        registry.load_registered(NAME, "1")
 
 
 def test_a_checkpoint_is_registered_once():
@@ -119,9 +121,44 @@ def test_a_checkpoint_is_registered_once():
     assert publish("r2", stub("same")) == first
     assert publish("r3", stub("other"), ppl=21.0).version == "2"
     with pytest.raises(ValueError, match="has no 'bets'; give a number, or one of its aliases: best, best-2of4"):
-        registry.load_registered("espalier-stories", "bets")
-    with pytest.raises(ValueError, match="has no '1'"):
-        registry.load_registered("espalier-nothing", "1")
+        registry.load_registered(NAME, "bets")
+    for unknown in ("espalier-nothing", "it's", '"'):
+        with pytest.raises(ValueError, match=f"is not registered; the registered models are {NAME}$"):
+            registry.load_registered(unknown, "1")
+
+
+def test_a_checkpoint_published_again_keeps_the_tags_of_its_comparison():
+    first = publish("r1", stub("same"))
+    again = publish("r2", stub("same"), ppl=21.0)
+    elsewhere = publish("r3", stub("same"), ppl=3.0, dataset_hash="another text")
+    assert (again.version, elsewhere.version) == (first.version, "2")
+    with tracking.tracking() as client:
+        tags = [client.get_model_version(NAME, version).tags for version in "12"]
+    assert [(of["run"], of["ppl"], of["dataset_hash"]) for of in tags] == [
+        ("r1", "20.0", CONTEXT.dataset_hash),
+        ("r3", "3.0", "another text"),
+    ]
+
+
+def test_models_in_folders_of_one_name_do_not_fight():
+    assert publish("r1", stub("one")).aliases == ("best", "best-2of4")
+    other = publish("r2", stub("two"), ppl=90.0, model_hash="b" * 64)
+    assert other == registry.Version(name="espalier-stories-bbbbbbbb", version="1", aliases=("best", "best-2of4"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [('it\'s "so"', "it-s--so"), ("llama-3.2_1B", "llama-3.2_1B"), ("a/b:c@d", "a-b-c-d"), ("…", "model")],
+)
+def test_a_folder_may_have_any_name(folder, name):
+    assert registered_name(folder, CONTEXT.model_hash) == f"espalier-{name}-aaaaaaaa"
+    if name == "it-s--so":
+        assert publish("r1", stub("odd"), model=folder).aliases == ("best", "best-2of4")
+
+
+def test_the_alias_of_a_pattern():
+    aliases = ("best-2of4", "best-50pct", "best-50pct", "best-62-5pct")
+    assert tuple(map(pattern_alias, ("2:4", "50%", "50%@matrix", "62.5%"))) == aliases
 
 
 def test_aliases_move_only_to_what_is_comparable_and_better():
@@ -130,14 +167,51 @@ def test_aliases_move_only_to_what_is_comparable_and_better():
 
     assert aliases("r1", ppl=20.0) == ("best", "best-2of4")
     assert aliases("r2", ppl=21.0) == ()
-    assert aliases("r3", ppl=19.0, dataset_hash="another text") == ()
-    assert aliases("r4", ppl=19.0, model_hash="another dense model") == ()
     assert aliases("r5", ppl=float("nan"), pattern="1:4", sparsity=0.75) == ()
     assert aliases("r6", ppl=12.0, pattern="30%", sparsity=0.3) == ("best-30pct",)  # lower, but at more weights
     assert aliases("r7", ppl=18.0, pattern="50%") == ("best", "best-50pct")
     assert aliases("r8", ppl=17.0) == ("best", "best-2of4")
     assert aliases("r9", ppl=17.5, pattern="50%@matrix") == ("best-50pct",)
     assert aliases("r10", ppl=16.0, pattern="60%", sparsity=0.6) == ("best", "best-60pct")
+
+
+def test_on_another_text_the_newest_comparison_takes_over():
+    assert publish("r1", stub("one"), ppl=20.0).aliases == ("best", "best-2of4")
+    assert publish("r2", stub("two"), ppl=float("inf"), dataset_hash="another text").aliases == ()
+    assert publish("r3", stub("three"), ppl=90.0, dataset_hash="another text").aliases == ("best", "best-2of4")
+    assert publish("r4", stub("four"), ppl=91.0, dataset_hash="another text").aliases == ()
+
+
+class Killed(BaseException):
+    """Stands for what no `except Exception` catches."""
+
+
+@pytest.mark.parametrize("moment", ["log_batch", "set_terminated"])
+def test_a_writer_that_ends_early_leaves_no_run_open(moment, monkeypatch):
+    def end(*_, **__):
+        raise Killed
+
+    def log(run: str) -> None:
+        of_run = dataclasses.replace(CONTEXT, run=run)
+        tracking.log_run(of_run, parameters={}, evaluations=[evaluation("dense"), evaluation()])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"mlflow.MlflowClient.{moment}", end)
+        with pytest.raises(Killed):
+            log("r1")
+    log("r2")
+    with tracking.tracking() as client:
+        experiment = client.get_experiment_by_name("espalier")
+        found = {run.data.tags["run"]: run.info.status for run in client.search_runs([experiment.experiment_id])}
+    assert found == {"r1": "FAILED", "r2": "FINISHED"}
+    log("r1")
+    with tracking.tracking() as client:
+        assert all(run.info.status == "FINISHED" for run in client.search_runs([experiment.experiment_id]))
+
+
+def test_a_run_with_a_quote_is_refused():
+    with pytest.raises(ValueError, match=r"run: .* must be letters, digits"):
+        tracking.attach_report("it's", Path("index.html"))
 
 
 def test_a_run_is_logged_once_under_its_sweep_with_what_the_interface_compares(artifacts):
