@@ -5,13 +5,15 @@
 A row is the columns of `Context` and then those of the table's row type, typed by the dataclasses. `<grain>` is a hash
 of which rows the file holds, so a stage that is resumed and recorded again replaces its own rows and nobody else's.
 DuckDB owns no data: `espalier.duckdb` keeps only views over the Parquet files, and may be deleted at any time.
+
+The row in `runs` is a run's last. The other views show the rows of the runs that have it: what a run that failed or was
+killed wrote is in the files and in no view.
 """
 
 import dataclasses
 import glob
 import hashlib
 import io
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -26,6 +28,7 @@ import pyarrow.parquet as pq
 from tasks import handles
 from tasks.handles import Context
 from tasks.record import home
+from tasks.record.names import check_run
 
 TABLES: dict[str, type] = {
     "runs": handles.RunRow,
@@ -48,6 +51,7 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "artifacts": ("kind", "hash"),
 }
 ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+OFFLINE: dict[str, Any] = {"autoinstall_known_extensions": False}  # a query never reaches for the network
 SQL = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 
 
@@ -58,8 +62,7 @@ def record(context: Context, table: str, rows: Sequence[Any]) -> Path:
     rows of another type than TABLES[table]; pyarrow.ArrowInvalid for None in a column that is not optional.
     """
     row_type = _row_type(table)
-    if not re.fullmatch(r"[\w.-]+", context.run):
-        raise ValueError(f"run: {context.run!r} must be letters, digits, '.', '_' and '-'")
+    check_run(context.run)
     for row in rows:
         if not isinstance(row, row_type):
             raise TypeError(f"{table} takes {row_type.__name__}, not {type(row).__name__}")
@@ -77,30 +80,50 @@ def record(context: Context, table: str, rows: Sequence[Any]) -> Path:
 
 
 def connect() -> duckdb.DuckDBPyConnection:
-    """A connection with one view per table over all rows on disk; use it under `with`, briefly.
+    """A connection with one view per table over the rows of finished runs; use it under `with`, briefly.
 
-    The views are written to espalier.duckdb. DuckDB lets one process at a time hold that file: while another does, the
-    connection is to an in-memory database with the same views, which reads the same rows.
+    The views are written to espalier.duckdb. DuckDB lets one process at a time hold that file: while another holds or
+    makes it, and where it cannot be written, the connection is to an in-memory database with the same views, which
+    reads the same rows. Raises ValueError, in one line, if the artifacts folder is not there and cannot be made.
     """
-    home.root().mkdir(parents=True, exist_ok=True)
-    offline: dict[str, Any] = {"autoinstall_known_extensions": False}  # a query never reaches for the network
     try:
-        database = duckdb.connect(home.root() / "espalier.duckdb", config=offline)
-    except duckdb.IOException as error:
-        if "Could not set lock" not in str(error):
-            raise
-        database = duckdb.connect(config=offline)
+        home.root().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"artifacts: cannot write to {home.root()} ({error.strerror}); set ESPALIER_ARTIFACTS"
+        ) from error
+    try:
+        database = duckdb.connect(home.root() / "espalier.duckdb", config=OFFLINE)
+    except duckdb.IOException:
+        database = duckdb.connect(config=OFFLINE)
     for table in TABLES:
-        database.execute(_view(table))
+        database.execute(f"CREATE OR REPLACE VIEW {table} AS {_finished(table)}")
     return database
 
 
 def query(sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
     """The rows of a SELECT over the views, as dicts; `parameters` fill `?` (a sequence) or `$name` (a mapping)."""
     with connect() as database:
-        result = database.execute(sql, parameters)
-        names = [column[0] for column in result.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+        database.execute(sql, parameters)
+        return _rows(database)
+
+
+def ask(sql: str) -> list[dict[str, Any]]:
+    """The rows of a user's statement, which can change nothing: it sees a copy of the tables in memory, and no disk.
+
+    Raises ValueError, in one line, if the artifacts folder is not there or DuckDB refuses the statement.
+    """
+    if not home.root().is_dir():
+        raise ValueError(f"artifacts: there is no folder {home.root()}; set ESPALIER_ARTIFACTS to the one to ask")
+    with duckdb.connect(config=OFFLINE) as database:
+        for table in TABLES:
+            database.execute(f"CREATE TABLE {table} AS {_finished(table)}")
+        database.execute("SET enable_external_access = false; SET lock_configuration = true")
+        try:
+            database.execute(sql)
+            return _rows(database)
+        except duckdb.Error as error:
+            raise ValueError(f"statement: {' '.join(str(error).split())}") from error
 
 
 def query_named(name: str, **parameters: Any) -> list[dict[str, Any]]:
@@ -109,6 +132,12 @@ def query_named(name: str, **parameters: Any) -> list[dict[str, Any]]:
     if name not in queries:
         raise ValueError(f"query: {name!r} must be one of {', '.join(sorted(queries))}")
     return query(queries[name].read_text(encoding="utf-8"), parameters)
+
+
+def _rows(database: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """What the last statement answered."""
+    names = [column[0] for column in database.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in database.fetchall()]
 
 
 def _row_type(table: str) -> type:
@@ -133,11 +162,16 @@ def _schema(table: str) -> pa.Schema:
     return pa.schema([pa.field(name, ARROW[kind], nullable) for name, (kind, nullable) in _columns(table).items()])
 
 
-def _view(table: str) -> str:
-    """The view's SQL: an empty typed row set, then the files. So no file is an empty table with all its columns, and a
-    column that came later is null in older files."""
+def _finished(table: str) -> str:
+    """The SQL of the rows that a view shows: of the runs all, of another table those whose run is in `runs`."""
+    return _written(table) if table == "runs" else f"FROM ({_written(table)}) SEMI JOIN runs USING (run)"
+
+
+def _written(table: str) -> str:
+    """The SQL of all rows on disk: an empty typed row set, then the files. So no file is an empty table with all its
+    columns, and a column that came later is null in older files."""
     typed = ", ".join(f"NULL::{SQL[kind]} AS {name}" for name, (kind, _) in _columns(table).items())
-    sql = f"CREATE OR REPLACE VIEW {table} AS SELECT {typed} WHERE false"
+    sql = f"SELECT {typed} WHERE false"
     folder = home.root() / "metrics" / table
     if any(folder.glob("*.parquet")):
         pattern = f"{glob.escape(str(folder))}/*.parquet".replace("'", "''")

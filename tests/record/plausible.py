@@ -96,6 +96,21 @@ def record_run(context: Context = CONTEXT, sweep: str | None = None, pruned: Eva
         ArtifactRow(kind="checkpoint", hash="f" * 64, folder="store/checkpoints/f", size_bytes=12_600_000),
         ArtifactRow(kind="packed", hash="c" * 64, folder="store/packed/c", size_bytes=7_000_000),
     ]
+    stages = [
+        StageRow(stage=name, seconds=1.5, cached=name == "tokenize") for name in ("tokenize", "prune", "evaluate")
+    ]
+    metrics.record(context, "stages", stages)
+    metrics.record(context, "datasets", datasets)
+    metrics.record(context, "blocks", blocks)
+    metrics.record(context, "linears", linears)
+    metrics.record(context, "evaluations", [evaluation("dense", nll=1.8, ppl=6.05), pruned or evaluation()])
+    metrics.record(context, "speeds", speeds)
+    metrics.record(context, "artifacts", artifacts)
+    finish(context, sweep)
+
+
+def finish(context: Context = CONTEXT, sweep: str | None = None) -> None:
+    """Record the row of `runs`, without which the views show nothing of a run."""
     run = RunRow(
         command="espalier oneshot --pruner wanda --pattern 2:4",
         parameters='{"pattern": "2:4", "pruner": "wanda"}',
@@ -104,14 +119,4 @@ def record_run(context: Context = CONTEXT, sweep: str | None = None, pruned: Eva
         checkpoint="c" * 64,
         registered_version=None,
     )
-    stages = [
-        StageRow(stage=name, seconds=1.5, cached=name == "tokenize") for name in ("tokenize", "prune", "evaluate")
-    ]
     metrics.record(context, "runs", [run])
-    metrics.record(context, "stages", stages)
-    metrics.record(context, "datasets", datasets)
-    metrics.record(context, "blocks", blocks)
-    metrics.record(context, "linears", linears)
-    metrics.record(context, "evaluations", [evaluation("dense", nll=1.8, ppl=6.05), pruned or evaluation()])
-    metrics.record(context, "speeds", speeds)
-    metrics.record(context, "artifacts", artifacts)

@@ -4,13 +4,14 @@ import dataclasses
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from multiprocessing import get_context
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from plausible import CONTEXT, evaluation, record_run
+from plausible import CONTEXT, evaluation, finish, record_run
 
 from tasks.handles import StageRow
 from tasks.record import metrics
@@ -25,6 +26,7 @@ def artifacts(tmp_path, monkeypatch):
 def test_rows_come_back_typed_with_their_context():
     rows = [evaluation("dense"), evaluation("pruned", ppl=float("inf"))]
     metrics.record(CONTEXT, "evaluations", rows)
+    finish()
     found = metrics.query("SELECT * FROM evaluations ORDER BY subject")
     assert found == [dataclasses.asdict(CONTEXT) | dataclasses.asdict(row) for row in rows]
     assert metrics.query("SELECT ppl FROM evaluations WHERE subject = ?", ["dense"]) == [{"ppl": rows[0].ppl}]
@@ -49,6 +51,60 @@ def test_rows_recorded_again_replace_their_own_and_nobody_elses():
     assert after == {table: 2 * n + (table == "stages") for table, n in before.items()}
 
 
+def test_the_rows_of_a_run_that_did_not_finish_are_not_seen():
+    metrics.record(CONTEXT, "evaluations", [evaluation("dense"), evaluation()])
+    assert metrics.query("SELECT * FROM evaluations") == metrics.ask("FROM evaluations") == []
+    record_run(dataclasses.replace(CONTEXT, run="r2"))
+    assert metrics.query("SELECT DISTINCT run FROM evaluations") == [{"run": "r2"}]
+    finish()
+    assert metrics.ask("SELECT DISTINCT run FROM evaluations ORDER BY run") == [{"run": "r1"}, {"run": "r2"}]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE mine AS FROM runs",
+        "DROP TABLE evaluations",
+        "DELETE FROM runs",
+        "CREATE OR REPLACE TABLE runs AS SELECT 1 AS run",
+        "COPY (FROM runs) TO '{folder}/out.csv'",
+        "COPY (FROM runs) TO '{folder}/metrics/runs/out.parquet'",
+        "EXPORT DATABASE '{folder}/out'",
+        "ATTACH '{folder}/espalier.duckdb' AS kept; DROP VIEW kept.runs",
+        "SET enable_external_access = true",
+        "FROM read_text('{folder}/secret')",
+    ],
+)
+def test_a_users_statement_leaves_nothing_behind(statement, artifacts):
+    record_run()
+    (artifacts / "secret").write_text("s")
+    before = metrics.query_named("results", run="r1")
+    files = {path: path.read_bytes() for path in artifacts.rglob("*") if path.is_file()}
+    in_memory = statement.startswith(("CREATE", "DROP", "DELETE"))  # these reach the copy
+    refused = nullcontext() if in_memory else pytest.raises(ValueError, match=r"^statement: .+$")
+    with refused:
+        metrics.ask(statement.format(folder=str(artifacts).replace("'", "''")))
+    assert {path: path.read_bytes() for path in artifacts.rglob("*") if path.is_file()} == files
+    assert metrics.query_named("results", run="r1") == before
+
+
+def test_a_question_has_its_answer_or_one_line(artifacts, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"artifacts: there is no folder .*; set ESPALIER_ARTIFACTS"):
+        metrics.ask("FROM runs")
+    assert not artifacts.exists()
+    record_run()
+    assert metrics.ask("SELECT ppl FROM evaluations ORDER BY ppl") == [{"ppl": 6.05}, {"ppl": 20.0855}]
+    for wrong in ("selct 1", "FROM losses", "", "-- nothing"):
+        with pytest.raises(ValueError, match=r"^statement: .+$"):
+            metrics.ask(wrong)
+    (tmp_path / "file").write_text("in the way")
+    for place in ("file", "file/below"):
+        monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / place))
+        with pytest.raises(ValueError, match=r"artifacts: cannot write to .*; set ESPALIER_ARTIFACTS") as caught:
+            metrics.query("FROM runs")
+        assert "\n" not in str(caught.value)
+
+
 def test_wrong_rows_are_refused(artifacts):
     with pytest.raises(ValueError, match="table: 'losses' must be one of runs, stages"):
         metrics.record(CONTEXT, "losses", [])
@@ -65,6 +121,7 @@ def test_wrong_rows_are_refused(artifacts):
 
 def test_a_column_that_came_later_is_null_in_older_files(artifacts):
     metrics.record(CONTEXT, "stages", [StageRow(stage="prune", seconds=1.0, cached=False)])
+    finish()
     [file] = (artifacts / "metrics" / "stages").iterdir()
     old = pq.read_table(file).drop_columns(["cached"]).append_column("retired", pa.array([7]))
     pq.write_table(old, file.with_name("older.parquet"))
@@ -76,6 +133,7 @@ def _write_many(writer: int) -> None:
     for part in range(5):
         context = dataclasses.replace(CONTEXT, run=f"w{writer}", seed=writer)
         metrics.record(context, "stages", [StageRow(stage=f"s{part}", seconds=float(writer), cached=False)])
+        finish(context)
         metrics.query("SELECT count(*) FROM stages")
 
 
@@ -117,6 +175,8 @@ def test_every_query_runs_on_empty_and_on_full_tables():
 
 def test_stages_keep_the_order_in_which_they_were_recorded():
     record_run()
+    for run in range(2, 40):  # more runs than stages of the one that is asked for
+        finish(dataclasses.replace(CONTEXT, run=f"r{run}"))
     assert [row["stage"] for row in metrics.query_named("stages", run="r1")] == ["tokenize", "prune", "evaluate"]
 
 
