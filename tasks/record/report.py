@@ -3,7 +3,7 @@
 `run` names a run, or a sweep: then the page compares the runs of the sweep.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 from itertools import groupby
@@ -11,10 +11,11 @@ from pathlib import Path
 from string import Template
 
 from tasks.record import figures, home, units
+from tasks.record.details import datasets, linears, stages
 from tasks.record.metrics import query_named
 from tasks.record.provenance import machine_in_words, versions_in_words
 from tasks.record.results import markdown_table, pruned_and_best, result_columns, results_of, summary
-from tasks.record.tables import Column, Row, to_html
+from tasks.record.tables import Row, section, to_html
 
 __all__ = ["markdown_table", "write_report"]
 
@@ -45,9 +46,9 @@ def write_report(run: str) -> Path:
         _header(run, title, runs, results),
         _results(results),
         _figures(run, results),
-        _stages(run, runs),
-        _datasets(run),
-        _linears(run),
+        stages(run, runs),
+        datasets(run),
+        linears(run),
         _provenance(runs),
     ]
     style = resources.files("tasks.record").joinpath("page.css").read_text(encoding="utf-8")
@@ -110,10 +111,19 @@ def _results(results: Sequence[Row]) -> str:
         tokens, windows = (units.count(group[0][name]) for name in ("tokens", "windows"))
         caption = (
             f"{model} on {source}: {tokens} tokens scored in {windows} windows of {window}. Zeros are counted in the "
-            "pruned linears. Speeds are relative to the dense model timed beside them, with a 95\u00a0% interval."
+            f"pruned linears. {_speed_caption(group)}"
         )
         tables.append(to_html(result_columns(group), group, "Results", caption, mark=_mark))
-    return _section("Results", *tables)
+    return section("Results", *tables)
+
+
+def _speed_caption(results: Sequence[Row]) -> str:
+    if all(row["prefill_ratio"] is None and row["decode_ratio"] is None for row in results):
+        return "Speed not measured."
+    return (
+        "Speeds are relative to the dense model timed beside them, with a 95\u00a0% interval; where it covers 1: "
+        "a smaller file, no faster on this machine."
+    )
 
 
 def _mark(row: Row) -> str:
@@ -135,88 +145,22 @@ def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
         drawn["blocks"] = figures.error_and_sparsity_by_block(blocks), caption
     drawn["sizes"] = figures.sizes(results), "Weight files on disk, as they were evaluated."
     if speeds := query_named("speeds", run=run):
-        caption = "Speed with its 95\u00a0% interval; an open circle where the interval covers 1, which is no gain."
+        caption = (
+            "Speed with its 95\u00a0% interval; an open circle where the interval covers 1: "
+            "a smaller file, no faster on this machine."
+        )
         drawn["speeds"] = figures.speeds(speeds), caption
     return drawn
 
 
 def _figures(run: str, results: Sequence[Row]) -> str:
     drawn = "".join(_figure(svg, caption) for svg, caption in drawings(run, results).values())
-    return _section("Figures", f'<div class="figures">{drawn}</div>')
+    return section("Figures", f'<div class="figures">{drawn}</div>')
 
 
 def _figure(svg: str, caption: str) -> str:
     labelled = svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
     return f"<figure>{labelled}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _stages(run: str, runs: Sequence[Row]) -> str:
-    """Seconds of each stage: of one run a stage a line, of a sweep a run a line."""
-    rows = query_named("stages", run=run)
-    if not rows:
-        return ""
-    total = units.seconds(sum(row["seconds"] for row in runs))
-    cached = sum(row["cached"] for row in rows)
-    caption = f"{total} in all; {cached} of {len(rows)} stages came from the cache."
-    if len(runs) == 1:
-        columns = [
-            Column(title="Stage", show=lambda row: row["stage"], numeric=False, heads_row=True),
-            Column(title="Time", show=_time),
-        ]
-        return _section("Stages", to_html(columns, rows, "Stages", caption))
-    taken = {(row["run"], row["stage"]): row for row in rows}
-    columns = [
-        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
-        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
-        *(_stage_column(stage, taken) for stage in dict.fromkeys(row["stage"] for row in rows)),
-        Column(title="whole run", show=lambda row: units.seconds(row["seconds"])),
-    ]
-    return _section("Stages", to_html(columns, runs, "Stages", caption))
-
-
-def _stage_column(stage: str, taken: Mapping[tuple[str, str], Row]) -> Column:
-    return Column(title=stage, show=lambda row: _time(taken.get((row["run"], stage))))
-
-
-def _time(stage: Row | None) -> str:
-    if stage is None:
-        return units.ABSENT
-    return "cached" if stage["cached"] else units.seconds(stage["seconds"])
-
-
-def _datasets(run: str) -> str:
-    columns = [
-        Column(title="Role", show=lambda row: row["role"], numeric=False, heads_row=True),
-        Column(title="Source", show=lambda row: row["source"], numeric=False),
-        Column(title="Documents", show=lambda row: units.count(row["documents"])),
-        Column(title="Bytes", show=lambda row: units.count(row["text_bytes"])),
-        Column(title="Tokens", show=lambda row: units.count(row["tokens"])),
-        Column(title="Windows", show=lambda row: f"{units.count(row['windows'])} of {units.count(row['window'])}"),
-        Column(title="SHA-256 of the texts", show=lambda row: f"{row['dataset_hash'][:16]}…", numeric=False),
-    ]
-    rows = query_named("datasets", run=run)
-    return _section("Texts", to_html(columns, rows, "Texts", "What was read.")) if rows else ""
-
-
-def _linears(run: str) -> str:
-    """Every pruned linear, folded away: one fold a run."""
-    columns = [
-        Column(title="Block", show=lambda row: str(row["block"])),
-        Column(title="Linear", show=lambda row: row["linear"], numeric=False, heads_row=True),
-        Column(title="Shape", show=lambda row: f"{row['out_features']} × {row['in_features']}"),
-        Column(
-            title="Zeros", show=lambda row: units.count(row["zeros"]), note=lambda row: units.percent(row["sparsity"])
-        ),
-        Column(title="Output error", show=lambda row: units.scientific(row["error"])),
-        Column(title="Time", show=lambda row: units.seconds(row["seconds"])),
-    ]
-    folds = []
-    for _, rows in groupby(query_named("linears", run=run), key=lambda row: row["run"]):
-        own = list(rows)
-        name = f"{own[0]['method']} {own[0]['pattern']}"
-        table = to_html(columns, own, name, "The output error is relative, on the calibration inputs.")
-        folds.append(f"<details><summary>{escape(name)}: {len(own)} linears</summary>{table}</details>")
-    return _section("Linears", *folds) if folds else ""
 
 
 def _provenance(runs: Sequence[Row]) -> str:
@@ -232,7 +176,7 @@ def _provenance(runs: Sequence[Row]) -> str:
     }
     listed = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
     commands = "\n".join(dict.fromkeys(row["command"] for row in runs))
-    return _section(
+    return section(
         "Where the numbers come from",
         f'<dl class="facts">{listed}</dl>',
         f"<p>Repeat {'it' if len(runs) == 1 else 'them'} with</p><pre>{escape(commands)}</pre>",
@@ -241,7 +185,3 @@ def _provenance(runs: Sequence[Row]) -> str:
 
 def _unique(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
-
-
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"

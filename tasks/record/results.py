@@ -1,10 +1,13 @@
 """What a run or a sweep found: the results table, its columns, and the sentence that sums it up."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from tasks.record import units
 from tasks.record.metrics import query_named
 from tasks.record.tables import Column, Row, to_markdown
+
+PHASES = ("prefill", "decode")
 
 
 def results_of(run: str) -> list[Row]:
@@ -33,7 +36,7 @@ def result_columns(rows: Sequence[Row]) -> list[Column]:
         for title, name in (("Model", "model"), ("Text", "source"), ("Window", "window"), ("Seed", "seed"))
         if len({row[name] for row in rows}) > 1
     ]
-    timed = [_speed(phase) for phase in ("prefill", "decode") if any(row[f"{phase}_ratio"] is not None for row in rows)]
+    timed = [_speed(phase) for phase in PHASES if any(row[f"{phase}_ratio"] is not None for row in rows)]
     return [
         Column(title="Method", show=lambda row: name_of(row)[0], numeric=False, heads_row=True),
         Column(title="Pattern", show=lambda row: name_of(row)[1], numeric=False),
@@ -67,23 +70,36 @@ def summary(rows: Sequence[Row]) -> str:
     if len(pruned) > 1:
         found = ", ".join(f"{row['method']} with {units.digits(row['ppl'])} at {row['pattern']}" for row in best)
         lowest = f" The lowest after pruning: {found}." if best else ""
-        return f"The dense model's perplexity is {units.digits(dense['ppl'])}.{lowest}"
+        return f"The dense model's perplexity is {units.digits(dense['ppl'])}.{lowest} {_speed_sentence(pruned)}"
     [row] = pruned
     return (
         f"Perplexity goes from {units.digits(dense['ppl'])} to {units.digits(row['ppl'])} with "
         f"{units.percent(row['sparsity'])} of the weights in the pruned linears zero; the weight files go from "
-        f"{units.size(dense['size_bytes'])} to {units.size(row['size_bytes'])}. {_speed_sentence(row)}"
-    ).strip()
+        f"{units.size(dense['size_bytes'])} to {units.size(row['size_bytes'])}. {_speed_sentence(pruned)}"
+    )
 
 
-def _speed_sentence(row: Row) -> str:
-    verdicts = {phase: row[f"{phase}_verdict"] for phase in ("prefill", "decode") if row[f"{phase}_verdict"]}
-    if not verdicts:
-        return ""
-    if set(verdicts.values()) == {"no gain"}:
-        return "It runs no faster on this machine."
-    found = (f"{phase} at {units.ratio(row[f'{phase}_ratio'])} ({verdict})" for phase, verdict in verdicts.items())
-    return f"Against the dense model's speed on this machine: {', '.join(found)}."
+def _speed_sentence(pruned: Sequence[Row]) -> str:
+    """What pruning did for the speed: a phase after the other, or both at once where the same is true of them."""
+    if all(row[f"{phase}_ratio"] is None for phase in PHASES for row in pruned):
+        return "Speed not measured."
+    said: dict[str, list[str]] = {}
+    for phase in PHASES:
+        counts = Counter(_speed_in_words(row, phase) for row in pruned)
+        words = (words if len(pruned) == 1 else f"{n} of {len(pruned)} {words}" for words, n in counts.items())
+        said.setdefault(", ".join(words), []).append(phase)
+    found = (" and ".join(phases) + ": " + words for words, phases in said.items())
+    return f"Speed, {'; '.join(found)}."
+
+
+def _speed_in_words(row: Row, phase: str) -> str:
+    low, high = row[f"{phase}_low"], row[f"{phase}_high"]
+    if low is None or high is None:
+        return "not measured"
+    if low <= 1 <= high:
+        smaller = row["size_bytes"] < row["dense"]["size_bytes"]
+        return f"{'a smaller file, no' if smaller else 'neither a smaller file nor'} faster on this machine"
+    return f"{row[f'{phase}_verdict']} on this machine"
 
 
 def _text_of(row: Row) -> tuple[str, str, int]:

@@ -33,6 +33,10 @@ def to_html(
     )
 
 
+def section(title: str, *parts: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
+
+
 def to_markdown(columns: Sequence[Column], rows: Iterable[Row]) -> str:
     """A table whose columns line up in a terminal too."""
     texts = [

@@ -3,13 +3,18 @@
 import dataclasses
 import re
 import shutil
+import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from plausible import CONTEXT, evaluation, record_run
 
 from tasks.record import metrics, units
-from tasks.record.report import markdown_table, write_report
+from tasks.record.drawing import standalone
+from tasks.record.report import drawings, markdown_table, write_report
+from tasks.record.results import results_of, summary
 
 POINTS = {  # run -> method, pattern, sparsity, perplexity
     "r1": ("wanda", "50%", 0.5, 29.25),
@@ -103,6 +108,7 @@ def test_the_table_of_a_run():
     ]
     page = write_report("r1").read_text()
     assert "Perplexity goes from 6.050 to 20.09 with 50.0 % of the weights" in page
+    assert "Speed, prefill: a smaller file, no faster on this machine; decode: faster on this machine." in page
     assert "espalier oneshot --pruner wanda --pattern 2:4" in page
     assert "1 of 3 stages came from the cache" in page
 
@@ -118,6 +124,7 @@ def test_a_sweep_shows_the_dense_model_once_and_the_lowest_of_each_pattern(swept
     ]
     page = write_report("s1").read_text()
     assert "stories: 4 runs compared" in page
+    assert "Speed, prefill: 4 of 4 a smaller file, no faster on this machine; decode: 4 of 4 faster on" in page
     assert page.count("<details>") == 4
 
 
@@ -142,6 +149,36 @@ def test_a_run_that_recorded_little_has_a_page_too():
     page = write_report("r1").read_text()
     assert "Stages" not in page
     assert "Prefill" not in page
+    assert page.count("Speed not measured.") == 2  # in the summary and under the results
+    assert "Speeds are" not in page
+
+
+def test_a_file_that_is_no_smaller_is_not_called_so():
+    record_run(pruned=evaluation(size_bytes=12_600_000))
+    assert "prefill: neither a smaller file nor faster on this machine" in summary(results_of("r1"))
+
+
+def test_an_error_that_norms_estimate_is_marked():
+    record_run()
+    assert "≈" not in write_report("r1").read_text()
+    [file] = (metrics.home.root() / "metrics" / "linears").iterdir()
+    rows = pq.read_table(file)
+    rows = rows.drop_columns([name for name in ("error_from",) if name in rows.column_names])
+    pq.write_table(rows.append_column("error_from", pa.array(["norms", "norms", "gram", None])), file)
+    page = write_report("r1").read_text()
+    assert page.count("≈ 0.01") == 2
+    assert "≈ is an estimate from the norms of the inputs alone" in page
+
+
+def test_a_figure_stands_alone_too(swept):
+    for run in ("r1", "s1"):
+        drawn = drawings(run, results_of(run))
+        assert len(drawn) == write_report(run).read_text().count("<svg")
+        for svg, caption in drawn.values():
+            image = standalone(svg)
+            assert ElementTree.fromstring(image).tag == "{http://www.w3.org/2000/svg}svg"
+            assert "var(" not in image
+            assert caption
 
 
 def test_a_run_that_is_not_recorded_is_named():

@@ -1,0 +1,89 @@
+"""The sections of a page below its results: where the time went, what was read, and every pruned linear."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import groupby
+
+from tasks.record import units
+from tasks.record.metrics import query_named
+from tasks.record.tables import Column, Row, section, to_html
+
+
+def stages(run: str, runs: Sequence[Row]) -> str:
+    """Seconds of each stage: of one run a stage a line, of a sweep a run a line."""
+    rows = query_named("stages", run=run)
+    if not rows:
+        return ""
+    total = units.seconds(sum(row["seconds"] for row in runs))
+    cached = sum(row["cached"] for row in rows)
+    caption = f"{total} in all; {cached} of {len(rows)} stages came from the cache."
+    if len(runs) == 1:
+        columns = [
+            Column(title="Stage", show=lambda row: row["stage"], numeric=False, heads_row=True),
+            Column(title="Time", show=_time),
+        ]
+        return section("Stages", to_html(columns, rows, "Stages", caption))
+    taken = {(row["run"], row["stage"]): row for row in rows}
+    columns = [
+        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
+        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        *(_stage_column(stage, taken) for stage in dict.fromkeys(row["stage"] for row in rows)),
+        Column(title="whole run", show=lambda row: units.seconds(row["seconds"])),
+    ]
+    return section("Stages", to_html(columns, runs, "Stages", caption))
+
+
+def _stage_column(stage: str, taken: Mapping[tuple[str, str], Row]) -> Column:
+    return Column(title=stage, show=lambda row: _time(taken.get((row["run"], stage))))
+
+
+def _time(stage: Row | None) -> str:
+    if stage is None:
+        return units.ABSENT
+    return "cached" if stage["cached"] else units.seconds(stage["seconds"])
+
+
+def datasets(run: str) -> str:
+    columns = [
+        Column(title="Role", show=lambda row: row["role"], numeric=False, heads_row=True),
+        Column(title="Source", show=lambda row: row["source"], numeric=False),
+        Column(title="Documents", show=lambda row: units.count(row["documents"])),
+        Column(title="Bytes", show=lambda row: units.count(row["text_bytes"])),
+        Column(title="Tokens", show=lambda row: units.count(row["tokens"])),
+        Column(title="Windows", show=lambda row: f"{units.count(row['windows'])} of {units.count(row['window'])}"),
+        Column(title="SHA-256 of the texts", show=lambda row: f"{row['dataset_hash'][:16]}…", numeric=False),
+    ]
+    rows = query_named("datasets", run=run)
+    return section("Texts", to_html(columns, rows, "Texts", "What was read.")) if rows else ""
+
+
+def linears(run: str) -> str:
+    """Every pruned linear, folded away: one fold a run."""
+    columns = [
+        Column(title="Block", show=lambda row: str(row["block"])),
+        Column(title="Linear", show=lambda row: row["linear"], numeric=False, heads_row=True),
+        Column(title="Shape", show=lambda row: f"{row['out_features']} × {row['in_features']}"),
+        Column(
+            title="Zeros", show=lambda row: units.count(row["zeros"]), note=lambda row: units.percent(row["sparsity"])
+        ),
+        Column(title="Output error", show=_linear_error),
+        Column(title="Time", show=lambda row: units.seconds(row["seconds"])),
+    ]
+    folds = []
+    for _, rows in groupby(query_named("linears", run=run), key=lambda row: row["run"]):
+        own = list(rows)
+        name = f"{own[0]['method']} {own[0]['pattern']}"
+        caption = "The output error is relative, on the calibration inputs."
+        if any(_is_estimate(row) for row in own):
+            caption += " ≈ is an estimate from the norms of the inputs alone, without what these have in common."
+        table = to_html(columns, own, name, caption)
+        folds.append(f"<details><summary>{escape(name)}: {len(own)} linears</summary>{table}</details>")
+    return section("Linears", *folds) if folds else ""
+
+
+def _linear_error(row: Row) -> str:
+    return f"{'≈ ' if _is_estimate(row) else ''}{units.scientific(row['error'])}"
+
+
+def _is_estimate(row: Row) -> bool:
+    return row["error"] is not None and row.get("error_from") == "norms"
