@@ -1,11 +1,14 @@
-"""How the built-in model was made: `python -m flows.pretrain --minutes 50`. Interrupted, the same command goes on.
+"""How the built-in model was made: `python -m flows.pretrain --minutes 60`. Interrupted, the same command goes on.
 
 The docstrings of everything installed (`docs:train`) become a byte-level BPE and windows of 512 tokens; a small Llama
 is trained on them; what it learned is measured on `docs:evaluation`, none of whose docstrings it has seen. The
 calibration part serves to watch it meanwhile.
+
+The result is `pretrain/model/` of the artifacts folder. To ship it, copy that folder over `tasks/model/builtin/`.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -18,6 +21,7 @@ from typing import Any
 
 import torch
 from prefect import flow
+from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -34,7 +38,6 @@ from tasks.evaluate.perplexity import bits_per_byte, perplexity
 from tasks.record import home
 from tasks.recover.train import Progress, Recipe, train
 
-BUILTIN = Path(__file__).parents[1] / "tasks" / "model" / "builtin"
 DOCUMENT = "<|doc|>"  # begins a document, and so ends the one before it
 VOCABULARY = 3072
 WINDOW = 512
@@ -42,15 +45,17 @@ REPORTS_PER_SCORE = 10
 # words with the character before them | up to three digits | punctuation | line ends with the indentation after them
 PIECES = r"[^\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+\n*|\s*\n+ *|\s+(?!\S)|\s+"
 
-log = logging.getLogger(__name__)
+Log = logging.Logger | logging.LoggerAdapter
 
 
 @flow(name="pretrain")
-def pretrain(minutes: float = 50.0, folder: str = str(BUILTIN)) -> dict[str, Any]:
+def pretrain(minutes: float = 60.0, folder: str | None = None) -> dict[str, Any]:
     """Make tokenizer and model, and leave them in `folder` with a manifest of how they were made, which is returned.
 
-    minutes: of training. What is needed to go on after an interruption is kept in `pretrain/` of the artifacts folder.
+    minutes: of training. folder: `pretrain/model/` of the artifacts folder unless another is given; beside it is kept
+    what is needed to go on after an interruption. ValueError where that belongs to another text or model.
     """
+    log = get_run_logger()
     scratch = home.root() / "pretrain"
     scratch.mkdir(parents=True, exist_ok=True)
     tokenizer, ids_T, text = prepare(scratch)
@@ -63,7 +68,7 @@ def pretrain(minutes: float = 50.0, folder: str = str(BUILTIN)) -> dict[str, Any
         Recipe(grow=True),
         seconds=60 * minutes,
         checkpoint=scratch / "state.safetensors",
-        report=watcher(model, tokenizer, scratch / "curve.jsonl"),
+        report=watcher(model, tokenizer, scratch / "curve.jsonl", log),
         compiled=True,
     )
     manifest = {
@@ -74,24 +79,33 @@ def pretrain(minutes: float = 50.0, folder: str = str(BUILTIN)) -> dict[str, Any
         "training": asdict(done),
         "evaluation": evaluate(model, tokenizer),
     }
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    Path(folder, "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    made = Path(folder or scratch / "model")
+    model.save_pretrained(made)
+    tokenizer.save_pretrained(made)
+    (made / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
 
 
 def prepare(scratch: Path) -> tuple[PreTrainedTokenizerBase, Tensor, dict[str, int]]:
-    """Tokenizer, training text as ids_T, and the text's size; kept in `scratch`, where a second call finds them."""
+    """Tokenizer, training text as ids_T, and the text's size; kept in `scratch`, where a second call finds them.
+
+    ValueError where other packages are installed, or the tokenizer is another, than when they were made.
+    """
     stored = scratch / "tokens.safetensors"
+    settings = [docs.installed("train"), VOCABULARY, DOCUMENT, PIECES]
+    origin = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     if not stored.exists():
         texts = docs.gather("train", workers=os.cpu_count() or 1)
         tokenizer = train_tokenizer(texts)
         tokenizer.save_pretrained(scratch)
-        size = {"documents": str(len(texts)), "bytes": str(count_bytes(texts))}
-        save_file({"ids": encode(texts, tokenizer)}, scratch / "tokens.partial", metadata=size)
+        facts = {"documents": str(len(texts)), "bytes": str(count_bytes(texts)), "origin": origin}
+        save_file({"ids": encode(texts, tokenizer)}, scratch / "tokens.partial", metadata=facts)
         (scratch / "tokens.partial").rename(stored)
     with safe_open(stored, "pt") as file:
-        ids_T, text = file.get_tensor("ids"), {name: int(count) for name, count in file.metadata().items()}
+        facts = file.metadata()
+        if facts.get("origin") != origin:
+            raise ValueError(f"pretrain: {stored} is of other packages or another tokenizer; delete it to begin anew")
+        ids_T, text = file.get_tensor("ids"), {name: int(facts[name]) for name in ("documents", "bytes")}
     return AutoTokenizer.from_pretrained(scratch), ids_T, text
 
 
@@ -136,7 +150,9 @@ def llama(vocabulary: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def watcher(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, curve: Path) -> Callable[[Progress], None]:
+def watcher(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, curve: Path, log: Log
+) -> Callable[[Progress], None]:
     """What the training calls every half minute: a line of the curve, every tenth with the bits per byte meanwhile."""
     texts = docs.read("calibration")
     ids_T = encode(texts, tokenizer)
@@ -176,7 +192,7 @@ def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.pretrain", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=50.0, help="of training, interruptions left out (50)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of training, interruptions left out (60)")
     minutes = parser.parse_args().minutes
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr, force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)

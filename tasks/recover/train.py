@@ -8,10 +8,11 @@ weights and the optimizer's state stay in float32.
 Axes: N windows, T tokens of a window.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -79,13 +80,15 @@ def train(
 
     Every epoch goes through all windows in an order of its own that follows from the seed. Every `report_every` seconds
     and at the end `report` is called; with `checkpoint` the state is written there just before, and a run that finds
-    such a file goes on from it. ValueError for a training without an end, or with too few windows for one batch.
+    such a file goes on from it, towards the budget that is given now. ValueError for a training without an end, with
+    too few windows for one batch, or with the checkpoint of another text, recipe or model.
     """
     _check(windows_NT, recipe, seconds, tokens)
     optimizers = make_optimizers(model, recipe)
-    done = Progress()
+    done, training = Progress(), name_training(model, windows_NT, recipe)
     if checkpoint is not None and checkpoint.exists():
-        done = restore(checkpoint, model, optimizers)
+        done = restore(checkpoint, model, optimizers, training)
+        done = replace(done, fraction=min(1.0, max(done.seconds / seconds, done.tokens / tokens)))
 
     def loss_of(ids_NT: Tensor) -> Tensor:
         with torch.autocast(ids_NT.device.type, torch.bfloat16):
@@ -118,7 +121,7 @@ def train(
         )
         if time.monotonic() - reported >= report_every or done.fraction >= 1.0:
             if checkpoint is not None:
-                save(checkpoint, model, optimizers, done)
+                save(checkpoint, model, optimizers, done, training)
             report(done)
             losses, reported = [], time.monotonic()
             started = reported - done.seconds
@@ -156,22 +159,37 @@ def batch_of(step: int, windows: int, recipe: Recipe) -> Tensor:
     return order[position * recipe.batch : (position + 1) * recipe.batch]
 
 
-def save(path: Path, model: PreTrainedModel, optimizers: dict[str, Optimizer], progress: Progress) -> None:
-    """Weights, optimizer state and progress as one safetensors file, renamed into place when it is whole."""
+def name_training(model: PreTrainedModel, windows_NT: Tensor, recipe: Recipe) -> str:
+    """SHA-256 over what a training is of: the windows, the recipe, the model's configuration; not its budget."""
+    config = model.config.to_dict() | {"transformers_version": None}  # another version goes on with the same model
+    digest = hashlib.sha256(json.dumps([asdict(recipe), config, windows_NT.shape], sort_keys=True).encode())
+    digest.update(windows_NT.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def save(
+    path: Path, model: PreTrainedModel, optimizers: dict[str, Optimizer], progress: Progress, training: str
+) -> None:
+    """Weights, optimizer state, progress and the training's name as one safetensors file, renamed when it is whole."""
     tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     for name, optimizer in optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}.{index}.{field}": tensor for field, tensor in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".partial")
-    save_file(tensors, aside, metadata={"progress": json.dumps(asdict(progress))})
+    save_file(tensors, aside, metadata={"progress": json.dumps(asdict(progress)), "training": training})
     aside.rename(path)
 
 
 @torch.no_grad()
-def restore(path: Path, model: PreTrainedModel, optimizers: dict[str, Optimizer]) -> Progress:
-    """Bring weights and optimizer state back from what `save` wrote; return the progress at that time."""
+def restore(path: Path, model: PreTrainedModel, optimizers: dict[str, Optimizer], training: str) -> Progress:
+    """Bring weights and optimizer state back from what `save` wrote; return the progress at that time.
+
+    ValueError for the state of another training.
+    """
     with safe_open(path, "pt") as stored:
+        if stored.metadata().get("training") != training:
+            raise ValueError(f"checkpoint: {path} is of another text, recipe or model; delete it to begin anew")
         tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a dict)
         progress = Progress(**json.loads(stored.metadata()["progress"]))
     for name, parameter in model.named_parameters():

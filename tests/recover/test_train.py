@@ -1,11 +1,13 @@
 """The training loop: it learns, it ends where it should, and an interruption changes nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.optim import AdamW, Muon
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tasks.recover.train import Progress, Recipe, batch_of, make_optimizers, restore, train
+from tasks.recover.train import Progress, Recipe, batch_of, make_optimizers, name_training, restore, train
 
 RECIPE = Recipe(batch=4, matrix_rate=0.02, vector_rate=0.02)
 
@@ -77,7 +79,32 @@ def test_a_finished_training_is_not_trained_further(counting_NT, tmp_path):
     before = weights(model)
     assert train(model, counting_NT, RECIPE, tokens=64 * 3, checkpoint=path) == done
     assert torch.equal(weights(model), before)
-    assert restore(path, small_llama(), make_optimizers(model, RECIPE)) == done
+    training = name_training(model, counting_NT, RECIPE)
+    assert restore(path, small_llama(), make_optimizers(model, RECIPE), training) == done
+
+
+def test_a_training_goes_on_towards_the_budget_given_now(counting_NT, tmp_path):
+    path = tmp_path / "state.safetensors"
+    train(small_llama(), counting_NT, RECIPE, tokens=64 * 10, checkpoint=path)
+    reports: list[Progress] = []
+    options = {"checkpoint": path, "report": reports.append, "report_every": 0}
+    done = train(small_llama(), counting_NT, RECIPE, tokens=64 * 20, **options)
+    assert (done.step, done.fraction) == (20, 1.0)
+    assert reports[0].fraction == pytest.approx(11 / 20)
+    assert train(small_llama(), counting_NT, RECIPE, tokens=64 * 15, **options) == done
+
+
+@pytest.mark.parametrize("other", ["text", "recipe", "model"])
+def test_the_state_of_another_training_is_refused_in_one_line(counting_NT, tmp_path, other):
+    path = tmp_path / "state.safetensors"
+    train(small_llama(), counting_NT, RECIPE, tokens=64, checkpoint=path)
+    model = small_llama()
+    if other == "model":
+        model.config.rms_norm_eps *= 2
+    windows_NT = counting_NT.flip(0) if other == "text" else counting_NT
+    recipe = replace(RECIPE, clip=2.0) if other == "recipe" else RECIPE
+    with pytest.raises(ValueError, match=rf"^checkpoint: {path} is of another .*delete it to begin anew$"):
+        train(model, windows_NT, recipe, tokens=128, checkpoint=path)
 
 
 def test_the_rate_rises_stays_and_falls_to_zero():
