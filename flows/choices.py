@@ -3,6 +3,7 @@
 The same types serve the command line, the presets and the form in Prefect's interface.
 """
 
+import shlex
 from dataclasses import fields
 from functools import reduce
 from operator import or_
@@ -100,14 +101,21 @@ class Oneshot(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_seed_draws_something(self) -> Self:
+        if self.sampling == "first" and self.seed:
+            raise ValueError("seed: sampling takes the first windows, so no seed is drawn from; leave it out")
+        return self
+
     def command(self) -> str:
         """The command line that repeats this run."""
-        words = ["espalier oneshot", f"--model {self.model}", f"--pruner {self.pruner}", f"--pattern {self.pattern}"]
-        words += [f"--calibration {self.calibration}", f"--evaluation {self.evaluation}"]
+        words = ["espalier", "oneshot"]
+        for name in ("model", "pruner", "pattern", "calibration", "evaluation"):
+            words += [f"--{name}", str(getattr(self, name))]
         for name in ("samples", "window", "sampling", "order", "seed", "device"):
             if getattr(self, name) != type(self).model_fields[name].default:
-                words.append(f"--{name} {getattr(self, name)}")
-        return " ".join(words if self.speed else [*words, "--no-speed"])
+                words += [f"--{name}", str(getattr(self, name))]
+        return shlex.join(words if self.speed else [*words, "--no-speed"])
 
     @classmethod
     def parse(cls, **words: Any) -> Self:

@@ -6,6 +6,7 @@ field and lists what it may be; 1: a stage failed, and the line says which one a
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -33,6 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as mistake:
         say(str(mistake))
         return 2
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return 1 if isinstance(error, ConnectionError) else 2
     except KeyboardInterrupt:
         say("interrupted; what was finished is kept, the same command goes on from there")
         return 130
@@ -97,7 +104,7 @@ def run_oneshot(arguments: argparse.Namespace) -> int:
     with prefect_server() as interface:
         say(f"watch this run at {interface}")
         outcome = oneshot(parameters)
-    show_end(outcome.run, outcome.report)
+    show_end(outcome.run, outcome.report, arguments.json)
     if arguments.json:
         print(json.dumps(outcome_json(outcome)))
     return 0
@@ -116,7 +123,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     with prefect_server() as interface:
         say(f"watch this run at {interface}")
         outcome = sweep(parameters)
-    show_end(outcome.run, outcome.report)
+    show_end(outcome.run, outcome.report, arguments.json)
     if arguments.json:
         points = [outcome_json(point) for point in outcome.outcomes]
         print(json.dumps({"run": outcome.run, "report": outcome.report, "points": points}))
@@ -147,14 +154,9 @@ def run_runs(arguments: argparse.Namespace) -> int:
 
 
 def run_sql(arguments: argparse.Namespace) -> int:
-    from duckdb import Error
+    from tasks.record.metrics import ask
 
-    from tasks.record.metrics import query
-
-    try:
-        show_rows(query(arguments.statement))
-    except Error as error:
-        raise ValueError(f"statement: {str(error).splitlines()[0]}") from error
+    show_rows(ask(arguments.statement))
     return 0
 
 
@@ -179,13 +181,15 @@ def show_rows(rows: list[dict]) -> None:
         print("| " + " | ".join("" if value is None else str(value) for value in row.values()) + " |")
 
 
-def show_end(run: str, report: str) -> None:
-    from tasks.record import home
+def show_end(run: str, report: str, aside: bool) -> None:
+    """The results table and where to look; `aside` of a program that reads JSON from stdout."""
     from tasks.record.report import markdown_table
 
-    print(markdown_table(run))
-    print(f"report     {report}")
-    print(f"interface  espalier up    (Prefect and MLflow on loopback, over {home.root()})")
+    place = sys.stderr if aside else sys.stdout
+    print(markdown_table(run), file=place)
+    print(f"\nreport   {report}", file=place)
+    print("Prefect  make up, then http://127.0.0.1:4200", file=place)
+    print("MLflow   make up, then http://127.0.0.1:5000", file=place)
 
 
 def outcome_json(outcome: "Outcome") -> dict:

@@ -28,7 +28,7 @@ from tasks.prune.task import pack, prune
 from tasks.record import home
 from tasks.record.provenance import machine, versions
 from tasks.record.task import publish, record, write_report
-from tasks.stage import Stages
+from tasks.stage import Stages, run_always
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +96,11 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
 
     context = describe(run, parameters, found, evaluation)
     on_calibration = replace(context, dataset_hash=calibration.dataset_hash)
-    record(on_calibration, {"datasets": [dataset_row("calibration", calibration)]})
-    record(on_calibration, {"blocks": pruned.blocks, "linears": pruned.linears})
-    record(context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
-    record(context, {"speeds": speeds, "artifacts": artifact_rows(pruned, packed), "stages": stages.rows})
-    version = publish(context, parameters.model_dump(), packed, [dense, result], speeds, sweep)
+    run_always(record, on_calibration, {"datasets": [dataset_row("calibration", calibration)]})
+    run_always(record, on_calibration, {"blocks": pruned.blocks, "linears": pruned.linears})
+    run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
+    run_always(record, context, {"speeds": speeds, "artifacts": artifact_rows(pruned, packed), "stages": stages.rows})
+    version = run_always(publish, context, parameters.model_dump(), packed, [dense, result], speeds, sweep)
     row = RunRow(
         command=parameters.command(),
         parameters=parameters.model_dump_json(),
@@ -109,9 +109,9 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
         checkpoint=pruned.checkpoint.hash,
         registered_version=version,
     )
-    record(context, {"runs": [row]})
-    report = write_report(run)
-    show_run(run)
+    run_always(record, context, {"runs": [row]})
+    report = run_always(write_report, run)
+    run_always(show_run, run)
     return Outcome(
         run=run,
         checkpoint=str(home.locate(pruned.checkpoint.folder)),

@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from flows.choices import Oneshot
 from tasks.data.sources import check_source
 from tasks.handles import Checkpoint
-from tasks.model.anatomy import find_blocks, linears_of
+from tasks.model.anatomy import prunable
 from tasks.model.load import (
     check_folder,
     check_tokenizer,
+    context_of,
     fingerprint,
     load_config,
     load_tokenizer,
@@ -61,15 +62,13 @@ def prepare(parameters: Oneshot) -> Prepared:
 
 def _check_widths(config: PreTrainedConfig, pattern: Pattern) -> None:
     """Every linear that will be pruned must be divided by the pattern; the shapes are known without the weights."""
-    with torch.device("meta"):
-        name, blocks = find_blocks(AutoModelForCausalLM.from_config(config))
-    for linear, module in linears_of(blocks).items():
+    for linear, module in prunable(config).items():
         if not pattern.divides(module.in_features):
-            raise ValueError(f"pattern: {pattern} does not divide the {module.in_features} inputs of {name}.{linear}")
+            raise ValueError(f"pattern: {pattern} does not divide the {module.in_features} inputs of {linear}")
 
 
 def _window(asked: int | None, config: PreTrainedConfig) -> int:
-    context = getattr(config, "max_position_embeddings", None)
+    context = context_of(config)
     if asked is None:
         return min(USUAL_WINDOW, context or USUAL_WINDOW)
     if context is not None and asked > context:

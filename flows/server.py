@@ -24,20 +24,28 @@ STARTUP_S = 120.0
 
 @contextmanager
 def prefect_server() -> Iterator[str]:
-    """Yield the address of the interface; PREFECT_API_URL names the server while the body runs."""
+    """Yield the address of the interface; what the body runs with Prefect talks to this server."""
     given = os.environ.get("PREFECT_API_URL") or _address_of_up()
     if given:
-        os.environ["PREFECT_API_URL"] = given
-        yield given.removesuffix("/api")
+        with _talking_to(given):
+            yield given.removesuffix("/api")
         return
     process, url = start_server(_free_port())
-    os.environ["PREFECT_API_URL"] = f"{url}/api"
     try:
-        yield url
+        with _talking_to(f"{url}/api"):
+            yield url
     finally:
-        del os.environ["PREFECT_API_URL"]
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def _talking_to(api_url: str) -> Iterator[None]:
+    """Prefect reads the environment once, when it is imported: afterwards only this changes its mind."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        yield
 
 
 def start_server(port: int) -> tuple[subprocess.Popen[bytes], str]:

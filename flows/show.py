@@ -14,13 +14,13 @@ from tasks.record.drawing import standalone
 from tasks.record.metrics import query
 from tasks.record.report import drawings, markdown_table
 from tasks.record.results import results_of
+from tasks.record.task import uncached
 
 
+@uncached("show", "interface")
 def show_run(run: str) -> None:
     """Publish the artifacts of a recorded run or sweep; everything is read back from the stored rows."""
-    create_markdown_artifact(
-        markdown_table(run), key="results", description="dense beside pruned, as stored"
-    )
+    create_markdown_artifact(markdown_table(run), key="results", description="dense beside pruned, as stored")
     stages = query("select stage, round(seconds, 2) as seconds, cached from stages where run = ?", [run])
     if stages:
         create_table_artifact(stages, key="stages", description="what was computed and what was found in the cache")

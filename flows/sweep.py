@@ -10,6 +10,7 @@ from flows.prepare import prepare
 from flows.presets import sweep_named
 from flows.show import show_run
 from tasks.record.task import write_report
+from tasks.stage import run_always
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,8 @@ def sweep(parameters: Sweep) -> SweepOutcome:
         prepare(point)
     run = runtime.flow_run.name
     outcomes = tuple(oneshot(point, sweep=run) for point in parameters.points)
-    report = write_report(run)
-    show_run(run)
+    report = run_always(write_report, run)
+    run_always(show_run, run)
     return SweepOutcome(run=run, report=report, outcomes=outcomes)
 
 

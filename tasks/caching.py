@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import platform
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,8 @@ from typing import Any
 
 from tasks.handles import Checkpoint, Tokens
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
+LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "safetensors")
+TASK_MAKERS = {"stage", "uncached"}
 PACKAGE = "tasks"
 BESIDE = {"tasks.caching", "tasks.stage", "tasks.progress", "tasks.record.home"}  # they carry results and compute none
 
@@ -33,8 +35,9 @@ def cache_key(function: Callable) -> Callable[[Any, dict[str, Any]], str]:
         material = {
             "task": f"{function.__module__}.{function.__qualname__}",
             "code": task_code(function),
-            "inputs": {name: canonical(value) for name, value in sorted(parameters.items()) if name != "progress"},
+            "inputs": {name: canonical(value) for name, value in sorted(parameters.items())},
             "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+            "python": platform.python_version(),
         }
         digest = hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()
         return f"{function.__name__}-{digest[:40]}"
@@ -70,7 +73,7 @@ def task_code(function: Callable) -> str:
         if name in reached or name not in definitions:
             continue
         reached.add(name)
-        for node in ast.walk(_without_decorators(definitions[name])):
+        for node in ast.walk(_without_task_makers(definitions[name])):
             if isinstance(node, ast.Name):
                 todo.append(node.id)
             modules.update(_imported(node))
@@ -93,10 +96,15 @@ def modules_code(*names: str) -> str:
     return hashlib.sha256("".join(f"{name}\n{closure[name]}\n" for name in sorted(closure)).encode()).hexdigest()
 
 
-def _without_decorators(definition: ast.AST) -> ast.AST:
+def _without_task_makers(definition: ast.AST) -> ast.AST:
     if not isinstance(definition, ast.FunctionDef):
         return definition
-    return ast.Module(body=[definition.args, *definition.body], type_ignores=[])  # type: ignore[list-item]
+    made = [decorator for decorator in definition.decorator_list if _name_called(decorator) not in TASK_MAKERS]
+    return ast.Module(body=[definition.args, *made, *definition.body], type_ignores=[])  # type: ignore[list-item]
+
+
+def _name_called(node: ast.AST) -> str | None:
+    return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
 
 
 def _digest(path: Path) -> tuple[str, list[str]]:
@@ -128,6 +136,10 @@ def _top_level(path: Path) -> tuple[dict[str, ast.AST], dict[str, str]]:
         elif isinstance(node, ast.ImportFrom) and node.module and _is_ours(node.module):
             for alias in node.names:
                 imports[alias.asname or alias.name] = _module_or_member(node.module, alias.name)
+        elif isinstance(node, ast.Import):
+            imports |= {
+                alias.asname or alias.name.split(".")[0]: alias.name for alias in node.names if _is_ours(alias.name)
+            }
     return definitions, imports
 
 
@@ -169,6 +181,6 @@ def _dump(tree: ast.AST) -> str:
             node
         ):
             node.body = node.body[1:]
-        if isinstance(node, ast.FunctionDef):
-            node.decorator_list = []  # a task's name, tags and time limits compute nothing
+        if isinstance(node, ast.FunctionDef):  # a task's name, tags and time limits compute nothing
+            node.decorator_list = [made for made in node.decorator_list if _name_called(made) not in TASK_MAKERS]
     return ast.dump(bare)

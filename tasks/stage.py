@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefect import Task, task
+from prefect import State, Task, task
+from prefect.client.schemas import TaskRun
 from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 from rich.console import Console
@@ -32,8 +33,16 @@ class StageFailed(RuntimeError):  # noqa: N818
         self.stage, self.cause = stage, cause
 
 
-def stage(*, tags: set[str], retries: int = 0, timeout_seconds: int = 24 * 3600) -> Callable[[Callable], Task]:
-    """Make a cached task of a function of plain values and handles that returns handles and row types."""
+def stage(
+    *, tags: set[str], retry_on: type[Exception] | None = None, timeout_seconds: int = 24 * 3600
+) -> Callable[[Callable], Task]:
+    """Make a cached task of a function of plain values and handles that returns handles and row types.
+
+    `retry_on`: the failures that may pass, tried three times; any other would only repeat itself.
+    """
+
+    def may_pass(task: Task, run: TaskRun, state: State) -> bool:
+        return retry_on is not None and isinstance(state.result(raise_on_failure=False), retry_on)
 
     def decorate(function: Callable) -> Task:
         key_of = cache_key(function)
@@ -45,8 +54,9 @@ def stage(*, tags: set[str], retries: int = 0, timeout_seconds: int = 24 * 3600)
             function,
             name=function.__name__.replace("_", " "),
             tags=tags,
-            retries=retries,
+            retries=0 if retry_on is None else 2,
             retry_delay_seconds=2,
+            retry_condition_fn=may_pass,
             timeout_seconds=timeout_seconds,
             cache_key_fn=key,
             persist_result=True,
@@ -80,6 +90,14 @@ class Stages:
         cached = state.name == "Cached"
         self.rows.append(StageRow(stage=stage.name, seconds=time.perf_counter() - started, cached=cached))
         return state.result()
+
+
+def run_always(task: Callable[..., Any], *inputs: Any) -> Any:
+    """Run a task of the record room, whose failure too is a stage's: named, and nothing finished is lost."""
+    state = task(*inputs, return_state=True)
+    if not state.is_completed():
+        raise StageFailed(task.name, state.result(raise_on_failure=False))  # type: ignore[attr-defined]
+    return state.result()
 
 
 def open_folder(handle: Checkpoint | Tokens) -> Path:

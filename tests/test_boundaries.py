@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 GUESTS = {  # library -> the places that may import it
     "prefect": ("tasks/*/task.py", "tasks/stage.py", "tasks/progress.py", "flows/*.py"),
     "mlflow": ("tasks/record/*.py",),
-    "duckdb": ("tasks/record/*.py", "flows/cli.py"),
+    "duckdb": ("tasks/record/*.py",),
     "pyarrow": ("tasks/record/*.py",),
     "matplotlib": ("tasks/record/*.py",),
     "datasets": ("tasks/data/sources.py",),
@@ -92,7 +92,7 @@ def test_files_stay_small_and_speak_through_their_callers():
     for path in sources("tasks", "flows"):
         text = path.read_text(encoding="utf-8")
         place = path.relative_to(ROOT)
-        assert len(text.splitlines()) <= 300, f"{place} is too long"
+        assert len(text.splitlines()) <= 250, f"{place} is too long"
         calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
         if place.parts[0] == "tasks":
             assert not any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls), place

@@ -8,6 +8,7 @@ Axes: T tokens, I inputs of the linear, O outputs, B a block of inputs.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,9 @@ GRAM_BLOCK = 256  # columns of one product: half a symmetric matrix is left out,
 
 
 class Observer(ABC):
-    """Sums over all tokens seen. `count` is their number."""
+    """Sums over all tokens seen. `count` is their number; `remembers` names what the sums are."""
+
+    remembers: ClassVar[str]
 
     def __init__(self, in_features: int, device: torch.device | str) -> None:
         self.in_features = in_features
@@ -47,6 +50,8 @@ class Observer(ABC):
 class InputNorm(Observer):
     """The l2 norm of each input over all tokens: O(I) memory. Summed in float64."""
 
+    remembers = "norms"
+
     def __init__(self, in_features: int, device: torch.device | str) -> None:
         super().__init__(in_features, device)
         self._squares_I = torch.zeros(in_features, dtype=torch.float64, device=device)
@@ -71,6 +76,8 @@ class InputGram(Observer):
     G is symmetric, so `update` computes the blocks on and below its diagonal only; the others are filled in when G is
     first read. What is derived from G is remembered until more tokens come.
     """
+
+    remembers = "gram"
 
     def __init__(self, in_features: int, device: torch.device | str) -> None:
         super().__init__(in_features, device)

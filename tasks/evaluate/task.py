@@ -8,7 +8,7 @@ from tasks.evaluate.perplexity import bits_per_byte, perplexity
 from tasks.evaluate.size import count_parameters, counted_sparsity, memory_bytes, weight_bytes
 from tasks.evaluate.speed import compare_speed
 from tasks.handles import Checkpoint, EvaluationRow, SpeedRow, Tokens
-from tasks.model.load import load_model
+from tasks.model.load import context_of, load_model, vocabulary_of
 from tasks.progress import progress
 from tasks.prune.pack import load_packed
 from tasks.stage import open_folder, stage
@@ -46,10 +46,13 @@ def evaluate(checkpoint: Checkpoint, tokens: Tokens, subject: str, device: str) 
 def time_speed(dense: Checkpoint, pruned: Checkpoint, device: str, machine: str) -> list[SpeedRow]:
     """Prefill and decode speed of both, interleaved. `machine` is in the key: another machine measures anew."""
     models = [_load(dense, device), _load(pruned, device)]
-    context = getattr(models[0].config, "max_position_embeddings", None) or PROMPT_TOKENS + DECODE_TOKENS
-    prompt_tokens = min(PROMPT_TOKENS, context - DECODE_TOKENS)
-    vocabulary = models[0].config.vocab_size
-    return compare_speed(*models, vocab_size=vocabulary, prompt_tokens=prompt_tokens, decode_tokens=DECODE_TOKENS)
+    config = models[0].config
+    context = context_of(config) or PROMPT_TOKENS + DECODE_TOKENS
+    decode_tokens = min(DECODE_TOKENS, context // 2)
+    prompt_tokens = min(PROMPT_TOKENS, context - decode_tokens)
+    return compare_speed(
+        *models, vocab_size=vocabulary_of(config), prompt_tokens=prompt_tokens, decode_tokens=decode_tokens
+    )
 
 
 def _load(checkpoint: Checkpoint, device: str) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 TRIAL_TOKENS = 4
 
@@ -74,6 +74,18 @@ def dissect(model: PreTrainedModel) -> Anatomy:
         shared_inputs=tuple(_by_block(readings, len(blocks))),
         returns_tuple=isinstance(outputs[0], tuple),
     )
+
+
+def prunable(config: PreTrainedConfig) -> dict[str, nn.Linear]:
+    """Every linear that pruning will touch, by its qualified name, without the weights (on the device "meta").
+
+    Raises ValueError for a family whose blocks hold matrices outside nn.Linear.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    name, blocks = find_blocks(model)
+    _refuse_other_matrices(model, blocks)
+    return {f"{name}.{linear}": module for linear, module in linears_of(blocks).items()}
 
 
 def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

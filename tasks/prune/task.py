@@ -5,7 +5,8 @@ from collections import Counter
 from safetensors.torch import load_file
 
 from tasks.handles import Checkpoint, Packed, Pruned, Tokens
-from tasks.model.load import load_model, save_model
+from tasks.model.anatomy import prunable
+from tasks.model.load import load_config, load_model, save_model
 from tasks.progress import progress
 from tasks.prune.pack import pack_checkpoint
 from tasks.prune.weight.apply import prune_blocks
@@ -14,7 +15,7 @@ from tasks.prune.weight.pruner import Pruner
 from tasks.record import home
 from tasks.stage import open_folder, stage
 
-BATCH_TOKENS = 4096  # tokens of one calibration batch: large enough for full matrix products, small beside the weights
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # of one calibration batch: what fits a cache, or fills a GPU
 
 
 @stage(tags={"gpu"})
@@ -23,9 +24,9 @@ def prune(model: Checkpoint, calibration: Tokens, pruner: Pruner, pattern: Patte
     folder = open_folder(model)
     network = load_model(folder)
     ids = load_file(open_folder(calibration) / "tokens.safetensors")["ids"]
-    batches = ids.split(max(1, BATCH_TOKENS // calibration.window))
+    batches = ids.split(max(1, BATCH_TOKENS[device.partition(":")[0]] // calibration.window))
     blocks, linears = [], []
-    with progress(f"{pruner} {pattern}", total=network.config.num_hidden_layers) as reach:
+    with progress(f"{pruner} {pattern}", total=network.config.get_text_config().num_hidden_layers) as reach:
         for block_row, linear_rows in prune_blocks(network, pruner, pattern, batches, order=order, device=device):
             blocks.append(block_row)
             linears += linear_rows
@@ -40,7 +41,9 @@ def prune(model: Checkpoint, calibration: Tokens, pruner: Pruner, pattern: Patte
 def pack(checkpoint: Checkpoint, pattern: Pattern) -> Packed:
     """Store the pruned linears as kept values and their positions; every other tensor as it is."""
     with home.store("packed") as draft:
-        summary = pack_checkpoint(open_folder(checkpoint), draft.path, pattern)
+        folder = open_folder(checkpoint)
+        pruned = [f"{linear}.weight" for linear in prunable(load_config(folder))]
+        summary = pack_checkpoint(folder, draft.path, pattern, pruned)
     return Packed(
         checkpoint=Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind="packed"),
         formats=dict(Counter(tensor.format for tensor in summary.tensors)),

@@ -1,7 +1,6 @@
 """One real Prefect server for the tests of the flows, and a text and a model that make a run short."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,10 +46,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for name in ("PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH", "PREFECT_API_URL"):
             patch.delenv(name, raising=False)
         use_project_settings()
-        with prefect_server():
-            api_url = os.environ.pop("PREFECT_API_URL")  # what a test starts by itself finds its own
-            yield api_url.removesuffix("/api")
-            os.environ["PREFECT_API_URL"] = api_url
+        with prefect_server() as url:
+            yield url
 
 
 @pytest.fixture(scope="session")
@@ -84,5 +81,6 @@ def artifacts(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """An artifacts folder of this test's own; the results of cached stages live in it as well."""
     folder = tmp_path / "artifacts"
     monkeypatch.setenv("ESPALIER_ARTIFACTS", str(folder))
+    monkeypatch.setenv("PREFECT_API_URL", f"{server}/api")  # for commands that run in this process
     with temporary_settings({PREFECT_API_URL: f"{server}/api", PREFECT_LOCAL_STORAGE_PATH: folder / "results"}):
         yield folder

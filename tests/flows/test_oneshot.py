@@ -52,7 +52,8 @@ def test_a_run_leaves_a_model_rows_a_registered_version_and_a_report(artifacts: 
 
     packed = load_packed(Path(outcome.packed)).state_dict()
     assert all(torch.equal(value, packed[name]) for name, value in model.state_dict().items())
-    registered, _ = load_registered(f"espalier-{Path(parameters.model).name}", "1")
+    [run] = query("select registered_version from runs")
+    registered, _ = load_registered(*run["registered_version"].rsplit("/"))
     assert all(torch.equal(value, registered.state_dict()[name]) for name, value in model.state_dict().items())
 
     counts = {table: query(f"select count(*) as n from {table}")[0]["n"] for table in ("runs", "linears", "blocks")}

@@ -98,6 +98,7 @@ def _prune_linear(
         zeros=zeros,
         sparsity=zeros / weight_OI.numel(),
         error=error,
+        error_from=None if stat is None else stat.remembers,
         seconds=seconds,
     )
 

@@ -1,0 +1,59 @@
+"""A sweep computes what its points share once, and compares them on one page; the command line runs it for real."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from flows.presets import grid
+from flows.sweep import sweep
+from tasks.record.metrics import query
+
+
+def test_points_share_their_stages_and_a_page(artifacts: Path, tiny_model: Path, stories: Path):
+    texts = {"calibration": f"{stories}[:20]", "evaluation": f"{stories}[20:]"}
+    shared = texts | {"model": str(tiny_model), "samples": 8, "window": 32, "speed": False}
+    outcome = sweep(grid("test", ("magnitude", "wanda"), ("50%", "2:4"), **shared))
+
+    computed = {
+        row["stage"]: row["n"] for row in query("select stage, count(*) as n from stages where not cached group by 1")
+    }
+    assert computed["prune"] == computed["evaluate pruned"] == 4
+    assert computed["evaluate dense"] == computed["tokenize calibration"] == computed["tokenize evaluation"] == 1
+    assert {row["sweep"] for row in query("select sweep from runs")} == {outcome.run}
+    page = Path(outcome.report).read_text(encoding="utf-8")
+    assert all(f"{point.result.ppl:.2f}" in page for point in outcome.outcomes)
+
+
+def test_the_command_prints_json_alone_and_leaves_no_process(tiny_model: Path, stories: Path, tmp_path: Path):
+    words = ["oneshot", "--model", tiny_model, "--pruner", "wanda", "--pattern", "2:4", "--no-speed", "--json"]
+    words += ["--calibration", f"{stories}[:20]", "--evaluation", f"{stories}[20:]", "--samples", "8", "--window", "32"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment["ESPALIER_ARTIFACTS"] = str(tmp_path)
+    command = [sys.executable, "-m", "flows.cli", *map(str, words)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    servers = 0
+    while process.poll() is None:
+        servers = max(servers, len(processes_of(tmp_path)) - 1)
+        time.sleep(0.5)
+    printed, complaint = process.communicate()
+    assert process.returncode == 0, complaint
+    outcome = json.loads(printed)  # one line and nothing else
+    assert outcome["result"]["sparsity"] == 0.5
+    assert set(outcome["dense"]) == set(outcome["result"])
+    assert servers == 1
+    assert processes_of(tmp_path) == []
+
+
+def processes_of(artifacts: Path) -> list[str]:
+    """The ids of the processes whose environment names these artifacts."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"ESPALIER_ARTIFACTS={artifacts}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
