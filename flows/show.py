@@ -17,7 +17,7 @@ from tasks.record.results import results_of
 from tasks.record.task import uncached
 
 
-@uncached("show", "interface")
+@uncached("show")
 def show_run(run: str) -> None:
     """Publish the artifacts of a recorded run or sweep; everything is read back from the stored rows."""
     create_markdown_artifact(markdown_table(run), key="results", description="dense beside pruned, as stored")

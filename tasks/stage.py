@@ -22,7 +22,7 @@ from tasks.handles import Checkpoint, StageRow, Tokens
 from tasks.model.load import fingerprint
 from tasks.record import home
 
-READS_INPUT = "input"  # tag of a stage that reads what the user named: its ValueErrors are about the words
+COMPUTES, STORES = {"gpu"}, {"disk"}  # tags; Prefect asks its server about each new set of them, which takes seconds
 
 
 class StageFailed(RuntimeError):  # noqa: N818
@@ -34,10 +34,15 @@ class StageFailed(RuntimeError):  # noqa: N818
 
 
 def stage(
-    *, tags: set[str], retry_on: type[Exception] | None = None, timeout_seconds: int = 24 * 3600
+    *,
+    tags: set[str],
+    reads_input: bool = False,
+    retry_on: type[Exception] | None = None,
+    timeout_seconds: int = 24 * 3600,
 ) -> Callable[[Callable], Task]:
     """Make a cached task of a function of plain values and handles that returns handles and row types.
 
+    `reads_input`: it is the first to read what the user named, so its ValueErrors are about the words.
     `retry_on`: the failures that may pass, tried three times; any other would only repeat itself.
     """
 
@@ -46,6 +51,7 @@ def stage(
 
     def decorate(function: Callable) -> Task:
         key_of = cache_key(function)
+        function.reads_input = reads_input  # type: ignore[attr-defined]
 
         def key(context: Any, parameters: dict[str, Any]) -> str:
             return _drop_torn_result(key_of(context, parameters))
@@ -84,7 +90,7 @@ class Stages:
                 state = stage.with_options(refresh_cache=True)(**inputs, return_state=True)
         if not state.is_completed():
             cause = state.result(raise_on_failure=False)
-            if READS_INPUT in stage.tags and isinstance(cause, ValueError) and not isinstance(cause, home.Damaged):
+            if stage.fn.reads_input and isinstance(cause, ValueError) and not isinstance(cause, home.Damaged):
                 raise cause  # a mistake in the words, found where they were first read
             raise StageFailed(stage.name, cause)
         cached = state.name == "Cached"

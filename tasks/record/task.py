@@ -9,22 +9,23 @@ from prefect.cache_policies import NO_CACHE
 from tasks.handles import Context, EvaluationRow, Packed, SpeedRow
 from tasks.record import metrics, registry, tracking
 from tasks.record import report as pages
+from tasks.stage import STORES
 
 
-def uncached(name: str, tag: str) -> Callable[[Callable], Callable[..., Any]]:
+def uncached(name: str) -> Callable[[Callable], Callable[..., Any]]:
     """A task that runs each time, and again when a disk or a database was busy."""
     again = {"retries": 2, "retry_delay_seconds": 1, "timeout_seconds": 600}
-    return task(name=name, tags={tag}, cache_policy=NO_CACHE, persist_result=False, **again)  # type: ignore[call-overload]
+    return task(name=name, tags=STORES, cache_policy=NO_CACHE, persist_result=False, **again)  # type: ignore[call-overload]
 
 
-@uncached("record", "disk")
+@uncached("record")
 def record(context: Context, tables: Mapping[str, Sequence[Any]]) -> None:
     """Write the rows of each table; recording the same rows again replaces them."""
     for table, rows in tables.items():
         metrics.record(context, table, rows)
 
 
-@uncached("publish", "mlflow")
+@uncached("publish")
 def publish(
     context: Context,
     parameters: Mapping[str, Any],
@@ -40,7 +41,7 @@ def publish(
     return f"{version.name}/{version.version}"
 
 
-@uncached("report", "disk")
+@uncached("report")
 def write_report(run: str) -> str:
     """Write the page of a run or a sweep, attach it to the MLflow run, and return where it is."""
     page = pages.write_report(run)
