@@ -111,7 +111,7 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
     )
     run_always(record, context, {"runs": [row]})
     report = run_always(write_report, run)
-    run_always(show_run, run)
+    run_always(show_run, run, report)
     return Outcome(
         run=run,
         checkpoint=str(home.locate(pruned.checkpoint.folder)),

@@ -1,6 +1,7 @@
 """What every flow checks before any work: words that cannot be meant fail here, in one line that names the field."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -48,11 +49,11 @@ def prepare(parameters: Oneshot) -> Prepared:
     home.check_writable(min_free_bytes=4 * weight_bytes(folder))
     pattern = parse_pattern(parameters.pattern)
     config = load_config(folder)
-    check_tokenizer(load_tokenizer(folder), config)
-    _check_widths(config, pattern)
+    content = fingerprint(folder)
+    _check_fit(content, folder, pattern)
     return Prepared(
         name=Path(parameters.model).name,
-        model=Checkpoint(hash=fingerprint(folder), folder=str(folder.absolute())),
+        model=Checkpoint(hash=content, folder=str(folder.absolute())),
         pruner=parameters.pruner.build(),
         pattern=pattern,
         window=_window(parameters.window, config),
@@ -60,8 +61,11 @@ def prepare(parameters: Oneshot) -> Prepared:
     )
 
 
-def _check_widths(config: PreTrainedConfig, pattern: Pattern) -> None:
-    """Every linear that will be pruned must be divided by the pattern; the shapes are known without the weights."""
+@cache
+def _check_fit(content: str, folder: Path, pattern: Pattern) -> None:
+    """The tokenizer fits the model, and the pattern every linear to be pruned. Once for each `content` of the folder."""
+    config = load_config(folder)
+    check_tokenizer(load_tokenizer(folder), config)
     for linear, module in prunable(config).items():
         if not pattern.divides(module.in_features):
             raise ValueError(f"pattern: {pattern} does not divide the {module.in_features} inputs of {linear}")

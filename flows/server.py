@@ -30,13 +30,9 @@ def prefect_server() -> Iterator[str]:
         with _talking_to(given):
             yield given.removesuffix("/api")
         return
-    process, url = start_server(_free_port())
-    try:
-        with _talking_to(f"{url}/api"):
-            yield url
-    finally:
-        process.terminate()
-        process.wait()
+    _, url = start_server(_free_port())  # ends with this process, after Prefect has sent its last log lines
+    with _talking_to(f"{url}/api"):
+        yield url
 
 
 @contextmanager
@@ -99,7 +95,9 @@ def serve(port: int) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
-    server = uvicorn.Server(uvicorn.Config(create_app(), host="127.0.0.1", port=port, log_level="error"))
+    # clients are silent while a stage computes; a connection closed meanwhile costs each next request two seconds
+    config = uvicorn.Config(create_app(), host="127.0.0.1", port=port, log_level="error", timeout_keep_alive=24 * 3600)
+    server = uvicorn.Server(config)
 
     def stop_with_parent() -> None:
         sys.stdin.buffer.read()

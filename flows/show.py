@@ -1,6 +1,8 @@
 """What Prefect's interface shows of a run: the results table, the figures, and where the whole report is."""
 
+import re
 from base64 import b64encode
+from pathlib import Path
 
 from prefect.artifacts import (
     create_image_artifact,
@@ -9,23 +11,23 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
-from tasks.record import home
 from tasks.record.drawing import standalone
 from tasks.record.metrics import query
-from tasks.record.report import drawings, markdown_table
-from tasks.record.results import results_of
+from tasks.record.report import markdown_table
 from tasks.record.task import uncached
+
+FIGURE = re.compile(r"<figure>(<svg.*?</svg>)<figcaption>(.*?)</figcaption>", re.DOTALL)
 
 
 @uncached("show")
-def show_run(run: str) -> None:
-    """Publish the artifacts of a recorded run or sweep; everything is read back from the stored rows."""
+def show_run(run: str, report: str) -> None:
+    """Publish the artifacts of a recorded run or sweep, from the stored rows and the figures of its page."""
     create_markdown_artifact(markdown_table(run), key="results", description="dense beside pruned, as stored")
     stages = query("select stage, round(seconds, 2) as seconds, cached from stages where run = ?", [run])
     if stages:
         create_table_artifact(stages, key="stages", description="what was computed and what was found in the cache")
-    for name, (svg, caption) in drawings(run, results_of(run)).items():
+    page = Path(report)
+    for number, (svg, caption) in enumerate(FIGURE.findall(page.read_text(encoding="utf-8"))):
         image = b64encode(standalone(svg).encode()).decode()
-        create_image_artifact(f"data:image/svg+xml;base64,{image}", key=name, description=caption)
-    page = home.root() / "reports" / run / "index.html"
+        create_image_artifact(f"data:image/svg+xml;base64,{image}", key=f"figure-{number}", description=caption)
     create_link_artifact(page.as_uri(), key="report", link_text=f"the whole report: {page}")

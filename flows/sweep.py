@@ -30,7 +30,7 @@ def sweep(parameters: Sweep) -> SweepOutcome:
     run = runtime.flow_run.name
     outcomes = tuple(oneshot(point, sweep=run) for point in parameters.points)
     report = run_always(write_report, run)
-    run_always(show_run, run)
+    run_always(show_run, run, report)
     return SweepOutcome(run=run, report=report, outcomes=outcomes)
 
 

@@ -22,8 +22,6 @@ from tasks.handles import Checkpoint, StageRow, Tokens
 from tasks.model.load import fingerprint
 from tasks.record import home
 
-COMPUTES, STORES = {"gpu"}, {"disk"}  # tags; Prefect asks its server about each new set of them, which takes seconds
-
 
 class StageFailed(RuntimeError):  # noqa: N818
     """A stage that raised; what was finished before it is kept, so the same command goes on from here."""
@@ -35,7 +33,6 @@ class StageFailed(RuntimeError):  # noqa: N818
 
 def stage(
     *,
-    tags: set[str],
     reads_input: bool = False,
     retry_on: type[Exception] | None = None,
     timeout_seconds: int = 24 * 3600,
@@ -51,7 +48,7 @@ def stage(
 
     def decorate(function: Callable) -> Task:
         key_of = cache_key(function)
-        function.reads_input = reads_input  # type: ignore[attr-defined]
+        vars(function)["reads_input"] = reads_input
 
         def key(context: Any, parameters: dict[str, Any]) -> str:
             return _drop_torn_result(key_of(context, parameters))
@@ -59,7 +56,6 @@ def stage(
         return task(  # type: ignore[call-overload]
             function,
             name=function.__name__.replace("_", " "),
-            tags=tags,
             retries=0 if retry_on is None else 2,
             retry_delay_seconds=2,
             retry_condition_fn=may_pass,
@@ -80,7 +76,9 @@ class Stages:
 
     def __call__(self, stage: Task, *, named: str | None = None, **inputs: Any) -> Any:
         """Run a stage and return its result; `named` tells two runs of one stage apart. Raises StageFailed."""
-        stage = stage.with_options(name=named) if named else stage
+        on_gpu = str(inputs.get("device")).startswith("cuda")
+        # a tag is what a concurrency limit counts; Prefect asks its server about it, for two seconds, at each run
+        stage = stage.with_options(name=named or stage.name, tags={"gpu"} if on_gpu else None)
         started = time.perf_counter()
         state = stage(**inputs, return_state=True)
         if state.is_completed() and state.name == "Cached":
@@ -90,7 +88,7 @@ class Stages:
                 state = stage.with_options(refresh_cache=True)(**inputs, return_state=True)
         if not state.is_completed():
             cause = state.result(raise_on_failure=False)
-            if stage.fn.reads_input and isinstance(cause, ValueError) and not isinstance(cause, home.Damaged):
+            if vars(stage.fn)["reads_input"] and isinstance(cause, ValueError) and not isinstance(cause, home.Damaged):
                 raise cause  # a mistake in the words, found where they were first read
             raise StageFailed(stage.name, cause)
         cached = state.name == "Cached"

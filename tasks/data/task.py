@@ -10,10 +10,10 @@ from tasks.data.tokens import check_vocabulary, cut, encode, sample_windows
 from tasks.handles import Checkpoint, Tokens
 from tasks.model.load import load_config, load_tokenizer, vocabulary_of
 from tasks.record import home
-from tasks.stage import STORES, open_folder, stage
+from tasks.stage import open_folder, stage
 
 
-@stage(tags=STORES, reads_input=True, retry_on=ConnectionError, timeout_seconds=3600)
+@stage(reads_input=True, retry_on=ConnectionError, timeout_seconds=3600)
 def tokenize(
     source: str,
     identity: str,

@@ -11,13 +11,13 @@ from tasks.handles import Checkpoint, EvaluationRow, SpeedRow, Tokens
 from tasks.model.load import context_of, load_model, vocabulary_of
 from tasks.progress import progress
 from tasks.prune.pack import load_packed
-from tasks.stage import COMPUTES, open_folder, stage
+from tasks.stage import open_folder, stage
 
 BATCH_TOKENS = 2048
 PROMPT_TOKENS, DECODE_TOKENS = 256, 64  # of one timed repetition; a shorter context shortens the prompt
 
 
-@stage(tags=COMPUTES)
+@stage()
 def evaluate(checkpoint: Checkpoint, tokens: Tokens, subject: str, device: str) -> EvaluationRow:
     """Perplexity of the stored checkpoint on the whole text, with what it costs and how many zeros it really has."""
     model = _load(checkpoint, device)
@@ -42,7 +42,7 @@ def evaluate(checkpoint: Checkpoint, tokens: Tokens, subject: str, device: str) 
     )
 
 
-@stage(tags=COMPUTES)
+@stage()
 def time_speed(dense: Checkpoint, pruned: Checkpoint, device: str, machine: str) -> list[SpeedRow]:
     """Prefill and decode speed of both, interleaved. `machine` is in the key: another machine measures anew."""
     models = [_load(dense, device), _load(pruned, device)]

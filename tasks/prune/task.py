@@ -13,12 +13,12 @@ from tasks.prune.weight.apply import prune_blocks
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner
 from tasks.record import home
-from tasks.stage import COMPUTES, STORES, open_folder, stage
+from tasks.stage import open_folder, stage
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # of one calibration batch: what fits a cache, or fills a GPU
 
 
-@stage(tags=COMPUTES)
+@stage()
 def prune(model: Checkpoint, calibration: Tokens, pruner: Pruner, pattern: Pattern, order: str, device: str) -> Pruned:
     """Prune `model` block by block on the calibration windows; the result is a folder that transformers loads."""
     folder = open_folder(model)
@@ -37,7 +37,7 @@ def prune(model: Checkpoint, calibration: Tokens, pruner: Pruner, pattern: Patte
     return Pruned(checkpoint=checkpoint, blocks=tuple(blocks), linears=tuple(linears))
 
 
-@stage(tags=STORES)
+@stage()
 def pack(checkpoint: Checkpoint, pattern: Pattern) -> Packed:
     """Store the pruned linears as kept values and their positions; every other tensor as it is."""
     with home.store("packed") as draft:

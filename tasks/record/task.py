@@ -9,13 +9,12 @@ from prefect.cache_policies import NO_CACHE
 from tasks.handles import Context, EvaluationRow, Packed, SpeedRow
 from tasks.record import metrics, registry, tracking
 from tasks.record import report as pages
-from tasks.stage import STORES
 
 
 def uncached(name: str) -> Callable[[Callable], Callable[..., Any]]:
     """A task that runs each time, and again when a disk or a database was busy."""
     again = {"retries": 2, "retry_delay_seconds": 1, "timeout_seconds": 600}
-    return task(name=name, tags=STORES, cache_policy=NO_CACHE, persist_result=False, **again)  # type: ignore[call-overload]
+    return task(name=name, cache_policy=NO_CACHE, persist_result=False, **again)  # type: ignore[call-overload]
 
 
 @uncached("record")

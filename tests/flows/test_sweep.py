@@ -44,6 +44,9 @@ def test_the_command_prints_json_alone_and_leaves_no_process(tiny_model: Path, s
     assert outcome["result"]["sparsity"] == 0.5
     assert set(outcome["dense"]) == set(outcome["result"])
     assert servers == 1
+    give_up = time.monotonic() + 20
+    while processes_of(tmp_path) and time.monotonic() < give_up:
+        time.sleep(0.2)
     assert processes_of(tmp_path) == []
 
 
