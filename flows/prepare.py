@@ -52,7 +52,7 @@ def prepare(parameters: Oneshot) -> Prepared:
     content = fingerprint(folder)
     _check_fit(content, folder, pattern)
     return Prepared(
-        name=Path(parameters.model).name,
+        name=folder.resolve().name,
         model=Checkpoint(hash=content, folder=str(folder.absolute())),
         pruner=parameters.pruner.build(),
         pattern=pattern,
@@ -63,7 +63,7 @@ def prepare(parameters: Oneshot) -> Prepared:
 
 @cache
 def _check_fit(content: str, folder: Path, pattern: Pattern) -> None:
-    """The tokenizer fits the model, and the pattern every linear to be pruned. Once for each `content` of the folder."""
+    """The tokenizer fits the model, the pattern each linear to be pruned. Once for every `content` of the folder."""
     config = load_config(folder)
     check_tokenizer(load_tokenizer(folder), config)
     for linear, module in prunable(config).items():
