@@ -107,7 +107,9 @@ class LinearRow:
     zeros: int
     sparsity: float  # zeros / (out_features * in_features)
     error: float | None  # relative output error on the calibration inputs: tr(D G D') / tr(W G W'), D the change of W
-    error_from: str | None  # G: "gram" of the inputs, exact; "norms", its diagonal alone: an estimate; None: unseen
+    error_from: str | None = (
+        None  # G: "gram" of the inputs, exact; "norms", its diagonal alone: an estimate; None: unseen
+    )
     seconds: float  # selection and update, without the forward passes
 
 
