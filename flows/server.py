@@ -95,7 +95,7 @@ def serve(port: int) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
-    # clients are silent while a stage computes; a connection closed meanwhile costs each next request two seconds
+    # clients are silent while a stage computes; keep their connections open meanwhile
     config = uvicorn.Config(create_app(), host="127.0.0.1", port=port, log_level="error", timeout_keep_alive=24 * 3600)
     server = uvicorn.Server(config)
 
