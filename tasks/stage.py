@@ -77,7 +77,7 @@ class Stages:
     def __call__(self, stage: Task, *, named: str | None = None, **inputs: Any) -> Any:
         """Run a stage and return its result; `named` tells two runs of one stage apart. Raises StageFailed."""
         on_gpu = str(inputs.get("device")).startswith("cuda")
-        # a tag is what a concurrency limit counts; Prefect asks its server about it at each run, which can be slow (LOG.md)
+        # a tag is what a concurrency limit counts; asking the server about it at each run can be slow (LOG.md)
         stage = stage.with_options(name=named or stage.name, tags={"gpu"} if on_gpu else None)
         started = time.perf_counter()
         state = stage(**inputs, return_state=True)
