@@ -67,18 +67,6 @@ def check_walk(model: PreTrainedModel, anatomy: Anatomy, ids_BT: Tensor) -> None
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """No dropout within; the mode of every module is restored."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
 def placed(block: nn.Module, device: torch.device) -> Iterator[None]:
     """The block is on `device` within, and then again where it was."""
     home = next(block.parameters()).device

@@ -4,13 +4,14 @@ Axes: B windows of a batch, T tokens of a window, N scored tokens, D model width
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from tasks.model.mode import evaluating
 
 LOGITS_AT_ONCE = 2**25  # elements, 128 MiB in float32: 256 tokens of a 128k vocabulary
 
@@ -46,7 +47,7 @@ def perplexity(
     windows_WT = _cut(ids, window, batch_size, model.config.get_text_config().vocab_size)
     windows = len(windows_WT)
     total, done = 0.0, 0
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         score = _scorer(model, windows_WT[:1].to(model.device))
         for ids_BT in windows_WT.split(batch_size):
             batch_nll = score(ids_BT.to(model.device)).item()
@@ -86,18 +87,6 @@ def _cut(ids: Tensor, window: int, batch_size: int, vocabulary: int) -> Tensor:
     if low < 0 or high >= vocabulary:
         raise ValueError(f"ids: from {low} to {high}, the model's vocabulary is 0 to {vocabulary - 1}")
     return ids[: windows * window].reshape(windows, window).long()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """No dropout within; the mode of every module is restored."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _scorer(model: PreTrainedModel, ids_BT: Tensor) -> Callable[[Tensor], Tensor]:

@@ -6,7 +6,7 @@ from cases import FAMILIES, SLIDING, WINDOW, batches, gemma3, llama, mistral
 from transformers import BloomConfig, BloomForCausalLM, FalconConfig, FalconForCausalLM
 
 from tasks.calibrate.calls import record_calls
-from tasks.calibrate.walk import Walk, check_walk, evaluating, placed
+from tasks.calibrate.walk import Walk, check_walk, placed
 from tasks.model.anatomy import dissect
 
 SHAPE = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -124,15 +124,6 @@ def test_hidden_states_wait_on_the_cpu_and_are_replaced_by_a_step():
     for output_BTD, stepped_BTD in zip(outputs, walk.step(0), strict=True):
         assert torch.equal(output_BTD, stepped_BTD)
     assert all(torch.equal(now, output) for now, output in zip(walk.hidden, outputs, strict=True))
-
-
-def test_evaluating_restores_the_mode_of_every_module():
-    model = llama().train()
-    model.model.norm.eval()
-    with evaluating(model):
-        assert not any(module.training for module in model.modules())
-    assert model.training
-    assert not model.model.norm.training
 
 
 def test_a_block_comes_back_to_its_device():

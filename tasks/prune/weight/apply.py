@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tasks.calibrate.walk import Walk, check_walk, evaluating, placed
+from tasks.calibrate.walk import Walk, check_walk, placed
 from tasks.handles import BlockRow, LinearRow
 from tasks.model.anatomy import Anatomy, dissect
+from tasks.model.mode import evaluating
 from tasks.prune.weight.block import observe_then_prune, prune_on_the_way, prune_unobserved
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner
