@@ -14,9 +14,10 @@ from huggingface_hub import constants
 from tasks.data import docs
 from tasks.data.documents import Documents, hash_texts
 from tasks.data.files import read_jsonl, read_txt, texts_of
-from tasks.data.network import PASSING, hub_answers, is_refusal
 from tasks.data.registry import SOURCES
+from tasks.network import PASSING, hub_answers, is_refusal
 
+OFFLINE = "HF_DATASETS_OFFLINE"  # of `datasets` alone, beside the hub's own
 ENDINGS = (".txt", ".jsonl", ".parquet")
 SLICE = re.compile(r"\[(\d*):(\d*)\]")
 
@@ -69,7 +70,7 @@ def check_source(text: str, role: str) -> Source:
             raise ValueError(f"source: the file {source.name} does not exist")
     elif source.name == "docs":
         docs.modules("evaluation")  # every part needs the packages that are held out
-    elif not _is_cached(source) and not hub_answers():
+    elif not _is_cached(source) and not hub_answers(OFFLINE):
         raise ValueError(_absent(source))
     return source
 
@@ -148,7 +149,7 @@ def _read_hub(source: Source, role: str) -> list[str]:
 
     entry = SOURCES[source.name]
     split, part = source.split or entry.split_of(role), entry.rows_of(role)
-    reachable = hub_answers()
+    reachable = hub_answers(OFFLINE)
     try:
         with nullcontext() if reachable else _offline():
             rows = load_dataset(

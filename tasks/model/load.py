@@ -2,17 +2,14 @@
 
 import re
 import shutil
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -34,6 +31,7 @@ from tasks.model.folder import (
     tokenizer_files,
     weight_bytes,
 )
+from tasks.network import PASSING, hub_answers, is_refusal
 
 __all__ = [
     "BUILTIN",
@@ -53,9 +51,6 @@ __all__ = [
 
 BUILTIN = Path(__file__).parent / "builtin"
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-SECONDS_TO_ANSWER = 3.0
-PASSING = (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError)  # as the client raises what may pass
-TRY_AGAIN = (408, 429)  # the refusals of HTTP that are about the moment: a time-out, too many requests
 
 
 def resolve(name_or_path: str | Path) -> Path:
@@ -138,7 +133,7 @@ def save_model(model: PreTrainedModel, tokenizer_source: Path, folder: Path) -> 
 
 
 def _from_hub(name: str) -> Path:
-    if not _hub_answers():
+    if not hub_answers():
         try:
             return Path(snapshot_download(name, local_files_only=True))
         except LocalEntryNotFoundError as error:
@@ -149,39 +144,9 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=[*CONFIG_FILES, *WEIGHT_FILES, *TOKENIZER_FILES]))
     except PASSING as error:
-        if _is_refusal(error):
+        if is_refusal(error):
             raise ValueError(f"model: {name} cannot be had from the hub: {_first_line(error)}") from error
         raise ConnectionError(f"model: {name}: the hub failed: {_first_line(error)}") from error
-
-
-def _hub_answers() -> bool:
-    """Whether anything answers at the hub's address, known after `SECONDS_TO_ANSWER` at the latest.
-
-    tasks.data.network asks and judges in the same way: the two rooms do not know each other.
-    """
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(constants.ENDPOINT, timeout=SECONDS_TO_ANSWER).close()
-        except urllib.error.HTTPError:  # a refusal is an answer
-            pass
-        except OSError:
-            return
-        answered.set()
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    asking = threading.Thread(target=ask, daemon=True)  # a look-up of the name alone can outlast any socket's time-out
-    asking.start()
-    asking.join(SECONDS_TO_ANSWER)
-    return answered.is_set()
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Whether the hub has said no (absent, gated, private), so that asking again would not help."""
-    answer = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    return answer is not None and 400 <= answer.status_code < 500 and answer.status_code not in TRY_AGAIN
 
 
 def _model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:

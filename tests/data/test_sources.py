@@ -1,7 +1,6 @@
 """Sources: names, files and slices read as they are written, and mistakes get one line."""
 
 import json
-import socket
 import time
 from importlib import metadata
 
@@ -15,7 +14,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoTokenizer
 
-from tasks.data import network, sources
+from tasks.data import sources
 from tasks.data.documents import hash_texts
 from tasks.data.registry import SOURCES
 from tasks.data.sources import Source, check_source, identity, parse_source, read
@@ -161,24 +160,6 @@ def test_without_network_a_set_of_the_hub_fails_at_once(name, monkeypatch, tmp_p
     assert time.monotonic() - started < 2
 
 
-@pytest.fixture
-def online(monkeypatch):
-    """No offline mode, whatever this machine's variables say; the hub's address is the test's to choose."""
-    for variable in (*network.OFFLINE, "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    return lambda port: monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
-
-
-def test_a_hub_that_does_not_answer_is_given_up(online, monkeypatch):
-    online(9)  # nothing listens there
-    assert not network.hub_answers()
-    monkeypatch.setattr(network, "SECONDS_TO_ANSWER", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        online(silent.getsockname()[1])
-        assert not network.hub_answers()
-
-
 def http_error(status):
     request = httpx2.Request("GET", "https://hub")
     return HfHubHTTPError(f"{status}\nand more", response=httpx2.Response(status, request=request))
@@ -200,14 +181,14 @@ def test_a_failure_that_may_pass_is_told_from_a_refusal(error, kind, complaint, 
         raise error
 
     monkeypatch.setattr("datasets.load_dataset", fail)
-    monkeypatch.setattr(sources, "hub_answers", lambda: True)
+    monkeypatch.setattr(sources, "hub_answers", lambda *offline: True)
     with pytest.raises(kind, match=f"^source: c4 .*{complaint}"):
         read("c4", "evaluation")
 
 
 def test_a_cached_configuration_is_read_without_a_network_and_no_other_is_taken_for_it(monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
-    monkeypatch.setattr(sources, "hub_answers", lambda: False)
+    monkeypatch.setattr(sources, "hub_answers", lambda *offline: False)
     keep_in_cache(tmp_path / "Salesforce___wikitext" / "wikitext-103-raw-v1")
     with pytest.raises(ValueError, match="not in the local cache"):
         check_source("wikitext2", "evaluation")
@@ -241,7 +222,7 @@ def test_the_rows_of_a_set_become_documents_as_its_papers_say(monkeypatch):
         return rows
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    monkeypatch.setattr(sources, "hub_answers", lambda: True)
+    monkeypatch.setattr(sources, "hub_answers", lambda *offline: True)
     assert read("wikitext2", "evaluation").texts == ("a\n\na",)
     assert read("ptb", "calibration").texts == ("a a",)
     assert read("c4", "evaluation").texts == ("a", "a")
