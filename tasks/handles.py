@@ -147,6 +147,8 @@ class SpeedRow:
     ratio_low: float  # 95 % interval
     ratio_high: float
     verdict: str  # faster | slower | no gain | reference
+    device: str  # cpu | cuda
+    sparse_linears: int  # linears that ran as semi-structured (2:4) tensors; 0 on the CPU and of the dense model
 
 
 @dataclass(frozen=True, kw_only=True)

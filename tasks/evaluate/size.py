@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from tasks.model.anatomy import find_blocks, linears_of
 from tasks.model.folder import weight_bytes
 
-__all__ = ["count_parameters", "counted_sparsity", "memory_bytes", "weight_bytes"]
+__all__ = ["count_parameters", "count_sparse_linears", "counted_sparsity", "memory_bytes", "weight_bytes"]
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -30,6 +30,12 @@ def counted_sparsity(model: PreTrainedModel) -> float:
         zeros += weight_OI.numel() - int(weight_OI.count_nonzero())
         total += weight_OI.numel()
     return zeros / total
+
+
+def count_sparse_linears(model: nn.Module) -> int:
+    """Linears that run as semi-structured tensors; all others read every weight, zeros included, when they run."""
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return sum(isinstance(linear.weight, SparseSemiStructuredTensor) for linear in linears)
 
 
 def _bytes_held(tensor: Tensor) -> int:

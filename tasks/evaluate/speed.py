@@ -18,6 +18,7 @@ from scipy.stats import binom
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tasks.evaluate.size import count_sparse_linears
 from tasks.handles import SpeedRow
 
 PHASES = ("prefill", "decode")
@@ -73,7 +74,7 @@ def compare_speed(
                 seconds[subject, phase].append(taken)
     tokens = {"prefill": batch * prompt_tokens, "decode": batch * decode_tokens}
     return [
-        _row(subject, phase, batch, tokens[phase], taken, seconds["dense", phase])
+        _row(models[subject], subject, phase, batch, tokens[phase], taken, seconds["dense", phase])
         for (subject, phase), taken in seconds.items()
     ]
 
@@ -114,7 +115,9 @@ def _now(model: PreTrainedModel) -> float:
     return time.perf_counter()
 
 
-def _row(subject: str, phase: str, batch: int, tokens: int, taken: list[float], dense: list[float]) -> SpeedRow:
+def _row(
+    model: PreTrainedModel, subject: str, phase: str, batch: int, tokens: int, taken: list[float], dense: list[float]
+) -> SpeedRow:
     reference = subject == "dense"
     compared = Ratio(ratio=1.0, low=1.0, high=1.0) if reference else compare_paired(dense, taken)
     latency = statistics.median(taken)
@@ -130,6 +133,8 @@ def _row(subject: str, phase: str, batch: int, tokens: int, taken: list[float], 
         ratio_low=compared.low,
         ratio_high=compared.high,
         verdict="reference" if reference else compared.verdict,
+        device=model.device.type,
+        sparse_linears=count_sparse_linears(model),
     )
 
 

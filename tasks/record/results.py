@@ -47,6 +47,7 @@ def result_columns(rows: Sequence[Row]) -> list[Column]:
         Column(title="Zeros", show=lambda row: units.percent(row["sparsity"])),
         Column(title="Size", show=lambda row: units.size(row["size_bytes"]), note=_relative_size),
         *timed,
+        *([Column(title="Sparse linears", show=_sparse_linears)] if any(map(_could_run_sparse, rows)) else []),
     ]
 
 
@@ -114,6 +115,18 @@ def _relative_size(row: Row) -> str:
     if row["subject"] == "dense" or not row["dense"]:
         return ""
     return units.ratio(row["size_bytes"] / row["dense"]["size_bytes"])
+
+
+def _could_run_sparse(row: Row) -> bool:
+    """Whether a pruned model was timed where the kernels for 2:4 are; rows of before that column do not say."""
+    return row["subject"] != "dense" and row["timed_on"] == "cuda"
+
+
+def _sparse_linears(row: Row) -> str:
+    """How many linears really ran on the kernels for 2:4, which refuse some dtypes and shapes."""
+    if not _could_run_sparse(row):
+        return units.ABSENT
+    return units.count(row["sparse_linears"]) if row["sparse_linears"] else "no linear ran sparse"
 
 
 def _speed(phase: str) -> Column:

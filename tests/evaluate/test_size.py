@@ -1,7 +1,14 @@
 import pytest
 import torch
+from sparse_weight import sparse_weight
 
-from tasks.evaluate.size import count_parameters, counted_sparsity, memory_bytes, weight_bytes
+from tasks.evaluate.size import (
+    count_parameters,
+    count_sparse_linears,
+    counted_sparsity,
+    memory_bytes,
+    weight_bytes,
+)
 from tasks.model.anatomy import find_blocks, linears_of
 from tests.cases import FAMILIES, llama
 
@@ -44,3 +51,14 @@ def test_a_tensor_made_of_others_holds_what_they_hold():
     nested = torch.nested.nested_tensor([torch.zeros(3), torch.zeros(5)], layout=torch.jagged)
     model.register_buffer("nested", nested)
     assert memory_bytes(model) == 8 * 4 + 3 * 8  # the values, and the offsets of two rows
+
+
+def test_a_linear_is_sparse_where_its_weight_is_and_not_where_it_only_holds_zeros():
+    model = llama()
+    block = model.model.layers[0]
+    block.mlp.up_proj.weight.data[:, ::2] = 0
+    assert count_sparse_linears(model) == 0
+    for linear in (block.mlp.up_proj, block.self_attn.o_proj):
+        linear.weight = sparse_weight(32, 64)
+    model.model.norm.weight = sparse_weight(32, 64)  # no linear
+    assert count_sparse_linears(model) == 2

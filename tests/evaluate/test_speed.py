@@ -2,6 +2,7 @@ import random
 
 import pytest
 import torch
+from sparse_weight import sparse_weight
 
 from tasks.evaluate import speed
 from tasks.evaluate.speed import compare_paired, compare_speed
@@ -66,6 +67,7 @@ def test_a_row_for_each_model_and_phase():
         assert row.tokens_per_s == pytest.approx(row.tokens / row.latency_ms * 1000)
         assert row.ratio_low <= row.ratio <= row.ratio_high
         assert row.verdict in (("reference",) if row.subject == "dense" else ("faster", "slower", "no gain"))
+        assert (row.device, row.sparse_linears) == ("cpu", 0)
 
 
 def test_one_model_alone():
@@ -80,6 +82,20 @@ def test_the_order_turns_and_both_are_warm(monkeypatch):
     rows = compare_speed(dense, pruned, **QUICK)
     assert "".join(order) == "AABB" + "ABBAABBAABBA"
     assert {row.verdict for row in rows} == {"reference", "no gain"}
+
+
+def test_the_rows_say_how_many_linears_of_which_model_ran_sparse(monkeypatch):
+    monkeypatch.setattr(speed, "_time_phases", lambda *_: (1.0, 1.0))  # the kernels are not on every machine
+    pruned = llama()
+    for block in pruned.model.layers:
+        block.mlp.down_proj.weight = sparse_weight(32, 64)
+    rows = compare_speed(llama(), pruned, **QUICK)
+    assert {(row.subject, row.phase): row.sparse_linears for row in rows} == {
+        ("dense", "prefill"): 0,
+        ("dense", "decode"): 0,
+        ("pruned", "prefill"): len(pruned.model.layers),
+        ("pruned", "decode"): len(pruned.model.layers),
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from tasks.evaluate.size import count_sparse_linears
 from tasks.model.anatomy import find_blocks, linears_of
 from tasks.model.folder import fingerprint, weight_bytes
 from tasks.model.load import load_model
@@ -215,6 +216,7 @@ def test_on_cuda_the_linears_become_semi_structured(tmp_path):
     for linear in linears_of(find_blocks(model)[1]).values():
         assert isinstance(linear.weight, torch.sparse.SparseSemiStructuredTensor)
     assert not isinstance(model.lm_head.weight, torch.sparse.SparseSemiStructuredTensor)
+    assert count_sparse_linears(model) == len(linears_of(find_blocks(model)[1]))
     dense = load_packed(tmp_path / "packed", "cuda", semi_structured=False)
     ids = torch.arange(64, device="cuda")[None]
     with torch.no_grad():

@@ -49,7 +49,16 @@ def evaluation(subject: str = "pruned", **changes) -> EvaluationRow:
     return dataclasses.replace(row, **changes)
 
 
-def speed(subject: str, phase: str, ratio: float, low: float, high: float, verdict: str) -> SpeedRow:
+def speed(
+    subject: str,
+    phase: str,
+    ratio: float,
+    low: float,
+    high: float,
+    verdict: str,
+    device: str = "cpu",
+    sparse_linears: int = 0,
+) -> SpeedRow:
     return SpeedRow(
         subject=subject,
         phase=phase,
@@ -62,11 +71,19 @@ def speed(subject: str, phase: str, ratio: float, low: float, high: float, verdi
         ratio_low=low,
         ratio_high=high,
         verdict=verdict,
+        device=device,
+        sparse_linears=sparse_linears,
     )
 
 
-def record_run(context: Context = CONTEXT, sweep: str | None = None, pruned: EvaluationRow | None = None) -> None:
-    """Record every table of one run: two blocks of two linears, dense and pruned evaluated and timed."""
+def record_run(
+    context: Context = CONTEXT,
+    sweep: str | None = None,
+    pruned: EvaluationRow | None = None,
+    device: str = "cpu",
+    sparse_linears: int = 0,
+) -> None:
+    """Record every table of one run: two blocks of two linears, dense and pruned evaluated and timed on `device`."""
     blocks = [BlockRow(block=i, sparsity=0.5, error=0.02 * (i + 1), seconds=0.4) for i in range(2)]
     linears = [
         LinearRow(
@@ -83,10 +100,10 @@ def record_run(context: Context = CONTEXT, sweep: str | None = None, pruned: Eva
         for name in ("self_attn.q_proj", "mlp.down_proj")
     ]
     speeds = [
-        speed("dense", "prefill", 1.0, 1.0, 1.0, "reference"),
-        speed("pruned", "prefill", 1.01, 0.97, 1.05, "no gain"),
-        speed("dense", "decode", 1.0, 1.0, 1.0, "reference"),
-        speed("pruned", "decode", 1.12, 1.07, 1.18, "faster"),
+        speed("dense", "prefill", 1.0, 1.0, 1.0, "reference", device),
+        speed("pruned", "prefill", 1.01, 0.97, 1.05, "no gain", device, sparse_linears),
+        speed("dense", "decode", 1.0, 1.0, 1.0, "reference", device),
+        speed("pruned", "decode", 1.12, 1.07, 1.18, "faster", device, sparse_linears),
     ]
     datasets = [
         DatasetRow(role=role, source="docs", documents=99, text_bytes=123_456, tokens=9999, windows=39, window=256)

@@ -153,6 +153,31 @@ def test_a_run_that_recorded_little_has_a_page_too():
     assert "Speeds are" not in page
 
 
+def last_cells(run: str) -> list[str]:
+    """The last column of the results table, top down."""
+    return [line.split("|")[-2].strip() for line in markdown_table(run).splitlines()]
+
+
+def test_on_cuda_the_table_says_how_many_linears_ran_sparse_and_also_where_none_did():
+    for run, device, sparse_linears in (("r1", "cuda", 14), ("r2", "cuda", 0), ("r3", "cpu", 0)):
+        context = dataclasses.replace(CONTEXT, run=run)
+        record_run(context, sweep="s1", device=device, sparse_linears=sparse_linears)
+    assert last_cells("r1")[::2] == ["Sparse linears", "–"]
+    assert last_cells("r1")[3] == "14"
+    assert last_cells("r2")[3] == "no linear ran sparse"
+    assert last_cells("r3")[0] == "Decode speed"
+    assert sorted(last_cells("s1")[3:]) == ["14", "no linear ran sparse", "–"]
+    assert "no linear ran sparse" in write_report("r2").read_text()
+
+
+def test_speeds_recorded_before_that_was_counted_are_read():
+    record_run()
+    before = markdown_table("r1")
+    [file] = (metrics.home.root() / "metrics" / "speeds").iterdir()
+    pq.write_table(pq.read_table(file).drop_columns(["device", "sparse_linears"]), file)
+    assert markdown_table("r1") == before
+
+
 def test_a_file_that_is_no_smaller_is_not_called_so():
     record_run(pruned=evaluation(size_bytes=12_600_000))
     assert "prefill: neither a smaller file nor faster on this machine" in summary(results_of("r1"))

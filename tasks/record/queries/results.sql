@@ -9,7 +9,7 @@ WITH scope AS (
     QUALIFY subject <> 'dense'
         OR row_number() OVER (PARTITION BY subject, model_hash, source, "window" ORDER BY recorded_at, run) = 1
 ), timed AS (
-    SELECT run, subject, phase, tokens_per_s, ratio, ratio_low, ratio_high, verdict
+    SELECT run, subject, phase, tokens_per_s, ratio, ratio_low, ratio_high, verdict, device, sparse_linears
     FROM speeds
     QUALIFY row_number() OVER (PARTITION BY run, subject, phase ORDER BY batch, tokens) = 1
 )
@@ -20,6 +20,7 @@ SELECT
     prefill.ratio_low AS prefill_low, prefill.ratio_high AS prefill_high, prefill.verdict AS prefill_verdict,
     decode.tokens_per_s AS decode_tokens_per_s, decode.ratio AS decode_ratio,
     decode.ratio_low AS decode_low, decode.ratio_high AS decode_high, decode.verdict AS decode_verdict,
+    prefill.device AS timed_on, prefill.sparse_linears,
     subject <> 'dense' AND count(*) OVER same_pattern > 1 AND rank() OVER (same_pattern ORDER BY ppl) = 1 AS best
 FROM evaluated
 LEFT JOIN (FROM timed WHERE phase = 'prefill') AS prefill USING (run, subject)
