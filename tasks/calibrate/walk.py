@@ -38,12 +38,16 @@ class Walk:
         """Run block `index` on the inputs of one batch; its output, on `device`."""
         return self._calls[batch][index](self.blocks[index], self.hidden[batch].to(self.device))
 
+    def advance(self, index: int, batch: int) -> Tensor:
+        """As `output`, which has then replaced the inputs of this batch."""
+        output_BTD = self.output(index, batch)
+        self.hidden[batch] = output_BTD.cpu()
+        return output_BTD
+
     def step(self, index: int) -> Iterator[Tensor]:
-        """Run block `index` on all batches; yields each output, which has replaced its input: so the walk moves on."""
+        """Run block `index` on all batches; yields each output: so the walk moves on to the next block."""
         for batch in range(len(self.hidden)):
-            output_BTD = self.output(index, batch)
-            self.hidden[batch] = output_BTD.cpu()
-            yield output_BTD
+            yield self.advance(index, batch)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner
 
 ORDERS = ("block", "group")
+HELD = 16  # batches whose forwards are held at once, under order "group"
 Rows = tuple[BlockRow, list[LinearRow]]
 
 
@@ -69,7 +70,7 @@ def prune_blocks(
     _check_weights(model)
     windows = [] if pruner.observes is None else _check_batches(batches)
     if order == "group":
-        windows = [_stacked(windows)]
+        windows = _regrouped(windows)
     with evaluating(model):
         anatomy = dissect(model)
         _check_widths(anatomy, pattern)
@@ -129,8 +130,11 @@ def _check_batches(batches: Sequence[Tensor] | None) -> list[Tensor]:
     return windows
 
 
-def _stacked(windows: list[Tensor]) -> Tensor:
+def _regrouped(windows: list[Tensor]) -> list[Tensor]:
+    """Fewer and larger batches, if there are more than `HELD`: each is held in a thread of its own."""
+    if len(windows) <= HELD:
+        return windows
     lengths = sorted({ids_BT.shape[1] for ids_BT in windows})
     if len(lengths) > 1:
-        raise ValueError(f"batches: order 'group' needs windows of one length, {lengths} given")
-    return torch.cat(windows)
+        raise ValueError(f"batches: order 'group' needs windows of one length, or {HELD} batches; {lengths} given")
+    return list(torch.cat(windows).chunk(HELD))

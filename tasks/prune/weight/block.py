@@ -4,19 +4,21 @@
 block again for the inputs of the next one. The first forward ends where the last linears have been seen, and the last
 block is not run again, except for the first batch: on that, the error of the block's output is measured.
 
-`prune_on_the_way`: one forward, of all windows at once. Just before the first of the linears that read one input runs,
-every token has arrived there: these linears are observed and pruned, and the forward goes on through them. So o, gate
-and down are calibrated on the outputs of pruned linears, the second forward falls away, and one Gram exists at a time.
-The price is memory for the intermediate values of all windows in one block.
+`prune_on_the_way`: one forward. Every batch is held just before the first of the linears that read one input, until all
+batches have arrived there: these linears are pruned, and the forwards go on through them. So o, gate and down are
+calibrated on the outputs of pruned linears, the second forward falls away, and one Gram exists at a time. The price is
+memory: of every token, the residual and the input of the linears where it is held.
 
 Axes: B windows of a batch, T tokens, D model width, O outputs, I inputs of a linear.
 """
 
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 
 from torch import Tensor, nn
 
+from tasks.calibrate.hold import Held, hold
 from tasks.calibrate.observers import Observer
 from tasks.calibrate.walk import Walk
 from tasks.handles import LinearRow
@@ -52,19 +54,27 @@ def observe_then_prune(
 
 
 def prune_on_the_way(walk: Walk, anatomy: Anatomy, index: int, pruner: Pruner, pattern: Pattern) -> list[LinearRow]:
-    """The rows. The walk, which holds all windows in one batch, moves on to the next block."""
-    linears = anatomy.linears(index)
-    groups = {group[0]: group for group in anatomy.shared_inputs[index]}
+    """The rows. The walk moves on to the next block."""
+    linears, groups = anatomy.linears(index), anatomy.shared_inputs[index]
+    stats: dict[str, Observer] = {}
     rows: list[LinearRow] = []
 
-    def observe_and_prune(first: str, x: Tensor) -> None:
-        stat = _observer(pruner, linears[first])
-        _observe(stat, x)
-        rows.extend(_prune_linear(index, name, linears[name], pruner, pattern, stat) for name in groups[first])
+    def see(name: str, x: Tensor) -> None:
+        _observe(stats[name], x)
+        hold()
 
-    with before_each({first: linears[first] for first in groups}, observe_and_prune):
-        for _ in walk.step(index):
-            pass
+    with ExitStack() as stack:
+        stack.enter_context(before_each({group[0]: linears[group[0]] for group in groups}, see))
+        batches = range(len(walk.hidden))
+        forwards = [stack.enter_context(Held(partial(walk.advance, index, batch))) for batch in batches]
+        for group in groups:
+            stats[group[0]] = _observer(pruner, linears[group[0]])
+            for forward in forwards:
+                forward.resume()
+            stat = stats.pop(group[0])
+            rows += [_prune_linear(index, name, linears[name], pruner, pattern, stat) for name in group]
+        for forward in forwards:
+            forward.resume()
     return rows
 
 

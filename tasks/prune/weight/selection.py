@@ -58,10 +58,12 @@ def _by_threshold(score_GN: np.ndarray, count: int, keep_GN: np.ndarray) -> None
     np.greater_equal(score_GN, threshold_G1, out=keep_GN)
     if np.count_nonzero(keep_GN) == count * len(score_GN):
         return
-    equal_GN = score_GN == threshold_G1
-    surplus_G1 = np.count_nonzero(keep_GN, axis=1, keepdims=True) - count
-    kept_G1 = np.count_nonzero(equal_GN, axis=1, keepdims=True) - surplus_G1
-    keep_GN &= ~equal_GN | (np.cumsum(equal_GN, axis=1, dtype=np.int32) <= kept_G1)
+    tied = np.flatnonzero(score_GN == threshold_G1)  # row by row, and from left to right in a row
+    row = tied // score_GN.shape[1]
+    place = np.arange(len(tied)) - np.searchsorted(row, row)  # among the equals of its row
+    surplus_G = np.count_nonzero(keep_GN, axis=1) - count
+    kept_G = np.bincount(row, minlength=len(score_GN)) - surplus_G
+    keep_GN.reshape(-1)[tied[place >= kept_G[row]]] = False
 
 
 def _on_device(score_GN: Tensor, count: int) -> Tensor:
