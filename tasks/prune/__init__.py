@@ -3,11 +3,19 @@
 Nothing but this file knows them all, so that an edit of one method leaves the caches of the others valid.
 """
 
+from tasks.prune.weight.clearcut import ClearCut
 from tasks.prune.weight.magnitude import Magnitude
 from tasks.prune.weight.pattern import NM, Pattern, Unstructured
 from tasks.prune.weight.pruner import Pruner
+from tasks.prune.weight.ria import RIA
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.wanda import Wanda
 
-PRUNERS: dict[str, type[Pruner]] = {"magnitude": Magnitude, "wanda": Wanda, "sparsegpt": SparseGPT}
+PRUNERS: dict[str, type[Pruner]] = {
+    "magnitude": Magnitude,
+    "wanda": Wanda,
+    "ria": RIA,
+    "clearcut": ClearCut,
+    "sparsegpt": SparseGPT,
+}
 PATTERNS: dict[str, type[Pattern]] = {"unstructured": Unstructured, "nm": NM}

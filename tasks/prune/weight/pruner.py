@@ -70,5 +70,11 @@ def absolute(weight_OI: Tensor) -> Tensor:
     return weight_OI.to(torch.promote_types(weight_OI.dtype, torch.float32)).abs()
 
 
+def check_not_negative(name: str, value: float) -> None:
+    """ValueError, naming the hyper-parameter, for a value that is negative, infinite or NaN."""
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}: {value} given, valid is 0 or more")
+
+
 def _finite(weight_OI: Tensor) -> bool:
     return bool(torch.stack(weight_OI.aminmax()).isfinite().all()) if weight_OI.numel() else True

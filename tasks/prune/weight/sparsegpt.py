@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tasks.calibrate.observers import InputGram
 from tasks.prune.weight.pattern import NM, Pattern, Unstructured
-from tasks.prune.weight.pruner import Pruner
+from tasks.prune.weight.pruner import Pruner, check_not_negative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,7 @@ class SparseGPT(Pruner):
     observes: ClassVar[type[InputGram]] = InputGram
 
     def __post_init__(self) -> None:
-        if not 0 <= self.damp < float("inf"):
-            raise ValueError(f"damp: {self.damp} given, valid is 0 or more")
+        check_not_negative("damp", self.damp)
         if self.block < 1:
             raise ValueError(f"block: {self.block} given, valid is 1 or more")
 

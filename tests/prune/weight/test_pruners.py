@@ -6,9 +6,11 @@ import torch
 
 from tasks.calibrate.observers import InputGram, InputNorm
 from tasks.prune import PRUNERS
+from tasks.prune.weight.clearcut import ClearCut
 from tasks.prune.weight.magnitude import Magnitude
 from tasks.prune.weight.pattern import Unstructured, parse_pattern
 from tasks.prune.weight.pruner import ScorePruner
+from tasks.prune.weight.ria import RIA
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.wanda import Wanda
 
@@ -32,8 +34,15 @@ GOLDEN = {
     (Wanda, "50%"): "10001101 01101100 01001101 11010100",
     (Wanda, "50%@matrix"): "10101101 01001100 01001101 11010100",
 }
+RELATIVE = {
+    "2:4": "10101001 01101100 11000101 01010110",
+    "1:4": "00101000 00100100 01000100 01000100",
+    "50%": "10101001 01101100 01000111 11010100",
+    "50%@matrix": "10101001 01101100 01000101 11010110",
+}
+GOLDEN |= {(method, pattern): kept for method in (RIA, ClearCut) for pattern, kept in RELATIVE.items()}
 PATTERNS = ["2:4", "1:4", "3:4", "4:8", "8:16", "16:32", "50%", "50%@matrix", "70%", "0%"]
-REFERENCES = {"magnitude": textbook.magnitude, "wanda": textbook.wanda}
+REFERENCES = {name: getattr(textbook, name) for name in ("magnitude", "wanda", "ria", "clearcut")}
 
 
 def bits(weight_OI):
@@ -107,6 +116,23 @@ def test_wandas_norms_ignore_sign_and_order():
     assert torch.equal(one, Wanda().prune(weight_OI, seen(Wanda(), -x_TI.flip(0)), parse_pattern("50%")))
 
 
+@pytest.mark.parametrize("method", [RIA, ClearCut])
+def test_a_dead_row_column_and_input_are_never_a_nan(method):
+    weight_OI, x_TI = case()
+    weight_OI[3], weight_OI[:, 5], x_TI[:, 7] = 0, 0, 0
+    score_OI = method().score(weight_OI, seen(method(), x_TI))
+    assert score_OI.isfinite().all()
+    assert (score_OI[3] == 0).all()
+    assert (score_OI[:, [5, 7]] == 0).all()
+
+
+def test_clearcut_without_its_term_is_ria_and_an_exponent_of_zero_ignores_the_inputs():
+    weight_OI, x_TI = case()
+    stat = seen(RIA(), x_TI)
+    assert torch.equal(ClearCut(alpha=0.0).score(weight_OI, stat), RIA().score(weight_OI, stat))
+    assert torch.equal(RIA(a=0.0).score(weight_OI, stat), RIA(a=0.0).score(weight_OI, seen(RIA(), 3 * x_TI)))
+
+
 @pytest.mark.parametrize("name", PRUNERS)
 def test_bad_input_raises(name):
     weight_OI, x_TI = case()
@@ -133,8 +159,17 @@ def test_bad_input_raises(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("damp", -1), ("damp", float("nan")), ("damp", float("inf")), ("block", 0)]
+    ("method", "name", "value"),
+    [
+        (SparseGPT, "damp", -1),
+        (SparseGPT, "damp", float("nan")),
+        (SparseGPT, "damp", float("inf")),
+        (SparseGPT, "block", 0),
+        (RIA, "a", -0.5),
+        (ClearCut, "a", float("nan")),
+        (ClearCut, "alpha", -1),
+    ],
 )
-def test_sparsegpts_values_are_checked(name, value):
+def test_hyper_parameters_are_checked(method, name, value):
     with pytest.raises(ValueError, match=f"^{name}: .* valid is"):
-        SparseGPT(**{name: value})
+        method(**{name: value})

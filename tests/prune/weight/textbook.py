@@ -31,6 +31,19 @@ def wanda(weight_OI: Tensor, x_TI: Tensor, pattern: Pattern) -> Tensor:
     return weight_OI * keep(weight_OI.abs().double() * x_TI.double().norm(dim=0), pattern)
 
 
+def ria(weight_OI: Tensor, x_TI: Tensor, pattern: Pattern) -> Tensor:
+    magnitude_OI = weight_OI.abs().double()
+    score_OI = magnitude_OI / magnitude_OI.sum(0, keepdim=True) + magnitude_OI / magnitude_OI.sum(1, keepdim=True)
+    return weight_OI * keep(score_OI * x_TI.double().norm(dim=0).sqrt(), pattern)
+
+
+def clearcut(weight_OI: Tensor, x_TI: Tensor, pattern: Pattern) -> Tensor:
+    magnitude_OI = weight_OI.abs().double()
+    column_I, row_O1 = magnitude_OI.sum(0, keepdim=True), magnitude_OI.sum(1, keepdim=True)
+    score_OI = magnitude_OI / column_I + magnitude_OI / row_O1 + 0.1 * magnitude_OI.square() / (row_O1 * column_I)
+    return weight_OI * keep(score_OI * x_TI.double().norm(dim=0).sqrt(), pattern)
+
+
 def sparsegpt(
     weight_OI: Tensor, x_TI: Tensor, pattern: Pattern, damp: float = 0.01, block: int = 128
 ) -> tuple[Tensor, Tensor, float]:
