@@ -100,16 +100,15 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
     run_always(record, on_calibration, {"blocks": pruned.blocks, "linears": pruned.linears})
     run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
     run_always(record, context, {"speeds": speeds, "artifacts": artifact_rows(pruned, packed), "stages": stages.rows})
-    version = run_always(publish, context, parameters.model_dump(), packed, [dense, result], speeds, sweep)
     row = RunRow(
         command=parameters.command(),
         parameters=parameters.model_dump_json(),
         sweep=sweep,
         seconds=perf_counter() - started,
         checkpoint=pruned.checkpoint.hash,
-        registered_version=version,
+        registered_version=None,
     )
-    run_always(record, context, {"runs": [row]})
+    run_always(publish, context, row, parameters.model_dump(), packed, [dense, result], speeds)
     report = run_always(write_report, run)
     run_always(show_run, run, report)
     return Outcome(

@@ -39,22 +39,23 @@ class Version:
     aliases: tuple[str, ...]
 
 
-def publish(context: Context, packed: Checkpoint, evaluation: EvaluationRow, run_id: str) -> Version:
+def publish(
+    client: "MlflowClient", context: Context, packed: Checkpoint, evaluation: EvaluationRow, run_id: str
+) -> Version:
     """Register the packed checkpoint as a version and let it take the aliases it deserves.
 
-    `run_id` is MLflow's, from tracking.log_run. A checkpoint is registered once for each text and window it was
-    measured on: whoever publishes it again gets the version that is there, with the tags that it had.
+    `client` and MLflow's `run_id` are those of tracking.log_run. A checkpoint is registered once for each text and
+    window it was measured on: whoever publishes it again gets the version that is there, with the tags that it had.
     Raises home.Damaged if the packed folder no longer has the content of its hash.
     """
     home.verify(packed)
     name = registered_name(context.model, context.model_hash)
     facts = _facts(context, packed, evaluation)
-    with tracking() as client:
-        same = (f"tags.{tag} = '{facts[tag]}'" for tag in ("checkpoint", *COMPARABLE))
-        found = client.search_model_versions(" and ".join((f"name = '{name}'", *same)))
-        version = found[0] if found else _register(client, name, packed, facts, run_id)
-        _take_aliases(client, version)
-        aliases = client.get_model_version(name, version.version).aliases
+    same = (f"tags.{tag} = '{facts[tag]}'" for tag in ("checkpoint", *COMPARABLE))
+    found = client.search_model_versions(" and ".join((f"name = '{name}'", *same)))
+    version = found[0] if found else _register(client, name, packed, facts, run_id)
+    _take_aliases(client, version)
+    aliases = client.get_model_version(name, version.version).aliases
     return Version(name=name, version=str(version.version), aliases=tuple(sorted(aliases)))
 
 
@@ -113,16 +114,27 @@ def _register(
     client: "MlflowClient", name: str, packed: Checkpoint, facts: dict[str, str], run_id: str
 ) -> "ModelVersion":
     """Copy the packed folder into MLflow's files and make a version of it; its tags are there from its first moment."""
-    import mlflow
+    from mlflow import pyfunc
+    from mlflow.models import Model
 
-    with tempfile.TemporaryDirectory() as aside, mlflow.start_run(run_id=run_id):
-        logged = mlflow.pyfunc.log_model(
-            name=plain(f"{facts['method']}-{facts['pattern']}").replace(".", "-"),
+    run = client.get_run(run_id)
+    model = client.create_logged_model(
+        run.info.experiment_id,
+        name=plain(f"{facts['method']}-{facts['pattern']}").replace(".", "-"),
+        source_run_id=run_id,
+        params=run.data.params,
+        tags=facts,
+    )
+    with tempfile.TemporaryDirectory() as aside:
+        logged = Model.log(  # pyfunc.log_model would have to start the run, and then to end it
+            artifact_path=None,
+            flavor=pyfunc,
+            model_id=model.model_id,
+            run_id=run_id,
             python_model=str(Path(__file__).with_name("registered.py")),
             artifacts={"packed": str(home.locate(packed.folder))},
             code_paths=[str(copy_loader(Path(aside)))],
             pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
-            tags=facts,
         )
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)

@@ -1,12 +1,14 @@
 """The door of the record room. Its tasks are never cached: every run has rows, an entry and a page of its own."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.handles import Context, EvaluationRow, Packed, SpeedRow
+from tasks.handles import Context, EvaluationRow, Packed, RunRow, SpeedRow
 from tasks.record import metrics, registry, tracking
 from tasks.record import report as pages
 
@@ -27,17 +29,24 @@ def record(context: Context, tables: Mapping[str, Sequence[Any]]) -> None:
 @uncached("publish")
 def publish(
     context: Context,
+    row: RunRow,
     parameters: Mapping[str, Any],
     packed: Packed,
     evaluations: Sequence[EvaluationRow],
     speeds: Sequence[SpeedRow],
-    sweep: str | None = None,
-) -> str:
-    """Log the run in MLflow, register its packed model, and return the version, such as `espalier-builtin/3`."""
-    result = next(row for row in evaluations if row.subject == "pruned")
-    logged = tracking.log_run(context, parameters=parameters, evaluations=evaluations, speeds=speeds, sweep=sweep)
-    version = registry.publish(context, packed.checkpoint, result, logged)
-    return f"{version.name}/{version.version}"
+) -> None:
+    """Log the run in MLflow, register its packed model, and write the run's last row; only then is it FINISHED.
+
+    To `row` are added the version, such as `espalier-builtin/3`, and the seconds that publishing took.
+    """
+    started = perf_counter()
+    result = next(evaluation for evaluation in evaluations if evaluation.subject == "pruned")
+    logged = tracking.log_run(context, parameters=parameters, evaluations=evaluations, speeds=speeds, sweep=row.sweep)
+    with logged as (client, run_id):
+        made = registry.publish(client, context, packed.checkpoint, result, run_id)
+        seconds = row.seconds + perf_counter() - started
+        last = replace(row, registered_version=f"{made.name}/{made.version}", seconds=seconds)
+        metrics.record(context, "runs", [last])
 
 
 @uncached("report")

@@ -3,8 +3,9 @@
 A run of Espalier is a run of MLflow with the same parameters and metrics, found again by its tag `run`; a sweep is a
 parent run whose children are its points. Recording a run twice leaves one.
 
-Runs are open only while the lock of the stores is held. One that is RUNNING when the next writer takes the lock was
-left by a writer that was killed, and is ended as FAILED.
+No run looks finished before it is. A run is RUNNING only while the lock of the stores is held: one that is RUNNING when
+the next writer takes the lock was left by a writer that was killed. It is ended as KILLED, or as FINISHED where its row
+is in the table `runs`, which is the last thing that a run leaves. A sweep is SCHEDULED until its page is attached.
 """
 
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.handles import Context, EvaluationRow, SpeedRow
-from tasks.record import home
+from tasks.record import home, metrics
 from tasks.record.disk import locked
 from tasks.record.names import check_run
 
@@ -50,6 +51,7 @@ def tracking_uri() -> str:
     return f"sqlite:///{home.root() / 'mlflow.db'}"
 
 
+@contextmanager
 def log_run(
     context: Context,
     *,
@@ -57,8 +59,12 @@ def log_run(
     evaluations: Sequence[EvaluationRow],
     speeds: Sequence[SpeedRow] = (),
     sweep: str | None = None,
-) -> str:
-    """Record a run in MLflow and return MLflow's id of it. Metrics of the dense model have the prefix `dense_`."""
+) -> Iterator[tuple["MlflowClient", str]]:
+    """Record a run in MLflow; yield a client and MLflow's id of the run, for what else belongs to it.
+
+    The run is RUNNING within, and FINISHED behind; or FAILED, if something is raised. Metrics of the dense model have
+    the prefix `dense_`.
+    """
     with tracking() as client:
         from mlflow.entities import Metric, Param, RunTag
 
@@ -66,8 +72,8 @@ def log_run(
         tags = {"run": context.run, "flow": context.flow, "model_hash": context.model_hash}
         tags |= {"dataset_hash": context.dataset_hash, "versions": context.versions, "machine": context.machine}
         if sweep:
-            with _open(client, sweep, name=f"sweep {sweep}") as parent_id:  # it ends anew after each of its points
-                tags["mlflow.parentRunId"] = parent_id
+            tags["mlflow.parentRunId"] = _find(client, sweep, name=f"sweep {sweep}")
+            client.update_run(tags["mlflow.parentRunId"], "SCHEDULED")
         facts = dict(parameters) | {name: getattr(context, name) for name in ("model", "method", "pattern", "seed")}
         now_ms = int(time.time() * 1000)
         with _open(client, context.run, name=f"{context.method} {context.pattern} {context.run}") as run_id:
@@ -77,7 +83,7 @@ def log_run(
                 metrics=[Metric(*metric, now_ms, 0) for metric in metrics_of(evaluations, speeds).items()],
                 tags=[RunTag(*tag) for tag in tags.items()],
             )
-        return run_id
+            yield client, run_id
 
 
 def attach_report(run: str, page: Path) -> None:
@@ -106,24 +112,32 @@ def metrics_of(evaluations: Sequence[EvaluationRow], speeds: Sequence[SpeedRow])
 
 @contextmanager
 def _open(client: "MlflowClient", run: str, name: str) -> Iterator[str]:
-    """MLflow's id of the run with the tag `run`, made if it is not there; it ends with the `with`, in either way."""
+    """MLflow's id of the run with the tag `run`, which is RUNNING and ends with the `with`, in either way."""
+    run_id = _find(client, run, name)
+    client.update_run(run_id, "RUNNING")
+    try:
+        yield run_id
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id)
+
+
+def _find(client: "MlflowClient", run: str, name: str) -> str:
+    """MLflow's id of the run with the tag `run`, made if it is not there."""
     check_run(run)
     experiment_id = _experiment(client)
     found = client.search_runs([experiment_id], f"tags.run = '{run}'", max_results=1)
-    opened = found[0] if found else client.create_run(experiment_id, run_name=name, tags={"run": run})
-    try:
-        yield opened.info.run_id
-    except BaseException:
-        client.set_terminated(opened.info.run_id, "FAILED")
-        raise
-    client.set_terminated(opened.info.run_id)
+    return (found[0] if found else client.create_run(experiment_id, run_name=name, tags={"run": run})).info.run_id
 
 
 def _end_forsaken(client: "MlflowClient") -> None:
     """End the runs of dead writers: none that lives has a run open, as this process holds the lock."""
-    for run in client.search_runs([_experiment(client)], "attributes.status = 'RUNNING'"):
-        if "run" in run.data.tags:
-            client.set_terminated(run.info.run_id, "FAILED")
+    running = client.search_runs([_experiment(client)], "attributes.status = 'RUNNING'")
+    if forsaken := {run.data.tags["run"]: run.info.run_id for run in running if "run" in run.data.tags}:
+        whole = {row["run"] for row in metrics.query("SELECT run FROM runs")}
+        for run, run_id in forsaken.items():
+            client.set_terminated(run_id, "FINISHED" if run in whole else "KILLED")
 
 
 def _experiment(client: "MlflowClient") -> str:

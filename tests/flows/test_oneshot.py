@@ -12,6 +12,7 @@ from flows.oneshot import Outcome, oneshot
 from tasks.prune.pack import load_packed
 from tasks.record.metrics import query
 from tasks.record.registry import load_registered
+from tasks.record.tracking import tracking
 from tasks.stage import StageFailed
 
 CACHED = {"tokenize calibration", "tokenize evaluation", "prune", "pack", "evaluate dense", "evaluate pruned"}
@@ -41,6 +42,13 @@ def stages_of(outcome: Outcome) -> dict[str, bool]:
     }
 
 
+def statuses() -> dict[str, str]:
+    """The runs in MLflow: name -> how far it says each is."""
+    with tracking() as client:
+        experiment = client.get_experiment_by_name("espalier")
+        return {run.data.tags["run"]: run.info.status for run in client.search_runs([experiment.experiment_id])}
+
+
 def test_a_run_leaves_a_model_rows_a_registered_version_and_a_report(artifacts: Path, parameters: Oneshot):
     outcome = oneshot(parameters)
     model = AutoModelForCausalLM.from_pretrained(outcome.checkpoint)
@@ -52,6 +60,7 @@ def test_a_run_leaves_a_model_rows_a_registered_version_and_a_report(artifacts: 
 
     packed = load_packed(Path(outcome.packed)).state_dict()
     assert all(torch.equal(value, packed[name]) for name, value in model.state_dict().items())
+    assert statuses() == {outcome.run: "FINISHED"}
     [run] = query("select registered_version from runs")
     registered, _ = load_registered(*run["registered_version"].rsplit("/"))
     assert all(torch.equal(value, registered.state_dict()[name]) for name, value in model.state_dict().items())
@@ -64,6 +73,19 @@ def test_a_run_leaves_a_model_rows_a_registered_version_and_a_report(artifacts: 
     page = Path(outcome.report).read_text()
     assert f"{outcome.result.ppl:.2f}" in page
     assert stages_of(outcome) == dict.fromkeys(CACHED, False)
+
+
+def test_a_run_whose_last_row_cannot_be_written_is_finished_nowhere(artifacts: Path, parameters: Oneshot):
+    (artifacts / "metrics").mkdir(parents=True)
+    (artifacts / "metrics" / "runs").write_text("a file where a folder must be")
+    with pytest.raises(StageFailed, match="stage publish"):
+        oneshot(parameters)
+    assert [*statuses().values()] == ["FAILED"]
+    (artifacts / "metrics" / "runs").unlink()
+    again = oneshot(parameters)
+    assert sorted(statuses().values()) == ["FAILED", "FINISHED"]
+    assert statuses()[again.run] == "FINISHED"
+    assert [row["run"] for row in query("select run from runs")] == [again.run]
 
 
 def test_a_second_run_computes_nothing_and_has_rows_of_its_own(artifacts: Path, parameters: Oneshot):

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from cases import batches, llama
-from plausible import CONTEXT, evaluation, speed
+from plausible import CONTEXT, evaluation, finish, speed
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tasks.handles import Checkpoint
 from tasks.prune.pack import pack_checkpoint
 from tasks.prune.weight.pattern import parse_pattern
-from tasks.record import home, registry, tracking
+from tasks.record import home, metrics, registry, tracking
 from tasks.record.loader import copy_loader
 from tasks.record.names import pattern_alias, registered_name
 
@@ -86,8 +87,16 @@ def stub(text: str) -> Checkpoint:
 def publish(run: str, packed: Checkpoint, ppl: float = 20.0, sparsity: float = 0.5, **context) -> registry.Version:
     of_run = dataclasses.replace(CONTEXT, run=run, **context)
     row = evaluation(ppl=ppl, sparsity=sparsity, checkpoint=packed.hash)
-    logged = tracking.log_run(of_run, parameters={"samples": 128}, evaluations=[evaluation("dense"), row])
-    return registry.publish(of_run, packed, row, logged)
+    with tracking.log_run(of_run, parameters={"samples": 128}, evaluations=[evaluation("dense"), row]) as logged:
+        client, run_id = logged
+        return registry.publish(client, of_run, packed, row, run_id)
+
+
+def statuses() -> dict[str, str]:
+    """The runs in MLflow: name -> how far it says each is."""
+    with tracking.tracking() as client:
+        experiment = client.get_experiment_by_name("espalier")
+        return {run.data.tags["run"]: run.info.status for run in client.search_runs([experiment.experiment_id])}
 
 
 def test_the_registry_gives_back_the_weights_to_the_bit(pruned, artifacts, tmp_path):
@@ -186,27 +195,59 @@ class Killed(BaseException):
     """Stands for what no `except Exception` catches."""
 
 
-@pytest.mark.parametrize("moment", ["log_batch", "set_terminated"])
-def test_a_writer_that_ends_early_leaves_no_run_open(moment, monkeypatch):
+@pytest.mark.parametrize(("moment", "status"), [("log_batch", "FAILED"), ("set_terminated", "FINISHED")])
+def test_a_writer_that_ends_early_leaves_no_run_open(moment, status, monkeypatch):
     def end(*_, **__):
         raise Killed
 
     def log(run: str) -> None:
         of_run = dataclasses.replace(CONTEXT, run=run)
-        tracking.log_run(of_run, parameters={}, evaluations=[evaluation("dense"), evaluation()])
+        with tracking.log_run(of_run, parameters={}, evaluations=[evaluation("dense"), evaluation()]):
+            finish(of_run)
 
     with monkeypatch.context() as patch:
         patch.setattr(f"mlflow.MlflowClient.{moment}", end)
         with pytest.raises(Killed):
             log("r1")
     log("r2")
-    with tracking.tracking() as client:
-        experiment = client.get_experiment_by_name("espalier")
-        found = {run.data.tags["run"]: run.info.status for run in client.search_runs([experiment.experiment_id])}
-    assert found == {"r1": "FAILED", "r2": "FINISHED"}
+    assert statuses() == {"r1": status, "r2": "FINISHED"}
     log("r1")
-    with tracking.tracking() as client:
-        assert all(run.info.status == "FINISHED" for run in client.search_runs([experiment.experiment_id]))
+    assert statuses() == {"r1": "FINISHED", "r2": "FINISHED"}
+
+
+PUBLISHED_THEN_KILLED = """
+import os, signal, sys
+from plausible import CONTEXT, evaluation, finish
+from tasks.handles import Checkpoint
+from tasks.record import registry, tracking
+with tracking.log_run(CONTEXT, parameters={}, evaluations=[evaluation("dense"), evaluation()], sweep="s1") as logged:
+    client, run_id = logged
+    registry.publish(client, CONTEXT, Checkpoint(hash=sys.argv[1], folder=sys.argv[2]), evaluation(), run_id)
+    if sys.argv[3] == "recorded":
+        finish(sweep="s1")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("until", "rows", "status"), [("published", 0, "KILLED"), ("recorded", 1, "FINISHED")])
+def test_a_killed_run_is_finished_only_where_its_row_is_written(until, rows, status):
+    packed = stub("killed")
+    places = [str(Path(__file__).parent), str(Path(registry.__file__).parents[2])]
+    command = [sys.executable, "-c", PUBLISHED_THEN_KILLED, packed.hash, packed.folder, until]
+    killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(places)}, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert statuses() == {"r1": "RUNNING", "s1": "SCHEDULED"}
+    assert len(metrics.query("SELECT run FROM runs")) == rows
+
+    again = publish("r2", packed)
+    assert again.version == "1"  # what was registered is whole, and is not registered again
+    assert statuses() == {"r1": status, "s1": "SCHEDULED", "r2": "FINISHED"}
+
+
+def test_what_a_run_raises_after_it_was_logged_fails_it():
+    with pytest.raises(home.Damaged):
+        publish("r1", Checkpoint(hash="0" * 64, folder="store/packed/none", kind="packed"))
+    assert statuses() == {"r1": "FAILED"}
 
 
 def test_a_run_with_a_quote_is_refused():
@@ -218,7 +259,10 @@ def test_a_run_is_logged_once_under_its_sweep_with_what_the_interface_compares(a
     speeds = [speed("dense", "decode", 1.0, 1.0, 1.0, "reference"), speed("pruned", "decode", 1.1, 1.0, 1.2, "no gain")]
     rows = [evaluation("dense"), evaluation(ppl=float("inf"))]
     for _ in range(2):
-        logged = tracking.log_run(CONTEXT, parameters={"samples": 64}, evaluations=rows, speeds=speeds, sweep="s1")
+        facts = {"parameters": {"samples": 64}, "evaluations": rows, "speeds": speeds}
+        with tracking.log_run(CONTEXT, **facts, sweep="s1") as (client, logged):
+            assert client.get_run(logged).info.status == "RUNNING"
+        assert statuses() == {"r1": "FINISHED", "s1": "SCHEDULED"}
     page = artifacts / "index.html"
     page.write_text("a page")
     tracking.attach_report("s1", page)
