@@ -20,6 +20,7 @@ from torch import Tensor
 from tasks.prune.weight.pattern import NM, Pattern
 
 LAST_RISE = 1e-4  # a sweep over all slots that raises the retained sum by a smaller share is the last one
+STRIP = 64  # outputs at a time: what the distances are taken of then stays in the cache
 
 
 def permute(score_OI: Tensor, pattern: Pattern) -> Tensor:
@@ -95,13 +96,21 @@ def _sweep(score_IO: Tensor, order_MG: Tensor, n: int) -> float:
     for slot, column_G in enumerate(order_MG):
         others = (score_IO[other_G] for other, other_G in enumerate(order_MG) if other != slot)
         threshold_GO = _nth_largest(others, n)
-        distance_GG = torch.cdist(threshold_GO, score_IO[column_G], p=1).cpu().numpy()
+        distance_GG = _distance(threshold_GO, score_IO[column_G]).cpu().numpy()
         groups, taken = linear_sum_assignment(distance_GG, maximize=True)
         gain = (distance_GG[groups, taken] - distance_GG.diagonal()).sum(dtype=float).item() / 2
         if gain > 0:
             column_G.copy_(column_G[torch.from_numpy(taken).to(column_G.device)])
             rise += gain
     return rise
+
+
+def _distance(one_GO: Tensor, other_GO: Tensor) -> Tensor:
+    """The L1 distance of each row of the one to each row of the other."""
+    distance_GG = one_GO.new_zeros(len(one_GO), len(other_GO))
+    for one, other in zip(one_GO.split(STRIP, dim=1), other_GO.split(STRIP, dim=1), strict=True):
+        distance_GG += torch.cdist(one, other, p=1)
+    return distance_GG
 
 
 def _nth_largest(planes: Iterable[Tensor], n: int) -> Tensor:

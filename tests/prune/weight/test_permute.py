@@ -106,7 +106,7 @@ def test_where_nothing_is_gained_nothing_moves(kind):
 
 @pytest.mark.parametrize("pattern", [NM(1, 4), NM(2, 4), NM(5, 8)], ids=str)
 def test_a_sweep_rises_by_what_it_says(pattern):
-    score_OI = scores("distinct", inputs=64, dtype=torch.float64)
+    score_OI = scores("distinct", outputs=2 * room.STRIP + 3, inputs=64, dtype=torch.float64)
     order_MG = torch.arange(64).view(-1, pattern.m).T.clone()
     rise = room._sweep(score_OI.T.contiguous(), order_MG, pattern.n)
     assert rise > 0
