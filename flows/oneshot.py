@@ -95,8 +95,11 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
         speeds = stages(time_speed, **pair, device=found.device, machine=machine())
 
     context = describe(run, parameters, found, evaluation)
-    on_calibration = replace(context, dataset_hash=calibration.dataset_hash)
-    run_always(record, on_calibration, {"datasets": [dataset_row("calibration", calibration)]})
+    if found.pruner.observes is None:  # magnitude: what it did depends on no text, so no row may name one
+        on_calibration = replace(context, dataset_hash="")
+    else:
+        on_calibration = replace(context, dataset_hash=calibration.dataset_hash)
+        run_always(record, on_calibration, {"datasets": [dataset_row("calibration", calibration)]})
     run_always(record, on_calibration, {"blocks": pruned.blocks, "linears": pruned.linears})
     run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
     run_always(record, context, {"speeds": speeds, "artifacts": artifact_rows(pruned, packed), "stages": stages.rows})

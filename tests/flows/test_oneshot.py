@@ -100,6 +100,19 @@ def test_a_second_run_computes_nothing_and_has_rows_of_its_own(artifacts: Path, 
     assert len(versions) == 1  # the same bytes are one version
 
 
+@pytest.mark.parametrize(("pruner", "looks"), [("magnitude", False), ("wanda", True)])
+def test_rows_name_the_calibration_text_only_where_the_method_looked_at_it(
+    artifacts: Path, parameters: Oneshot, pruner: str, looks: bool
+):
+    outcome = oneshot(parameters.model_copy(update={"pruner": parse_pruner(pruner)}))
+    hash_of = {row["role"]: row["dataset_hash"] for row in query("select role, dataset_hash from datasets")}
+    assert hash_of.keys() == ({"calibration", "evaluation"} if looks else {"evaluation"})
+    for table in ("blocks", "linears"):
+        [named] = query(f"select distinct dataset_hash from {table}")
+        assert named["dataset_hash"] == hash_of.get("calibration", "")
+    assert ("<td>" + parameters.calibration in Path(outcome.report).read_text()) is looks
+
+
 @pytest.mark.parametrize("damage", ["missing", "altered"])
 def test_damage_behind_a_cache_hit_is_noticed_and_repaired(
     artifacts: Path, parameters: Oneshot, damage: str, capsys: pytest.CaptureFixture
