@@ -6,11 +6,13 @@ import torch
 from tasks.prune.packing import (
     Bitmask,
     Dense,
+    Empty,
     Positions,
     as_integers,
     choose_packing,
     pack_numbers,
     packed_length,
+    pattern_bytes,
     unpack_numbers,
 )
 from tasks.prune.weight.pattern import NM, Unstructured, parse_pattern
@@ -93,6 +95,29 @@ def test_what_would_not_shrink_stays_dense():
     assert choose_packing(matrix(NM(4, 4)), NM(4, 4)) == Dense()
     assert choose_packing(torch.zeros(64)) == Dense()
     assert choose_packing(torch.zeros(8, 8, dtype=torch.int64)) == Dense()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_matrix_of_zeros_takes_nothing(dtype):
+    for shape in ((7, 13), (24, 96)):
+        for pattern in (None, Unstructured(0.5), NM(2, 4) if shape[1] % 4 == 0 else None):
+            zeros = torch.zeros(shape, dtype=dtype)
+            assert choose_packing(zeros, pattern) == Empty()
+            assert there_and_back(Empty(), zeros) == 0
+    with pytest.raises(ValueError, match="3 values are stored, a matrix of zeros has none"):
+        Empty().unpack({"values": torch.ones(3)}, (7, 13))
+    assert choose_packing(-zeros) != Empty()  # -0.0 must come back as it is
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(24, 96), (7, 240), (129, 48)])
+@pytest.mark.parametrize("text", [*PAYING, *OTHERS, "50%", "29%", "5%", "0%", "70%@matrix", "33.3%@matrix"])
+def test_the_bytes_of_a_pattern_are_known_before(text, shape, dtype):
+    pattern = parse_pattern(text)
+    if not pattern.divides(shape[1]):
+        return
+    weight = matrix(pattern, dtype, shape)
+    assert pattern_bytes(pattern, *shape, dtype.itemsize) == choose_packing(weight, pattern).size_bytes(weight)
 
 
 def test_fewer_kept_than_n_is_legal():
