@@ -1,7 +1,9 @@
 """Packed checkpoints: a model's folder in which the pruned matrices take less room, and the way back into a model.
 
-    packed-00001.safetensors …   `<tensor>.values`, with `<tensor>.mask` or `<tensor>.positions` (tasks.prune.packing)
-    packing.json                 how each tensor is packed, its shape and dtype, its file, the SHA-256 of its parts
+    packed-00001.safetensors …   `<tensor>.values`, with `<tensor>.mask` or `<tensor>.positions` (tasks.prune.packing);
+                                 where `<tensor>.left` and `<tensor>.right` are too, their product is added to these
+    packing.json                 how each tensor is packed, its shape and dtype, the rank of its factors if it has some,
+                                 its file, the SHA-256 of its parts
     config.json, tokenizer …     copied as they are
 
 transformers finds no weights in such a folder and says so; it cannot take it for a model with missing tensors.
@@ -24,6 +26,7 @@ from transformers import PreTrainedModel
 
 from tasks.model.folder import CONFIG_FILES, tensor_names, tokenizer_files, weight_shards
 from tasks.model.load import model_from
+from tasks.prune.factors import FactorFiles, SparseLowRank, merge
 from tasks.prune.packing import PACKINGS, Packing, as_integers, choose_packing
 from tasks.prune.semi_structured import to_semi_structured
 from tasks.prune.weight.pattern import Pattern
@@ -31,11 +34,12 @@ from tasks.prune.weight.pattern import Pattern
 INDEX = "packing.json"
 FORMAT, VERSION = "espalier-packed", 1
 SHARD_BYTES = 2 << 30
+PARTS = ("left", "mask", "positions", "right", "values")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedTensor:
-    """One tensor of the checkpoint; `format` is dense, bitmask or nm."""
+    """One tensor of the checkpoint; `format` is dense, empty, bitmask or nm, and "+lowrank" if it has factors."""
 
     name: str
     format: str
@@ -62,12 +66,13 @@ def pack_checkpoint(
     Every matrix gets its smallest packing; with an n:m `pattern`, values and positions where they pay. What would not
     be smaller stays dense. `pruned` names the tensors that the pattern speaks of, such as
     "model.layers.0.self_attn.q_proj.weight"; zeros of all others, an embedding's say, are taken as they come. Without
-    it the pattern speaks of every matrix. The source is read tensor by tensor; what is held are the packed tensors of
-    one file, up to `shard_bytes`.
+    it the pattern speaks of every matrix. Of a tensor with factors in `source` (tasks.prune.factors), the sparse part
+    is packed, by its own pattern, and the factors with it. The source is read tensor by tensor; what is held are the
+    packed tensors of one file, up to `shard_bytes`.
 
     Raises ValueError where `target` holds a packed checkpoint already, `source` is not whole or has no tensor of a name
-    in `pruned`, or a pruned matrix with the zeros of the n:m pattern has them in other places (the tensor, row and
-    input are named).
+    in `pruned`, a sparse part and its factors do not add up to their tensor, or a pruned matrix with the zeros of the
+    n:m pattern has them in other places (the tensor, row and input are named).
     """
     target.mkdir(parents=True, exist_ok=True)
     if any(target.glob("packed-*")) or (target / INDEX).exists():
@@ -75,9 +80,13 @@ def pack_checkpoint(
     file_of = {name: shard for shard in weight_shards(source) for name in tensor_names(shard)}
     if unknown := set(pruned or ()) - file_of.keys():
         raise ValueError(f"pruned: {source} has no tensor {min(unknown)!r}")
+    factors = FactorFiles(source, file_of)
     entries, rows, shard, filled, shards = {}, [], dict[str, Tensor](), 0, 1
     for name, weight in _read_tensors(file_of):
-        packing, parts = _pack_verified(name, weight, pattern if pruned is None or name in pruned else None)
+        if name in factors:
+            packing, parts = _pack_low_rank(name, weight, factors.read(name))
+        else:
+            packing, parts = _pack_verified(name, weight, pattern if pruned is None or name in pruned else None)
         size = sum(part.numel() * part.itemsize for part in parts.values())
         if shard and filled + size > shard_bytes:
             save_file(shard, target / _shard_name(shards))
@@ -86,7 +95,8 @@ def pack_checkpoint(
         filled += size
         entries[name] = _describe(packing, weight, parts) | {"file": _shard_name(shards)}
         dense_bytes = weight.numel() * weight.itemsize
-        rows.append(PackedTensor(name=name, format=packing.name, dense_bytes=dense_bytes, packed_bytes=size))
+        stored_as = packing.name + ("+lowrank" if name in factors else "")
+        rows.append(PackedTensor(name=name, format=stored_as, dense_bytes=dense_bytes, packed_bytes=size))
     save_file(shard, target / _shard_name(shards))
     for file in [source / name for name in CONFIG_FILES if (source / name).is_file()] + tokenizer_files(source):
         shutil.copyfile(file, target / file.name)
@@ -98,8 +108,10 @@ def pack_checkpoint(
 def load_packed(folder: Path, device: str = "cpu", semi_structured: bool | None = None) -> PreTrainedModel:
     """The model of a packed folder, in eval mode on `device`, its weights the same bits as before packing.
 
-    On the CPU all weights are dense again: the file is smaller, the speed is not. On CUDA the 2:4 linears that the
-    kernels take become `torch.sparse` semi-structured tensors, unless `semi_structured` is False.
+    On the CPU all weights are dense again: the file is smaller, memory and time are not. On CUDA the 2:4 linears that
+    the kernels take become `torch.sparse` semi-structured tensors, unless `semi_structured` is False. Linears with
+    factors are dense everywhere: S + A B, added in float64, comes to the same bits as when the model was pruned, except
+    that another machine may round a rare sum to the neighbouring number.
 
     Raises ValueError for a folder that is not packed, not whole or damaged (the tensor is named), and where
     `semi_structured` is True but there is no CUDA device or nothing that its kernels take.
@@ -123,6 +135,8 @@ def read_packed(folder: Path) -> Iterator[tuple[str, Tensor]]:
         try:
             packing = PACKINGS[entry["format"]](**entry["options"])
             weight = packing.unpack(parts, tuple(entry["shape"]))
+            if "rank" in entry:
+                weight = _add_product(weight, parts["left"], parts["right"], entry["rank"])
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"packed: {name} in {file} is damaged: {error}") from error
         if _dtype_name(weight) != entry["dtype"]:
@@ -147,6 +161,24 @@ def _pack_verified(name: str, weight: Tensor, pattern: Pattern | None) -> tuple[
     return packing, parts
 
 
+def _pack_low_rank(name: str, weight: Tensor, stored: SparseLowRank) -> tuple[Packing, dict[str, Tensor]]:
+    merged = stored.merged_OI()
+    if merged.shape != weight.shape or merged.dtype != weight.dtype:
+        raise ValueError(f"factors: {name} is {_dtype_name(merged)} {list(merged.shape)}, but not in the checkpoint")
+    rounding = torch.finfo(weight.dtype).eps * float(weight.abs().max())
+    if not torch.allclose(merged, weight, rtol=0, atol=rounding):
+        raise ValueError(f"factors: what is stored of {name} does not add up to the weight: was it changed since?")
+    packing, parts = _pack_verified(name, stored.sparse_OI, stored.pattern)
+    return packing, parts | {"left": stored.left_Or, "right": stored.right_rI}
+
+
+def _add_product(sparse_OI: Tensor, left_Or: Tensor, right_rI: Tensor, rank: int) -> Tensor:
+    outputs, inputs = sparse_OI.shape
+    if left_Or.shape != (outputs, rank) or right_rI.shape != (rank, inputs):
+        raise ValueError(f"factors of {list(left_Or.shape)} and {list(right_rI.shape)} are stored, the rank is {rank}")
+    return merge(sparse_OI, left_Or, right_rI)
+
+
 def _describe(packing: Packing, weight: Tensor, parts: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "format": packing.name,
@@ -154,7 +186,7 @@ def _describe(packing: Packing, weight: Tensor, parts: Mapping[str, Tensor]) -> 
         "shape": list(weight.shape),
         "dtype": _dtype_name(weight),
         "sha256": _digest(parts),
-    }
+    } | ({"rank": len(parts["right"])} if "right" in parts else {})
 
 
 def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
@@ -174,7 +206,7 @@ def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
 def _read_parts(file: Path, name: str) -> dict[str, Tensor]:
     try:
         with safe_open(file, framework="pt") as stored:
-            names = [part for part in ("mask", "positions", "values") if f"{name}.{part}" in stored.keys()]  # noqa: SIM118
+            names = [part for part in PARTS if f"{name}.{part}" in stored.keys()]  # noqa: SIM118
             return {part: stored.get_tensor(f"{name}.{part}") for part in names}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"packed: {name} cannot be read from {file}: {error}") from error
