@@ -4,75 +4,119 @@ The same types serve the command line, the presets and the form in Prefect's int
 """
 
 import shlex
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from tasks.data.sources import parse_source
-from tasks.prune import PRUNERS
+from tasks.prune import ALLOCATIONS, PRUNERS, UPDATES
+from tasks.prune.allocators import Given, from_file, from_text
 from tasks.prune.weight.pattern import parse_pattern
-from tasks.prune.weight.pruner import Pruner
+from tasks.prune.weight.recipe import Recipe
+from tasks.prune.weight.reconstruct import Reconstruct
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class MethodChoice(Strict):
-    """A pruner by name with its hyper-parameters; `build` makes the pruner itself."""
+class Choice(Strict):
+    """A class of a registry by name with its hyper-parameters; `build` makes the object itself."""
 
     method: str
 
+    _class: ClassVar[type]
+
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:
-        self.build()  # the pruner checks the values of its hyper-parameters
+        self.build()  # it checks the values of its hyper-parameters
         return self
 
-    def build(self) -> Pruner:
-        return PRUNERS[self.method](**self.model_dump(exclude={"method"}))
+    def build(self) -> Any:
+        return self._class(**self.model_dump(exclude={"method"}))
 
     def __str__(self) -> str:
         changed = self.model_dump(exclude={"method"}, exclude_defaults=True)
         return ",".join([self.method, *(f"{name}={value}" for name, value in changed.items())])
 
 
-def _choice_of(name: str, pruner: type) -> type[MethodChoice]:
-    hints = get_type_hints(pruner)
-    members: dict[str, Any] = {field.name: (hints[field.name], field.default) for field in fields(pruner)}
+def _choices_of(registry: Mapping[str, type]) -> dict[str, type[Choice]]:
+    return {name: _choice_of(name, kind) for name, kind in registry.items()}
+
+
+def _choice_of(name: str, kind: type) -> type[Choice]:
+    hints = get_type_hints(kind)
+    members: dict[str, Any] = {
+        field.name: (hints[field.name], ... if field.default is MISSING else field.default) for field in fields(kind)
+    }
     members["method"] = (Literal[name], name)
-    return create_model(f"{pruner.__name__}Choice", __base__=MethodChoice, __doc__=pruner.__doc__, **members)
+    made = create_model(f"{kind.__name__}Choice", __base__=Choice, __doc__=kind.__doc__, **members)
+    made._class = kind
+    return made
 
 
-CHOICES: dict[str, type[MethodChoice]] = {name: _choice_of(name, pruner) for name, pruner in PRUNERS.items()}
+PRUNER_CHOICES = _choices_of(PRUNERS)
+UPDATE_CHOICES = _choices_of(UPDATES)
+TUNER_CHOICES = _choices_of({"reconstruct": Reconstruct})
+ALLOCATION_CHOICES = _choices_of({**ALLOCATIONS, "given": Given})
 if TYPE_CHECKING:
-    PrunerChoice = MethodChoice
+    PrunerChoice = Choice
+    UpdateChoice = Choice
+    TunerChoice = Choice
+    AllocationChoice = Choice
 else:
-    PrunerChoice = Annotated[reduce(or_, CHOICES.values()), Field(discriminator="method")]
+    PrunerChoice = Annotated[reduce(or_, PRUNER_CHOICES.values()), Field(discriminator="method")]
+    UpdateChoice = Annotated[reduce(or_, UPDATE_CHOICES.values()), Field(discriminator="method")]
+    TunerChoice = TUNER_CHOICES["reconstruct"]
+    AllocationChoice = Annotated[reduce(or_, ALLOCATION_CHOICES.values()), Field(discriminator="method")]
 PatternText = Annotated[str, AfterValidator(lambda text: str(parse_pattern(text)))]
 SourceText = Annotated[str, AfterValidator(lambda text: str(parse_source(text)))]
 
 
-def parse_pruner(text: str) -> MethodChoice:
+def parse_pruner(text: str) -> Choice:
     """`sparsegpt` or `sparsegpt,damp=0.02,block=64`. ValueError names the field and what is valid."""
+    return _parse("pruner", text, PRUNER_CHOICES)
+
+
+def parse_update(text: str) -> Choice:
+    """`none`, `sweep`, `refit` or `refit,drift=0.5`."""
+    return _parse("update", text, UPDATE_CHOICES)
+
+
+def parse_reconstruct(text: str) -> Choice:
+    """The hyper-parameters alone: `epochs=10,rate=0.001`, or nothing."""
+    return _parse("reconstruct", f"reconstruct,{text}" if text else "reconstruct", TUNER_CHOICES)
+
+
+def parse_allocation(text: str) -> Choice:
+    """`uniform`, `owl`, `owl,spread=0.1`, a JSON list of sparsities such as `[0.4, 0.6]`, or a file with one."""
+    if text.partition(",")[0] in ALLOCATIONS:
+        return _parse("allocation", text, ALLOCATION_CHOICES)
+    given = from_text(text) if text.startswith("[") else from_file(text)
+    return ALLOCATION_CHOICES["given"].model_validate({"method": "given", "sparsities": given.sparsities})
+
+
+def _parse(field: str, text: str, choices: Mapping[str, type[Choice]]) -> Choice:
     name, *pairs = text.split(",")
-    if name not in CHOICES:
-        raise ValueError(f"pruner: {name!r} is unknown; choose one of {', '.join(CHOICES)}")
-    choice = CHOICES[name]
-    valid = [field for field in choice.model_fields if field != "method"]
+    if name not in choices:
+        raise ValueError(f"{field}: {name!r} is unknown; choose one of {', '.join(choices)}")
+    choice = choices[name]
+    valid = [known for known in choice.model_fields if known != "method"]
     values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if key not in valid or not equals:
-            takes = ", ".join(f"{field}=…" for field in valid) or "no options"
-            raise ValueError(f"pruner: {name} does not know {pair!r}; it takes {takes}")
+            takes = ", ".join(f"{known}=…" for known in valid) or "no options"
+            raise ValueError(f"{field}: {name} does not know {pair!r}; it takes {takes}")
         values[key] = value
     try:
         return choice(**values)
     except ValidationError as error:
-        raise ValueError(f"pruner: {name}: {one_line(error)}") from error
+        raise ValueError(f"{field}: {name}: {one_line(error)}") from error
 
 
 class Oneshot(Strict):
@@ -83,6 +127,11 @@ class Oneshot(Strict):
     pattern: PatternText = "2:4"
     calibration: SourceText = "docs"
     evaluation: SourceText = "docs"
+    update: UpdateChoice | None = Field(
+        None, description="of the weights that stay; by default as the pruner leaves them"
+    )
+    reconstruct: TunerChoice | None = Field(None, description="tune each block once it is pruned")
+    allocation: AllocationChoice = ALLOCATION_CHOICES["uniform"](method="uniform")
     samples: int = Field(128, ge=1, description="calibration windows")
     window: int | None = Field(
         None, ge=2, description="tokens a window; by default 2048, or the model's context if shorter"
@@ -95,10 +144,8 @@ class Oneshot(Strict):
 
     @model_validator(mode="after")
     def _every_option_is_used(self) -> Self:
-        if self.order == "group" and PRUNERS[self.pruner.method].observes is None:
-            raise ValueError(
-                f"order: {self.pruner.method} observes no inputs, so the order of calibration means nothing"
-            )
+        self.recipe()  # raises for options that contradict each other
+        self.allocation.build().check(parse_pattern(self.pattern))
         return self
 
     @model_validator(mode="after")
@@ -107,11 +154,36 @@ class Oneshot(Strict):
             raise ValueError("seed: sampling takes the first windows, so no seed is drawn from; leave it out")
         return self
 
+    def recipe(self) -> Recipe:
+        return Recipe(
+            pruner=self.pruner.build(),
+            pattern=parse_pattern(self.pattern),
+            update=None if self.update is None else self.update.build(),
+            reconstruct=None if self.reconstruct is None else self.reconstruct.build(),
+            order=self.order,
+        )
+
+    @property
+    def name(self) -> str:
+        """What the rows call it: the pruner and whatever else is not the default, `sparsegpt+refit+reconstruct`."""
+        parts = [self.pruner, self.update, self.reconstruct]
+        if self.allocation.method != "uniform":
+            parts.append(self.allocation)
+        return "+".join(str(part) for part in parts if part is not None)
+
     def command(self) -> str:
         """The command line that repeats this run."""
         words = ["espalier", "oneshot"]
         for name in ("model", "pruner", "pattern", "calibration", "evaluation"):
             words += [f"--{name}", str(getattr(self, name))]
+        if self.update is not None:
+            words += ["--update", str(self.update)]
+        if self.reconstruct is not None:
+            words += ["--reconstruct", *str(self.reconstruct).split(",", 1)[1:]]
+        if isinstance(given := self.allocation.build(), Given):
+            words += ["--allocation", str(list(given.sparsities))]
+        elif self.allocation.method != "uniform":
+            words += ["--allocation", str(self.allocation)]
         for name in ("samples", "window", "sampling", "order", "seed", "device"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 words += [f"--{name}", str(getattr(self, name))]

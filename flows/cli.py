@@ -61,9 +61,16 @@ def build_parser() -> Words:
     made = command("oneshot", run_oneshot, "prune a model in one pass, pack it, score it, register it")
     made.add_argument("--model", default="builtin", help="a folder, a name on the hub, or 'builtin' (the default)")
     made.add_argument(
-        "--pruner", required=True, help="magnitude, wanda, sparsegpt; options follow: sparsegpt,damp=0.02"
+        "--pruner",
+        required=True,
+        help="magnitude, wanda, ria, clearcut, sparsegpt; options follow: sparsegpt,damp=0.02",
     )
     made.add_argument("--pattern", required=True, help="2:4 (any n:m), 50%% (of each row) or 50%%@matrix")
+    made.add_argument("--update", help="of the weights that stay: none, sweep, refit; options follow: refit,drift=0.5")
+    made.add_argument(
+        "--reconstruct", nargs="?", const="", help="tune each block once it is pruned; options: epochs=10,rate=0.001"
+    )
+    made.add_argument("--allocation", default="uniform", help="sparsity per block: uniform, owl or a JSON file")
     made.add_argument("--calibration", default="docs", metavar="SOURCE", help="a source's name, or FILE[first:last]")
     made.add_argument("--evaluation", default="docs", metavar="SOURCE", help="the same; .txt, .jsonl or .parquet files")
     made.add_argument("--samples", default=128, help="calibration windows (128)")
@@ -92,11 +99,15 @@ def build_parser() -> Words:
 
 
 def run_oneshot(arguments: argparse.Namespace) -> int:
-    from flows.choices import Oneshot, parse_pruner
+    from flows.choices import Oneshot, parse_allocation, parse_pruner, parse_reconstruct, parse_update
     from flows.prepare import prepare
 
     taken = {name: value for name, value in vars(arguments).items() if name in Oneshot.model_fields}
-    parameters = Oneshot.parse(**taken | {"pruner": parse_pruner(arguments.pruner)})
+    taken["pruner"] = parse_pruner(arguments.pruner)
+    taken["update"] = None if arguments.update is None else parse_update(arguments.update)
+    taken["reconstruct"] = None if arguments.reconstruct is None else parse_reconstruct(arguments.reconstruct)
+    taken["allocation"] = parse_allocation(arguments.allocation)
+    parameters = Oneshot.parse(**taken)
     prepare(parameters)  # before a server is started for it
 
     from flows.oneshot import oneshot

@@ -24,7 +24,8 @@ from tasks.handles import (
     SpeedRow,
     Tokens,
 )
-from tasks.prune.task import pack, prune
+from tasks.prune.allocators import Uniform
+from tasks.prune.task import allocate, pack, prune
 from tasks.record import home
 from tasks.record.provenance import machine, versions
 from tasks.record.task import publish, record, write_report
@@ -51,7 +52,7 @@ def name_run() -> str:
 
 @flow(name="oneshot", flow_run_name=name_run)
 def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
-    """Tokenize, prune, pack, evaluate, time, record, publish, report. Every stage but the last three is cached."""
+    """Tokenize, allocate, prune, pack, evaluate, time, record, publish, report; all but the last three are cached."""
     started, stages = perf_counter(), Stages()
     run = runtime.flow_run.name
     found = prepare(parameters)
@@ -76,16 +77,13 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
         model=found.model,
         window=found.window,
     )
-    pruned = stages(
-        prune,
-        model=found.model,
-        calibration=calibration,
-        pruner=found.pruner,
-        pattern=found.pattern,
-        order=parameters.order,
-        device=found.device,
-    )
-    packed = stages(pack, checkpoint=pruned.checkpoint, pattern=found.pattern)
+    on_calibration = {"model": found.model, "calibration": calibration, "device": found.device}
+    allocation = None
+    if not isinstance(found.allocator, Uniform):
+        pattern = found.recipe.pattern
+        allocation = stages(allocate, **on_calibration, allocator=found.allocator, pattern=pattern)
+    pruned = stages(prune, **on_calibration, recipe=found.recipe, allocation=allocation)
+    packed = stages(pack, checkpoint=pruned.checkpoint, pattern=found.recipe.pattern, allocation=allocation)
     on_text = {"tokens": evaluation, "device": found.device}
     dense = stages(evaluate, named="evaluate dense", checkpoint=found.model, subject="dense", **on_text)
     result = stages(evaluate, named="evaluate pruned", checkpoint=packed.checkpoint, subject="pruned", **on_text)
@@ -95,12 +93,11 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
         speeds = stages(time_speed, **pair, device=found.device, machine=machine())
 
     context = describe(run, parameters, found, evaluation)
-    if found.pruner.observes is None:  # magnitude: what it did depends on no text, so no row may name one
-        on_calibration = replace(context, dataset_hash="")
-    else:
-        on_calibration = replace(context, dataset_hash=calibration.dataset_hash)
-        run_always(record, on_calibration, {"datasets": [dataset_row("calibration", calibration)]})
-    run_always(record, on_calibration, {"blocks": pruned.blocks, "linears": pruned.linears})
+    calibrated = replace(context, dataset_hash="")  # magnitude: what it did depends on no text, so no row names one
+    if found.recipe.walks or allocation is not None:
+        calibrated = replace(context, dataset_hash=calibration.dataset_hash)
+        run_always(record, calibrated, {"datasets": [dataset_row("calibration", calibration)]})
+    run_always(record, calibrated, {"blocks": pruned.blocks, "linears": pruned.linears})
     run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
     run_always(record, context, {"speeds": speeds, "artifacts": artifact_rows(pruned, packed), "stages": stages.rows})
     row = RunRow(
@@ -132,7 +129,7 @@ def describe(run: str, parameters: Oneshot, found: Prepared, evaluation: Tokens)
         model=found.name,
         model_hash=found.model.hash,
         dataset_hash=evaluation.dataset_hash,
-        method=str(parameters.pruner),
+        method=parameters.name,
         pattern=parameters.pattern,
         seed=parameters.seed,
         versions=versions(),

@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from flows.choices import Oneshot
 from tasks.data.sources import check_source
 from tasks.handles import Checkpoint
-from tasks.model.anatomy import prunable
+from tasks.model.anatomy import prunable, prunable_blocks
 from tasks.model.load import (
     check_folder,
     check_tokenizer,
@@ -21,8 +21,11 @@ from tasks.model.load import (
     resolve,
     weight_bytes,
 )
-from tasks.prune.weight.pattern import Pattern, parse_pattern
-from tasks.prune.weight.pruner import Pruner
+from tasks.prune.allocation import Allocation
+from tasks.prune.allocators import Allocator, Given
+from tasks.prune.weight.budget import patterns_for
+from tasks.prune.weight.pattern import Pattern
+from tasks.prune.weight.recipe import Recipe
 from tasks.record import home
 
 USUAL_WINDOW = 2048
@@ -34,8 +37,8 @@ class Prepared:
 
     name: str  # of the model, short
     model: Checkpoint
-    pruner: Pruner
-    pattern: Pattern
+    recipe: Recipe
+    allocator: Allocator
     window: int
     device: str
 
@@ -47,28 +50,30 @@ def prepare(parameters: Oneshot) -> Prepared:
     check_source(parameters.calibration, "calibration")
     check_source(parameters.evaluation, "evaluation")
     home.check_writable(min_free_bytes=4 * weight_bytes(folder))
-    pattern = parse_pattern(parameters.pattern)
+    recipe, allocator = parameters.recipe(), parameters.allocation.build()
     config = load_config(folder)
     content = fingerprint(folder)
-    _check_fit(content, folder, pattern)
+    _check_fit(content, folder, recipe.pattern, allocator)
     return Prepared(
         name=folder.resolve().name,
         model=Checkpoint(hash=content, folder=str(folder.absolute())),
-        pruner=parameters.pruner.build(),
-        pattern=pattern,
+        recipe=recipe,
+        allocator=allocator,
         window=_window(parameters.window, config),
         device=_device(parameters.device),
     )
 
 
 @cache
-def _check_fit(content: str, folder: Path, pattern: Pattern) -> None:
-    """The tokenizer fits the model, the pattern each linear to be pruned. Once for every `content` of the folder."""
+def _check_fit(content: str, folder: Path, pattern: Pattern, allocator: Allocator) -> None:
+    """The tokenizer fits the model, the pattern each linear, given sparsities the blocks. Once for every `content`."""
     config = load_config(folder)
     check_tokenizer(load_tokenizer(folder), config)
     for linear, module in prunable(config).items():
         if not pattern.divides(module.in_features):
             raise ValueError(f"pattern: {pattern} does not divide the {module.in_features} inputs of {linear}")
+    if isinstance(allocator, Given):
+        patterns_for(Allocation(sparsities=allocator.sparsities), pattern, prunable_blocks(config))
 
 
 def _window(asked: int | None, config: PreTrainedConfig) -> int:

@@ -94,6 +94,10 @@ class BlockRow:
     sparsity: float  # zeros counted in the block's pruned linears, 0 to 1
     error: float | None  # ||pruned - unpruned||^2 / ||unpruned||^2 of its output on the first calibration batch
     seconds: float
+    tuned_steps: int | None = None  # of the block's reconstruction
+    tuned_seconds: float | None = None
+    tuned_from: float | None = None  # ||block - dense||^2 / ||dense||^2 on the calibration batches that were held out
+    tuned_to: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +114,9 @@ class LinearRow:
     error_from: str | None = (
         None  # G: "gram" of the inputs, exact; "norms", its diagonal alone: an estimate; None: unseen
     )
+    sweep_error: float | None = None  # of SparseGPT's sweep on the same keep, where a refit was compared with it
+    damp: float | None = None  # share of mean(diag G) that the update had to add to the diagonal of G
+    order: str | None = None  # of the inputs under n:m: "folded" into the linears before, "gather" stored; None: as is
     seconds: float  # selection and update, without the forward passes
 
 

@@ -16,15 +16,18 @@ ROOT = Path(__file__).parents[1]
 PRINT_KEYS = """
 import json
 from tasks.handles import Checkpoint, Tokens
-from tasks.prune import PRUNERS
+from tasks.prune import PRUNERS, UPDATES
 from tasks.prune.task import prune
 from tasks.prune.weight.pattern import parse_pattern
+from tasks.prune.weight.recipe import Recipe
 
 model = Checkpoint(hash="m", folder="/anywhere")
 counts = dict.fromkeys(("documents", "text_bytes", "tokens", "windows", "window"), 1)
 tokens = Tokens(hash="t", folder="x", source="s", dataset_hash="d", **counts)
-inputs = dict(model=model, calibration=tokens, pattern=parse_pattern("2:4"), order="block", device="cpu")
-print(json.dumps({name: prune.cache_key_fn(None, inputs | {"pruner": PRUNERS[name]()}) for name in PRUNERS}))
+inputs = dict(model=model, calibration=tokens, allocation=None, device="cpu")
+recipes = {name: Recipe(pruner=PRUNERS[name](), pattern=parse_pattern("2:4")) for name in PRUNERS}
+recipes["refit"] = Recipe(pruner=PRUNERS["wanda"](), pattern=parse_pattern("2:4"), update=UPDATES["refit"]())
+print(json.dumps({name: prune.cache_key_fn(None, inputs | {"recipe": recipe}) for name, recipe in recipes.items()}))
 """
 
 
@@ -64,11 +67,14 @@ def test_an_edit_changes_the_keys_of_what_it_computes_and_of_nothing_else(copied
 
     (weight / "wanda.py").write_text((weight / "wanda.py").read_text() + "\nEDITED = 1\n")
     edited = keys_of(copied)
-    assert changed(original, edited) == {"wanda"}
+    assert changed(original, edited) == {"wanda", "refit"}  # a refit of what Wanda keeps
+
+    (weight / "refit.py").write_text((weight / "refit.py").read_text() + "\nEDITED = 1\n")
+    assert changed(edited, refitted := keys_of(copied)) == {"refit"}
 
     walk = copied / "tasks/calibrate/walk.py"  # not named by the task: reached through apply.py
     walk.write_text(walk.read_text() + "\nEDITED = 1\n")
-    assert changed(edited, keys_of(copied)) == set(original)
+    assert changed(refitted, keys_of(copied)) == set(original)
 
 
 def test_what_only_carries_results_is_not_part_of_the_key(copied: Path):

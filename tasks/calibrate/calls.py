@@ -25,10 +25,13 @@ class Call:
     kwargs: dict[str, Any]
 
     def __call__(self, block: nn.Module, hidden_BTD: Tensor) -> Tensor:
-        """The block's output hidden states; everything else it may return is dropped."""
+        """The block's output hidden states; everything else it may return is dropped.
+
+        The arguments go to the device of the hidden states, and to their dtype where they are floats.
+        """
 
         def move(tensor: Tensor) -> Tensor:
-            return tensor.to(hidden_BTD.device)
+            return tensor.to(hidden_BTD if tensor.is_floating_point() else hidden_BTD.device)
 
         return unwrap(block(hidden_BTD, *_each_tensor(self.args, move), **_each_tensor(self.kwargs, move)))
 

@@ -14,8 +14,6 @@ from tasks.calibrate.walk import Walk, check_walk, placed
 from tasks.model.anatomy import Anatomy, before_each, dissect
 from tasks.model.mode import evaluating
 
-OBSERVED_TOKENS = 1 << 12  # at a time: an observer makes a float32 copy of them
-
 
 @torch.no_grad()
 def outlier_ratios(
@@ -62,11 +60,7 @@ def _observe(walk: Walk, anatomy: Anatomy, index: int, linears: Mapping[str, nn.
     groups = {group[0]: group for group in anatomy.shared_inputs[index]}
     stats = {first: InputNorm(linears[first].in_features, walk.device) for first in groups}
 
-    def see(first: str, x: Tensor) -> None:
-        for x_TI in x.reshape(-1, stats[first].in_features).split(OBSERVED_TOKENS):
-            stats[first].update(x_TI)
-
-    with before_each({first: linears[first] for first in groups}, see):
+    with before_each({first: linears[first] for first in groups}, lambda first, x: stats[first].see(x)):
         for _ in walk.step(index):
             pass
     norms = {first: stat.norm_I() for first, stat in stats.items()}

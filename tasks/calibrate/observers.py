@@ -1,18 +1,21 @@
-"""What calibration remembers of the inputs of a linear: their norms, or their Gram matrix.
+"""What calibration remembers of the inputs of a linear: their norms, their Gram matrix, or how they have drifted.
 
-An observer sees the tokens in any order and any batching, and never keeps them. Linears that read the same input share
-one observer, and with it whatever it has derived: one Gram and one Cholesky serve q, k and v.
+An observer sees the tokens in any order and any batching, and never keeps them. Each kind knows all that the one before
+it knows. Linears that read the same input share one observer, and with it whatever it has derived: one Gram and one
+Cholesky serve q, k and v.
 
 Axes: T tokens, I inputs of the linear, O outputs, B a block of inputs.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar
+from copy import copy
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+OBSERVED_TOKENS = 1 << 12  # at a time: an observer makes a float32 copy of them
 GRAM_BLOCK = 256  # columns of one product: half a symmetric matrix is left out, and products stay large
 
 
@@ -32,6 +35,15 @@ class Observer(ABC):
             raise ValueError(f"x: shape {tuple(x_TI.shape)} given, (tokens, {self.in_features}) is needed")
         self.count += len(x_TI)
         self._add(x_TI.detach().to(self.device, torch.promote_types(x_TI.dtype, torch.float32)))
+
+    def see(self, x: Tensor) -> None:
+        """Add tokens of shape (…, in_features), a few thousand at a time."""
+        for x_TI in x.reshape(-1, x.shape[-1]).split(OBSERVED_TOKENS):
+            self.update(x_TI)
+
+    @abstractmethod
+    def reordered(self, order_I: Tensor) -> Self:
+        """What it would have seen had input j been input `order_I[j]`; an observer of its own."""
 
     @abstractmethod
     def output_energy(self, weight_OI: Tensor) -> Tensor:
@@ -61,6 +73,11 @@ class InputNorm(Observer):
         self._check(self._squares_I)
         return self._squares_I.sqrt()
 
+    def reordered(self, order_I: Tensor) -> Self:
+        other = copy(self)
+        other._squares_I = self._squares_I[order_I]
+        return other
+
     def output_energy(self, weight_OI: Tensor) -> Tensor:
         """||W X||^2 as if the inputs were uncorrelated: from the diagonal of the Gram."""
         self._check(self._squares_I)
@@ -70,7 +87,7 @@ class InputNorm(Observer):
         self._squares_I += x_TI.square().sum(0)
 
 
-class InputGram(Observer):
+class InputGram(InputNorm):
     """G = sum of x xᵀ over all tokens: O(I²) memory. float32, or float64 once inputs of float64 have come.
 
     G is symmetric, so `update` computes the blocks on and below its diagonal only; the others are filled in when G is
@@ -124,6 +141,12 @@ class InputGram(Observer):
             self._roots[damp] = lower_II.flip(0, 1)
         return self._roots[damp]
 
+    def reordered(self, order_I: Tensor) -> Self:
+        other = super().reordered(order_I)
+        other._gram_II = self.gram_II[order_I][:, order_I]
+        other._roots = {}
+        return other
+
     def output_energy(self, weight_OI: Tensor) -> Tensor:
         """Exact: tr(W G Wᵀ), from the blocks on and below the diagonal of G."""
         weight_OI = weight_OI.to(self.gram_II.dtype)
@@ -135,6 +158,7 @@ class InputGram(Observer):
         return total
 
     def _add(self, x_TI: Tensor) -> None:
+        super()._add(x_TI)
         if x_TI.dtype != self._gram_II.dtype:
             self._gram_II = self._gram_II.to(torch.promote_types(x_TI.dtype, self._gram_II.dtype))
             x_TI = x_TI.to(self._gram_II.dtype)
@@ -148,3 +172,30 @@ class InputGram(Observer):
         """The blocks of inputs, each with the slice of all inputs before it."""
         for start in range(0, self.in_features, GRAM_BLOCK):
             yield slice(start, min(start + GRAM_BLOCK, self.in_features)), slice(0, start)
+
+
+class InputDrift(InputGram):
+    """Beside G of the inputs x that the pruned model gives, C = sum of d xᵀ with the inputs d of the dense model.
+
+    x and d are the same tokens at the same linear. C - G is how far the inputs have drifted, as the linear sees it.
+    """
+
+    def __init__(self, in_features: int, device: torch.device | str) -> None:
+        super().__init__(in_features, device)
+        self.cross_II = torch.zeros(in_features, in_features, device=device)
+
+    def see_both(self, x: Tensor, dense: Tensor) -> None:
+        """As `see`, with the same tokens of the dense model beside them. ValueError where the shapes differ."""
+        if x.shape != dense.shape:
+            raise ValueError(f"dense: shape {tuple(dense.shape)} given, {tuple(x.shape)} is needed")
+        self.see(x)
+        dtype = self._gram_II.dtype
+        self.cross_II = self.cross_II.to(dtype)
+        parts = (whole.reshape(-1, self.in_features).split(OBSERVED_TOKENS) for whole in (dense, x))
+        for dense_TI, x_TI in zip(*parts, strict=True):
+            self.cross_II.addmm_(dense_TI.T.to(self.device, dtype), x_TI.to(self.device, dtype))
+
+    def reordered(self, order_I: Tensor) -> Self:
+        other = super().reordered(order_I)
+        other.cross_II = self.cross_II[order_I][:, order_I]
+        return other

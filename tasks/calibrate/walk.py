@@ -5,12 +5,14 @@ Axes: B windows of a batch, T tokens of a window, D model width.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tasks.calibrate.calls import record_calls, unwrap
+from tasks.calibrate.calls import Call, record_calls, unwrap
 from tasks.model.anatomy import Anatomy
 
 CHECKED_TOKENS = 64
@@ -34,9 +36,19 @@ class Walk:
         self.device = torch.device(device or model.device)
         self.hidden, self._calls = record_calls(model, anatomy, batches)
 
+    def twin(self) -> Self:
+        """A walk from where this one is, that goes its own way from there."""
+        twin = copy(self)
+        twin.hidden = list(self.hidden)
+        return twin
+
     def output(self, index: int, batch: int) -> Tensor:
         """Run block `index` on the inputs of one batch; its output, on `device`."""
-        return self._calls[batch][index](self.blocks[index], self.hidden[batch].to(self.device))
+        return self.call(index, batch)(self.blocks[index], self.hidden[batch].to(self.device))
+
+    def call(self, index: int, batch: int) -> Call:
+        """What block `index` gets beside the hidden states of one batch."""
+        return self._calls[batch][index]
 
     def advance(self, index: int, batch: int) -> Tensor:
         """As `output`, which has then replaced the inputs of this batch."""

@@ -115,6 +115,7 @@ class Given(Allocator):
 
 
 ALLOCATIONS: dict[str, type[Allocator]] = {"uniform": Uniform, "owl": OWL}  # any other word is a file: `from_file`
+_VALID = f'valid is {", ".join(ALLOCATIONS)}, or a JSON file such as [0.4, 0.6] or {{"0": 0.4, "1": 0.6}}'
 
 
 def from_file(path: str | Path) -> Given:
@@ -123,22 +124,30 @@ def from_file(path: str | Path) -> Given:
     The contents are read once and here, so that a run is known by them and not by the file's name. Raises ValueError
     for a file that cannot be read or is anything else, with the block that is missing, doubled, or no sparsity.
     """
-    valid = f'valid is {", ".join(ALLOCATIONS)}, or a JSON file such as [0.4, 0.6] or {{"0": 0.4, "1": 0.6}}'
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_Pairs)
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise ValueError(f"allocation: {str(path)!r} given, which cannot be read ({error}); {valid}") from error
+        raise ValueError(f"allocation: {str(path)!r} given, which cannot be read ({error}); {_VALID}") from error
+    return from_text(text, str(path))
+
+
+def from_text(text: str, where: str = "the JSON") -> Given:
+    """As `from_file`, of the contents themselves."""
+    try:
+        content = json.loads(text, object_pairs_hook=_Pairs)
+    except ValueError as error:
+        raise ValueError(f"allocation: {where!r} given, which cannot be read ({error}); {_VALID}") from error
     if isinstance(content, _Pairs):
         values = _in_order(content)
     elif isinstance(content, list):
         values = content
     else:
-        raise ValueError(f"allocation: {json.dumps(content)} given in {path}; {valid}")
+        raise ValueError(f"allocation: {json.dumps(content)} given in {where}; {_VALID}")
     if not values:
-        raise ValueError(f"allocation: no block given in {path}; {valid}")
+        raise ValueError(f"allocation: no block given in {where}; {_VALID}")
     for block, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-            raise ValueError(f"allocation: {value!r} given for block {block} in {path}, valid is 0 <= sparsity < 1")
+            raise ValueError(f"allocation: {value!r} given for block {block} in {where}, valid is 0 <= sparsity < 1")
     return Given(sparsities=tuple(float(value) for value in values))
 
 

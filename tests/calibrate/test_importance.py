@@ -2,7 +2,7 @@ import pytest
 import torch
 from cases import FAMILIES, batches, llama
 
-from tasks.calibrate import importance
+from tasks.calibrate import observers
 from tasks.calibrate.importance import outlier_ratios
 from tasks.model.anatomy import dissect
 
@@ -58,7 +58,7 @@ def test_the_model_its_mode_and_the_order_of_its_tokens_do_not_change():
 
 def test_tokens_shown_in_parts_count_alike(monkeypatch):
     expected = outlier_ratios(llama(), batches(), 3)
-    monkeypatch.setattr(importance, "OBSERVED_TOKENS", 7)
+    monkeypatch.setattr(observers, "OBSERVED_TOKENS", 7)
     assert outlier_ratios(llama(), batches(), 3) == expected
 
 

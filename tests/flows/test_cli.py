@@ -33,7 +33,7 @@ def complain(artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"pruner": "wanta"}, ("pruner", "magnitude, wanda, sparsegpt")),
+        ({"pruner": "wanta"}, ("pruner", "magnitude, wanda, ria, clearcut, sparsegpt")),
         ({"pruner": "sparsegpt,dump=0.1"}, ("pruner", "dump=0.1", "damp")),
         ({"pruner": "sparsegpt,damp=-1"}, ("damp", "-1")),
         ({"pruner": "sparsegpt,block=none"}, ("block", "none")),
@@ -53,6 +53,15 @@ def complain(artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.Ca
         ({"order": "random"}, ("order", "block", "group")),
         ({"device": "tpu"}, ("device", "tpu")),
         ({"model": "no-such-model"}, ("model", "no-such-model")),
+        ({"update": "refitt"}, ("update", "refitt", "none, sweep, refit")),
+        ({"update": "refit,drift=2"}, ("update", "drift", "0 to 1")),
+        ({"update": "none,damp=1"}, ("update", "none", "damp=1")),
+        ({"reconstruct": "epoch=3"}, ("reconstruct", "epoch=3", "epochs=…")),
+        ({"reconstruct": "rate=0"}, ("reconstruct", "rate")),
+        ({"allocation": "owls"}, ("allocation", "owls", "uniform, owl")),
+        ({"allocation": "owl"}, ("spread", "2:4")),
+        ({"allocation": "[0.5, 0.5, 0.5]"}, ("allocation", "3 blocks", "has 2")),
+        ({"allocation": "[0.5, 1.5]"}, ("allocation", "1.5", "block 1")),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_field(complain, changed: dict[str, str], says: tuple[str, ...]):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -11,11 +12,15 @@ from tasks.calibrate.walk import Walk, check_walk, placed
 from tasks.handles import BlockRow, LinearRow
 from tasks.model.anatomy import Anatomy, dissect
 from tasks.model.mode import evaluating
-from tasks.prune.weight.block import observe_then_prune, prune_on_the_way, prune_unobserved
+from tasks.prune.allocation import Allocation
+from tasks.prune.weight.block import Cut, observe_then_prune, prune_on_the_way, prune_unobserved
+from tasks.prune.weight.budget import patterns_for
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner
+from tasks.prune.weight.recipe import Order, Recipe
+from tasks.prune.weight.tuner import Tuner, Tuning
+from tasks.prune.weight.update import Update
 
-ORDERS = ("block", "group")
 HELD = 16  # batches whose forwards are held at once, under order "group"
 Rows = tuple[BlockRow, list[LinearRow]]
 
@@ -25,20 +30,18 @@ def prune_model(
     pruner: Pruner,
     pattern: Pattern,
     batches: Sequence[Tensor] | None,
-    allocation: None = None,
+    allocation: Allocation | None = None,
     *,
-    order: str = "block",
+    update: Update | None = None,
+    reconstruct: Tuner | None = None,
+    order: Order = "block",
     device: torch.device | str | None = None,
     on_block: Callable[[BlockRow, list[LinearRow]], None] | None = None,
 ) -> list[LinearRow]:
-    """`prune_blocks` to the end: one row per linear. `on_block` is called after every block.
-
-    `allocation` must be None: every block gets the sparsity of `pattern`.
-    """
-    if allocation is not None:
-        raise ValueError(f"allocation: {allocation!r} given; only None (the pattern's sparsity everywhere) is known")
+    """`prune_blocks` to the end: one row per linear. `on_block` is called after every block."""
+    recipe = Recipe(pruner=pruner, pattern=pattern, update=update, reconstruct=reconstruct, order=order)
     rows: list[LinearRow] = []
-    for block, linears in prune_blocks(model, pruner, pattern, batches, order=order, device=device):
+    for block, linears in prune_blocks(model, recipe, batches, allocation, device=device):
         rows += linears
         if on_block is not None:
             on_block(block, linears)
@@ -47,62 +50,86 @@ def prune_model(
 
 def prune_blocks(
     model: PreTrainedModel,
-    pruner: Pruner,
-    pattern: Pattern,
+    recipe: Recipe,
     batches: Sequence[Tensor] | None,
+    allocation: Allocation | None = None,
     *,
-    order: str = "block",
     device: torch.device | str | None = None,
 ) -> Iterator[Rows]:
     """Prune every linear inside the decoder blocks of `model` in place; yields the rows of a block once it is pruned.
 
-    `batches`: ids, (windows, tokens) each; None will do for a pruner that observes nothing. `device`: where a block is
-    while it is observed and pruned; None for where the model is. `order`: see `tasks.prune.weight.block`. Embeddings,
-    head, norms and biases stay as they are, as do the model's dtype, device and mode.
+    `batches`: ids, (windows, tokens) each; None will do for a recipe that runs no forward. `allocation`: the sparsity
+    of each block; None for that of the pattern everywhere. `device`: where a block is while it is observed and pruned;
+    None for where the model is. Embeddings and head stay as they are, and so do norms and biases unless blocks are
+    reconstructed; the model keeps its dtype, device and mode.
 
-    Raises ValueError before any weight is changed: an unknown `order`, no batches, weights with NaN, inputs that the
-    pattern does not divide, a model whose blocks cannot be walked.
+    Raises ValueError before any weight is changed: no batches, weights with NaN, inputs that the pattern does not
+    divide, an allocation that does not fit the pattern or the blocks, a model whose blocks cannot be walked.
     """
-    if order not in ORDERS:
-        raise ValueError(f"order: {order!r} given, valid is {' or '.join(ORDERS)}")
-    if order != "block" and pruner.observes is None:
-        raise ValueError(f"order: {order!r} given, but {type(pruner).__name__} runs no forward; leave it at 'block'")
     _check_weights(model)
-    windows = [] if pruner.observes is None else _check_batches(batches)
-    if order == "group":
+    windows = _check_batches(batches) if recipe.walks else []
+    if recipe.order == "group":
         windows = _regrouped(windows)
     with evaluating(model):
         anatomy = dissect(model)
-        _check_widths(anatomy, pattern)
-        if pruner.observes is not None:
+        _check_widths(anatomy, recipe.pattern)
+        blocks = [anatomy.linears(index) for index in range(len(anatomy.blocks))]
+        uniform = Allocation(sparsities=(recipe.pattern.sparsity,) * len(blocks))
+        patterns = patterns_for(allocation or uniform, recipe.pattern, blocks)
+        if recipe.walks:
             check_walk(model, anatomy, windows[0])
-    return _prune_blocks(model, anatomy, pruner, pattern, windows, order, torch.device(device or model.device))
+    cuts = [
+        Cut(anatomy=anatomy, index=index, recipe=recipe, patterns=of_block) for index, of_block in enumerate(patterns)
+    ]
+    return _prune_blocks(model, cuts, windows, torch.device(device or model.device))
 
 
 @torch.no_grad()
 def _prune_blocks(
-    model: PreTrainedModel,
-    anatomy: Anatomy,
-    pruner: Pruner,
-    pattern: Pattern,
-    batches: list[Tensor],
-    order: str,
-    device: torch.device,
+    model: PreTrainedModel, cuts: list[Cut], batches: list[Tensor], device: torch.device
 ) -> Iterator[Rows]:
+    recipe, anatomy = cuts[0].recipe, cuts[0].anatomy
     with evaluating(model):
-        walk = Walk(model, anatomy, batches, device) if pruner.observes is not None else None
-        for index, block in enumerate(anatomy.blocks):
+        walk = Walk(model, anatomy, batches, device) if recipe.walks else None
+        dense = walk.twin() if walk is not None and recipe.follows_dense else None
+        for cut in cuts:
             started = time.perf_counter()
-            error = None
-            with placed(block, device):
-                if walk is None:
-                    rows = prune_unobserved(anatomy, index, pruner, pattern)
-                elif order == "block":
-                    rows, error = observe_then_prune(walk, anatomy, index, pruner, pattern)
-                else:
-                    rows = prune_on_the_way(walk, anatomy, index, pruner, pattern)
+            with placed(anatomy.blocks[cut.index], device):
+                rows, error, tuning = _prune_block(cut, walk, dense)
             zeros, size = sum(row.zeros for row in rows), sum(row.out_features * row.in_features for row in rows)
-            yield BlockRow(block=index, sparsity=zeros / size, error=error, seconds=time.perf_counter() - started), rows
+            block = BlockRow(
+                block=cut.index,
+                sparsity=zeros / size,
+                error=error,
+                seconds=time.perf_counter() - started,
+                **(asdict(tuning) if tuning is not None else {}),
+            )
+            yield block, rows
+
+
+def _prune_block(
+    cut: Cut, walk: Walk | None, dense: Walk | None
+) -> tuple[list[LinearRow], float | None, Tuning | None]:
+    """The rows, the relative error of the block's output on the first batch where it is known, and the tuning.
+
+    Both walks move on to the next block, except that nobody needs the outputs of the last.
+    """
+    tuner, last = cut.recipe.reconstruct, cut.index + 1 == len(cut.anatomy.blocks)
+    if walk is None:
+        return prune_unobserved(cut), None, None
+    if cut.recipe.order == "group":
+        rows, unpruned_BTD = prune_on_the_way(cut, walk, dense, finish=tuner is None), None
+    else:
+        rows, unpruned_BTD = observe_then_prune(cut, walk, dense)
+    tuning = tuner.tune(walk, dense, cut.index) if tuner is not None and dense is not None else None
+    error = None
+    if unpruned_BTD is not None or tuning is not None:
+        steps = walk.step(cut.index)
+        pruned_BTD = next(steps)
+        error = None if unpruned_BTD is None else _relative_error(pruned_BTD, unpruned_BTD)
+        for _ in steps if not last else ():
+            pass
+    return rows, error, tuning
 
 
 def _check_weights(model: PreTrainedModel) -> None:
@@ -138,3 +165,9 @@ def _regrouped(windows: list[Tensor]) -> list[Tensor]:
     if len(lengths) > 1:
         raise ValueError(f"batches: order 'group' needs windows of one length, or {HELD} batches; {lengths} given")
     return list(torch.cat(windows).chunk(HELD))
+
+
+def _relative_error(pruned_BTD: Tensor, dense_BTD: Tensor) -> float:
+    """||pruned − dense||² / ||dense||²."""
+    pruned_BTD, dense_BTD = pruned_BTD.double(), dense_BTD.double()
+    return ((pruned_BTD - dense_BTD).square().sum() / dense_BTD.square().sum()).item()

@@ -1,151 +1,164 @@
 """Pruning the linears of one block, in either of two orders.
 
-`observe_then_prune`, the published protocol: observe all linears of the unpruned block, prune them, and run the pruned
-block again for the inputs of the next one. The first forward ends where the last linears have been seen, and the last
-block is not run again, except for the first batch: on that, the error of the block's output is measured.
+`observe_then_prune`, the published protocol: observe all linears of the unpruned block, then prune them. A forward ends
+where the last linears have been seen, except for the first batch.
 
 `prune_on_the_way`: one forward. Every batch is held just before the first of the linears that read one input, until all
 batches have arrived there: these linears are pruned, and the forwards go on through them. So o, gate and down are
 calibrated on the outputs of pruned linears, the second forward falls away, and one Gram exists at a time. The price is
 memory: of every token, the residual and the input of the linears where it is held.
 
+A second walk may follow the dense model. It goes through the block with the unpruned weights, batch by batch in front
+of the first, so that an observer sees the same tokens of both.
+
 Axes: B windows of a batch, T tokens, D model width, O outputs, I inputs of a linear.
 """
 
-import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
 
 from tasks.calibrate.hold import Held, hold
-from tasks.calibrate.observers import Observer
+from tasks.calibrate.observers import InputDrift, Observer
 from tasks.calibrate.walk import Walk
 from tasks.handles import LinearRow
 from tasks.model.anatomy import Anatomy, before_each
+from tasks.prune.weight.linear import prune_linears
 from tasks.prune.weight.pattern import Pattern
-from tasks.prune.weight.pruner import Pruner
-
-OBSERVED_TOKENS = 1 << 12  # at a time: an observer makes a float32 copy of them
+from tasks.prune.weight.recipe import Recipe
 
 
-def prune_unobserved(anatomy: Anatomy, index: int, pruner: Pruner, pattern: Pattern) -> list[LinearRow]:
-    """For a pruner that looks at the weights alone: no forward."""
-    return [_prune_linear(index, name, linear, pruner, pattern) for name, linear in anatomy.linears(index).items()]
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What is to be pruned, and how: block `index`, with a pattern for each of its linears."""
+
+    anatomy: Anatomy
+    index: int
+    recipe: Recipe
+    patterns: Mapping[str, Pattern]
+
+    @property
+    def groups(self) -> list[dict[str, nn.Linear]]:
+        """The linears that read one input together, in the order they run; such an input is observed once."""
+        linears = self.anatomy.linears(self.index)
+        return [{name: linears[name] for name in group} for group in self.anatomy.shared_inputs[self.index]]
+
+    @property
+    def firsts(self) -> dict[str, nn.Linear]:
+        """The first linear of each group: where its input is observed."""
+        return dict(next(iter(group.items())) for group in self.groups)
+
+    def observer(self, first: nn.Linear) -> Observer:
+        assert self.recipe.observes is not None
+        return self.recipe.observes(first.in_features, first.weight.device)
+
+    def prune(self, group: Mapping[str, nn.Linear], stat: Observer | None) -> list[LinearRow]:
+        return prune_linears(self.index, group, self.recipe, self.patterns, stat)
 
 
-def observe_then_prune(
-    walk: Walk, anatomy: Anatomy, index: int, pruner: Pruner, pattern: Pattern
-) -> tuple[list[LinearRow], float]:
-    """The rows, and the relative error of the block's output on the first batch. The walk moves to the next block."""
-    linears, groups = anatomy.linears(index), anatomy.shared_inputs[index]
-    stats = {group[0]: _observer(pruner, linears[group[0]]) for group in groups}
-    dense_BTD = _observe_all(walk, index, linears, stats)
-    rows = []
-    for group in groups:
-        stat = stats.pop(group[0])
-        rows += [_prune_linear(index, name, linears[name], pruner, pattern, stat) for name in group]
-    steps = walk.step(index)
-    error = _relative_error(next(steps), dense_BTD)
-    if index + 1 < len(anatomy.blocks):
-        for _ in steps:
-            pass
-    return rows, error
+def prune_unobserved(cut: Cut) -> list[LinearRow]:
+    """For a recipe that looks at the weights alone: no forward."""
+    return [row for group in cut.groups for row in cut.prune(group, None)]
 
 
-def prune_on_the_way(walk: Walk, anatomy: Anatomy, index: int, pruner: Pruner, pattern: Pattern) -> list[LinearRow]:
-    """The rows. The walk moves on to the next block."""
-    linears, groups = anatomy.linears(index), anatomy.shared_inputs[index]
-    stats: dict[str, Observer] = {}
+def observe_then_prune(cut: Cut, walk: Walk, dense: Walk | None) -> tuple[list[LinearRow], Tensor]:
+    """The rows, and the unpruned block's output on the first batch. `walk` stays where it is, `dense` moves on."""
+    stats = {name: cut.observer(linear) for name, linear in cut.firsts.items()} if cut.recipe.observes else {}
+    output_BTD = _observe(cut, walk, dense, stats)
+    rows = [row for group in cut.groups for row in cut.prune(group, stats.pop(next(iter(group)), None))]
+    return rows, output_BTD
+
+
+def prune_on_the_way(cut: Cut, walk: Walk, dense: Walk | None, *, finish: bool) -> list[LinearRow]:
+    """The rows. `dense` moves on to the next block; so does `walk`, if its forwards are to `finish`."""
+    stat: Observer | None = None
+    dense_x: Tensor | None = None  # of the batch whose turn it is, where it is held
+    turn_of: Walk | None = walk
+    unpruned: dict[nn.Linear, Tensor] = {}
     rows: list[LinearRow] = []
 
-    def see(name: str, x: Tensor) -> None:
-        _observe(stats[name], x)
+    def see(_: str, x: Tensor) -> None:
+        nonlocal dense_x
+        if turn_of is dense:
+            dense_x = x
+        else:
+            assert stat is not None
+            _show(stat, x, dense_x)
         hold()
 
-    with ExitStack() as stack:
-        stack.enter_context(before_each({group[0]: linears[group[0]] for group in groups}, see))
-        batches = range(len(walk.hidden))
-        forwards = [stack.enter_context(Held(partial(walk.advance, index, batch))) for batch in batches]
-        for group in groups:
-            stats[group[0]] = _observer(pruner, linears[group[0]])
-            for forward in forwards:
+    def forwards(stack: ExitStack, of: Walk) -> list[Held]:
+        return [stack.enter_context(Held(partial(of.advance, cut.index, batch))) for batch in range(len(of.hidden))]
+
+    def resume_dense(forward: Held) -> None:
+        nonlocal turn_of
+        turn_of = dense
+        with _with_weights(unpruned):
+            forward.resume()
+        turn_of = walk
+
+    with ExitStack() as stack, before_each(cut.firsts, see):
+        pruned_forwards = forwards(stack, walk)
+        dense_forwards = forwards(stack, dense) if dense is not None else []
+        for group in cut.groups:
+            stat = cut.observer(next(iter(group.values())))
+            for batch, forward in enumerate(pruned_forwards):
+                if dense is not None:
+                    resume_dense(dense_forwards[batch])
                 forward.resume()
-            stat = stats.pop(group[0])
-            rows += [_prune_linear(index, name, linears[name], pruner, pattern, stat) for name in group]
-        for forward in forwards:
+            if dense is not None:
+                unpruned |= {linear: linear.weight.data.clone() for linear in group.values()}
+            rows += cut.prune(group, stat)
+        for forward in dense_forwards:
+            resume_dense(forward)
+        for forward in pruned_forwards if finish else ():
             forward.resume()
     return rows
-
-
-def output_error(weight_OI: Tensor, pruned_OI: Tensor, stat: Observer) -> float:
-    """||(W' − W) X||² / ||W X||² on the tokens that `stat` saw: exact from a Gram, from its diagonal with norms alone.
-
-    0 where W X is zero: no pruner turns that into anything else.
-    """
-    energy = stat.output_energy(weight_OI).item()
-    return stat.output_energy(pruned_OI - weight_OI).item() / energy if energy > 0 else 0.0
-
-
-def _prune_linear(
-    index: int, name: str, linear: nn.Linear, pruner: Pruner, pattern: Pattern, stat: Observer | None = None
-) -> LinearRow:
-    started = time.perf_counter()
-    weight_OI = linear.weight.detach()
-    try:
-        pruned_OI = pruner.prune(weight_OI, stat, pattern)
-    except ValueError as cause:
-        raise ValueError(f"block {index}, {name}: {cause}") from cause
-    seconds = time.perf_counter() - started
-    error = None if stat is None else output_error(weight_OI, pruned_OI, stat)
-    zeros = weight_OI.numel() - int(pruned_OI.count_nonzero())
-    linear.weight.data.copy_(pruned_OI)
-    return LinearRow(
-        block=index,
-        linear=name,
-        out_features=linear.out_features,
-        in_features=linear.in_features,
-        zeros=zeros,
-        sparsity=zeros / weight_OI.numel(),
-        error=error,
-        error_from=None if stat is None else stat.remembers,
-        seconds=seconds,
-    )
 
 
 class _Seen(Exception):  # noqa: N818 - not an error
     """Raised inside a block's forward once every linear has been seen: the rest of it would be for nothing."""
 
 
-def _observe_all(walk: Walk, index: int, linears: dict[str, nn.Linear], stats: dict[str, Observer]) -> Tensor:
+def _observe(cut: Cut, walk: Walk, dense: Walk | None, stats: Mapping[str, Observer]) -> Tensor:
     """Show every observer the inputs of its linear in all batches; returns the block's output for the first batch."""
-    *_, last = stats
-    output_BTD: Tensor | None = None  # until then, a forward goes on to its end
+    *_, last = cut.firsts
+    dense_x: dict[str, Tensor] = {}  # of one batch, at the first linear of each group
+    outputs: list[Tensor] = []  # until there is one, a forward goes on to its end
 
-    def see(name: str, x: Tensor) -> None:
-        _observe(stats[name], x)
-        if name == last and output_BTD is not None:
+    def see(first: str, x: Tensor) -> None:
+        if first in stats:
+            _show(stats[first], x, dense_x.pop(first, None))
+        if first == last and outputs:
             raise _Seen
 
-    with before_each({name: linears[name] for name in stats}, see):
-        output_BTD = walk.output(index, 0)
-        for batch in range(1, len(walk.hidden)):
-            with suppress(_Seen):
-                walk.output(index, batch)
-    return output_BTD
+    for batch in range(len(walk.hidden)):
+        if dense is not None:
+            with before_each(cut.firsts, dense_x.__setitem__):
+                dense.advance(cut.index, batch)
+        with before_each(cut.firsts, see), suppress(_Seen):
+            outputs.append(walk.output(cut.index, batch))
+    return outputs[0]
 
 
-def _observer(pruner: Pruner, linear: nn.Linear) -> Observer:
-    assert pruner.observes is not None
-    return pruner.observes(linear.in_features, linear.weight.device)
+def _show(stat: Observer, x: Tensor, dense_x: Tensor | None) -> None:
+    if isinstance(stat, InputDrift):
+        assert dense_x is not None
+        stat.see_both(x, dense_x)
+    else:
+        stat.see(x)
 
 
-def _observe(stat: Observer, x: Tensor) -> None:
-    for x_TI in x.reshape(-1, stat.in_features).split(OBSERVED_TOKENS):
-        stat.update(x_TI)
-
-
-def _relative_error(pruned_BTD: Tensor, dense_BTD: Tensor) -> float:
-    """||pruned − dense||² / ||dense||²."""
-    pruned_BTD, dense_BTD = pruned_BTD.double(), dense_BTD.double()
-    return ((pruned_BTD - dense_BTD).square().sum() / dense_BTD.square().sum()).item()
+@contextmanager
+def _with_weights(weights: Mapping[nn.Linear, Tensor]) -> Iterator[None]:
+    """Within, these linears have these weights."""
+    own = {linear: linear.weight.data for linear in weights}
+    try:
+        for linear, weight_OI in weights.items():
+            linear.weight.data = weight_OI
+        yield
+    finally:
+        for linear, weight_OI in own.items():
+            linear.weight.data = weight_OI

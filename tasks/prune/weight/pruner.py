@@ -26,16 +26,32 @@ class Pruner(ABC):
         Raises ValueError for a weight that is not a matrix of finite floats, a `stat` of another kind or width, and a
         pattern that does not divide the inputs.
         """
-        self._check(weight_OI, stat, pattern)
-        with torch.no_grad():
-            pruned_OI = self._prune(weight_OI.detach(), stat, pattern)
-        if not _finite(pruned_OI):
-            raise ValueError(f"weight: {self} made NaN or infinity in {weight_OI.dtype}")
+        pruned_OI, _ = self.prune_and_keep(weight_OI, stat, pattern)
         return pruned_OI
 
+    def prune_and_keep(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """As `prune`, and beside it which weights stay: bool (O, I). A weight that stays may be 0 by itself."""
+        self._check(weight_OI, stat, pattern)
+        with torch.no_grad():
+            pruned_OI, keep_OI = self._prune(weight_OI.detach(), stat, pattern)
+        self._check_result(weight_OI, pruned_OI)
+        return pruned_OI, keep_OI
+
     @abstractmethod
-    def _prune(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> Tensor:
-        """`prune` on checked arguments."""
+    def score(self, weight_OI: Tensor, stat: Any) -> Tensor:
+        """How much each weight matters before any other has gone, (O, I), in float32 or better."""
+
+    @abstractmethod
+    def _prune(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """`prune_and_keep` on checked arguments."""
+
+    def _check_result(self, weight_OI: Tensor, pruned_OI: Tensor) -> None:
+        if pruned_OI.shape != weight_OI.shape or pruned_OI.dtype != weight_OI.dtype:
+            made = f"{pruned_OI.dtype} of shape {tuple(pruned_OI.shape)}"
+            needed = f"{weight_OI.dtype} of shape {tuple(weight_OI.shape)}"
+            raise ValueError(f"weight: {self} made {made}, {needed} is needed")
+        if not _finite(pruned_OI):
+            raise ValueError(f"weight: {self} made NaN or infinity in {weight_OI.dtype}")
 
     def _check(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> None:
         if weight_OI.dim() != 2 or not weight_OI.is_floating_point():
@@ -57,12 +73,12 @@ class Pruner(ABC):
 class ScorePruner(Pruner):
     """A method that is a score: the pattern keeps the largest, and what is kept is unchanged."""
 
-    @abstractmethod
-    def score(self, weight_OI: Tensor, stat: Any) -> Tensor:
-        """How much each weight matters, in float32 or better."""
-
-    def _prune(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> Tensor:
-        return torch.where(pattern.keep(self.score(weight_OI, stat)), weight_OI, 0)
+    def _prune(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        score_OI = self.score(weight_OI, stat)
+        if score_OI.shape != weight_OI.shape:
+            raise ValueError(f"score: shape {tuple(score_OI.shape)} made by {self}, {tuple(weight_OI.shape)} is needed")
+        keep_OI = pattern.keep(score_OI)
+        return torch.where(keep_OI, weight_OI, 0), keep_OI
 
 
 def absolute(weight_OI: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 import copy
+from typing import get_args
 
 import pytest
 import torch
@@ -8,13 +9,16 @@ from torch import nn
 from tasks.calibrate.observers import InputGram
 from tasks.model.anatomy import dissect
 from tasks.prune import PRUNERS
-from tasks.prune.weight.apply import ORDERS, prune_blocks, prune_model
+from tasks.prune.allocation import Allocation
+from tasks.prune.weight.apply import prune_blocks, prune_model
 from tasks.prune.weight.magnitude import Magnitude
 from tasks.prune.weight.pattern import NM, Unstructured, parse_pattern
 from tasks.prune.weight.pruner import ScorePruner
+from tasks.prune.weight.recipe import Order, Recipe
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.wanda import Wanda
 
+ORDERS = get_args(Order)
 PATTERNS = ["1:4", "2:4", "3:4", "4:8", "8:16", "16:32", "50%", "50%@matrix", "70%"]
 SAME_LENGTH = batches((3, WINDOW), (2, WINDOW))
 
@@ -145,7 +149,7 @@ def test_a_shared_input_is_observed_once(make, order):
 def test_errors_are_those_of_the_outputs():
     dense = llama().double()
     model, blocks, rows = copy.deepcopy(dense), [], []
-    for block, linears in prune_blocks(model, SparseGPT(), parse_pattern("2:4"), SAME_LENGTH):
+    for block, linears in prune_blocks(model, Recipe(pruner=SparseGPT(), pattern=parse_pattern("2:4")), SAME_LENGTH):
         blocks.append(block)
         rows += linears
     last = weights(dense)
@@ -175,7 +179,8 @@ def test_errors_are_those_of_the_outputs():
 def test_a_pruner_that_looks_at_weights_alone_runs_nothing():
     dense = llama()
     _, rows = pruned(dense, Magnitude(), "2:4", None)
-    block, _ = next(iter(prune_blocks(copy.deepcopy(dense), Magnitude(), parse_pattern("2:4"), None)))
+    recipe = Recipe(pruner=Magnitude(), pattern=parse_pattern("2:4"))
+    block, _ = next(iter(prune_blocks(copy.deepcopy(dense), recipe, None)))
     assert block.error is None
     assert all(row.error is None for row in rows)
 
@@ -245,7 +250,7 @@ def with_nan():
         (llama, Wanda(), "2:4", [torch.ones(5, dtype=torch.long)], {}, r"\(windows, tokens\) are needed"),
         (llama, Wanda(), "2:4", [torch.ones(2, 5)], {}, "token ids"),
         (llama, Wanda(), "2:4", SAME_LENGTH, {"order": "linear"}, "valid is block or group"),
-        (llama, Magnitude(), "2:4", None, {"order": "group"}, "Magnitude runs no forward"),
+        (llama, Magnitude(), "2:4", None, {"order": "group"}, "observes no inputs"),
         (
             llama,
             Wanda(),
@@ -254,7 +259,14 @@ def with_nan():
             {"order": "group"},
             r"windows of one length, or 16 batches; \[5, 6\]",
         ),
-        (llama, Wanda(), "2:4", SAME_LENGTH, {"allocation": {0: 0.5}}, "allocation"),
+        (
+            llama,
+            Wanda(),
+            "2:4",
+            SAME_LENGTH,
+            {"allocation": Allocation(sparsities=(0.5,))},
+            "allocation: 1 blocks given, the model has 3",
+        ),
         (with_nan, Magnitude(), "2:4", None, {}, "NaN or infinity in model.layers.1.mlp.up_proj.weight"),
     ],
 )

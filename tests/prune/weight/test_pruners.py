@@ -4,7 +4,6 @@ import pytest
 import textbook
 import torch
 
-from tasks.calibrate.observers import InputGram, InputNorm
 from tasks.prune import PRUNERS
 from tasks.prune.weight.clearcut import ClearCut
 from tasks.prune.weight.magnitude import Magnitude
@@ -149,13 +148,23 @@ def test_bad_input_raises(name):
     with pytest.raises(ValueError, match="3:5 does not divide 64 inputs"):
         pruner.prune(weight_OI, stat, parse_pattern("3:5"))
     if pruner.observes is not None:
-        other = InputGram if pruner.observes is InputNorm else InputNorm
-        with pytest.raises(ValueError, match=f"needs {pruner.observes.__name__}"):
-            pruner.prune(weight_OI, other(64, "cpu"), two_of_four)
+        with pytest.raises(
+            ValueError, match=f"NoneType given, {type(pruner).__name__} needs {pruner.observes.__name__}"
+        ):
+            pruner.prune(weight_OI, None, two_of_four)
         with pytest.raises(ValueError, match="it saw 64 inputs, the weight has 32"):
             pruner.prune(weight_OI[:, :32], stat, two_of_four)
         with pytest.raises(ValueError, match="no tokens"):
             pruner.prune(weight_OI, pruner.observes(64, "cpu"), two_of_four)
+
+
+def test_an_observer_that_knows_less_is_refused_and_one_that_knows_more_gives_the_same():
+    weight_OI, x_TI = case()
+    norm, gram = seen(Wanda(), x_TI), seen(SparseGPT(), x_TI)
+    with pytest.raises(ValueError, match="InputNorm given, SparseGPT needs InputGram"):
+        SparseGPT().prune(weight_OI, norm, parse_pattern("2:4"))
+    for pruner in (Wanda(), RIA(), ClearCut()):
+        assert torch.equal(pruner.score(weight_OI, norm), pruner.score(weight_OI, gram))
 
 
 @pytest.mark.parametrize(

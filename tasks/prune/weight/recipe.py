@@ -1,0 +1,53 @@
+"""How a model is pruned: what is chosen, what becomes of the rest, and what is done to a block once it is pruned."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tasks.calibrate.observers import InputDrift, Observer
+from tasks.prune.weight.pattern import Pattern
+from tasks.prune.weight.pruner import Pruner
+from tasks.prune.weight.tuner import Tuner
+from tasks.prune.weight.update import Update
+
+Order = Literal["block", "group"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """`pruner` chooses the weights that stay, by `pattern`; `update` sets them (None: as the pruner leaves them).
+
+    `reconstruct`: tune the block after it was pruned. `order`: see `tasks.prune.weight.block`. Contradictions raise
+    ValueError in one line.
+    """
+
+    pruner: Pruner
+    pattern: Pattern
+    update: Update | None = None
+    reconstruct: Tuner | None = None
+    order: Order = "block"
+
+    def __post_init__(self) -> None:
+        if self.order not in get_args(Order):
+            raise ValueError(f"order: {self.order!r} given, valid is {' or '.join(get_args(Order))}")
+        if self.order != "block" and self.observes is None:
+            raise ValueError(f"order: {self.order!r} given, but {self} observes no inputs; leave it at 'block'")
+
+    @property
+    def observes(self) -> type[Observer] | None:
+        """The observer of each linear: one that knows enough for the pruner and for the update."""
+        wanted = [self.pruner.observes, self.update.observes if self.update is not None else None]
+        return max((kind for kind in wanted if kind is not None), key=lambda kind: len(kind.__mro__), default=None)
+
+    @property
+    def walks(self) -> bool:
+        """Whether the blocks have to be run at all."""
+        return self.observes is not None or self.reconstruct is not None
+
+    @property
+    def follows_dense(self) -> bool:
+        """Whether the hidden states of the dense model are needed beside those of the pruned one."""
+        return self.reconstruct is not None or self.observes is InputDrift
+
+    def __str__(self) -> str:
+        steps = [self.pruner, self.update, self.reconstruct]
+        return " + ".join(str(step) for step in steps if step is not None)

@@ -1,0 +1,167 @@
+"""Recipes over whole models: two streams, updates in both orders, and blocks that are tuned."""
+
+import copy
+
+import pytest
+import torch
+from cases import FAMILIES, WINDOW, batches, llama, opt
+from test_apply import weights
+
+from tasks.calibrate.walk import Walk
+from tasks.model.anatomy import dissect
+from tasks.prune.allocation import Allocation
+from tasks.prune.weight.apply import prune_blocks, prune_model
+from tasks.prune.weight.magnitude import Magnitude
+from tasks.prune.weight.pattern import parse_pattern
+from tasks.prune.weight.recipe import Recipe
+from tasks.prune.weight.reconstruct import Reconstruct
+from tasks.prune.weight.refit import Refit
+from tasks.prune.weight.sparsegpt import SparseGPT
+from tasks.prune.weight.sweep import Sweep
+from tasks.prune.weight.update import Leave
+from tasks.prune.weight.wanda import Wanda
+
+IDS = batches((3, WINDOW), (2, WINDOW), (2, 9))
+TWO_OF_FOUR = parse_pattern("2:4")
+
+
+def pruned(model, pruner, ids=IDS, pattern=TWO_OF_FOUR, **options):
+    model = copy.deepcopy(model)
+    return model, prune_model(model, pruner, pattern, ids, **options)
+
+
+def last_hidden(model, ids):
+    """What the last block gives."""
+    anatomy = dissect(model)
+    with torch.no_grad():
+        walk = Walk(model, anatomy, ids)
+        for index in range(len(anatomy.blocks)):
+            outputs = list(walk.step(index))
+    return outputs
+
+
+@pytest.mark.parametrize("order", ["block", "group"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_refitted_with_drift(family, order):
+    model, rows = pruned(FAMILIES[family](), Wanda(), update=Refit(drift=0.5), order=order)
+    assert all(((weight_OI.reshape(-1, 4) != 0).sum(1) <= 2).all() for weight_OI in weights(model).values())
+    assert all(row.damp is not None and row.sweep_error is not None for row in rows)
+
+
+@pytest.mark.parametrize("order", ["block", "group"])
+def test_without_drift_between_the_streams_the_correction_changes_nothing(order):
+    """Nothing is dropped, so both streams are one, and a refit of everything is the dense model."""
+    dense = llama().double()
+    model, _ = pruned(dense, Wanda(), pattern=parse_pattern("4:4"), update=Refit(drift=1.0, damp=0.0), order=order)
+    for name, weight_OI in weights(model).items():
+        torch.testing.assert_close(weight_OI, weights(dense)[name], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("order", ["block", "group"])
+def test_the_dense_stream_goes_through_the_dense_model(order):
+    dense = llama().double()
+    expected = last_hidden(dense, IDS)
+    model = copy.deepcopy(dense)
+    recipe = Recipe(pruner=Wanda(), pattern=TWO_OF_FOUR, update=Refit(drift=0.5), order=order)
+    twins = []
+    made = Walk.twin
+
+    def remember(walk):
+        twins.append(made(walk))
+        return twins[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Walk, "twin", remember)
+        list(prune_blocks(model, recipe, IDS))
+    (twin,) = twins
+    for found, wanted in zip(twin.hidden, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("order", ["block", "group"])
+def test_leave_and_sweep_are_what_the_pruners_do_by_themselves(order):
+    dense = llama().double()
+    for pruner, update in ((Wanda(), Leave()), (SparseGPT(), Sweep())):
+        one, other = pruned(dense, pruner, order=order)[0], pruned(dense, pruner, update=update, order=order)[0]
+        for name, weight_OI in weights(one).items():
+            torch.testing.assert_close(weight_OI, weights(other)[name])
+
+
+def test_an_update_of_magnitudes_keep_is_calibrated():
+    _, rows = pruned(llama(), Magnitude(), update=Refit())
+    assert all(row.error_from == "gram" and row.error <= row.sweep_error * 1.01 for row in rows)
+
+
+@pytest.mark.parametrize("order", ["block", "group"])
+@pytest.mark.parametrize("make", [llama, opt])
+def test_a_tuned_block_is_nearer_to_the_dense_model_and_has_the_same_zeros(make, order):
+    dense = make()
+    settings = Reconstruct(epochs=4)
+    plain, _ = pruned(dense, SparseGPT(), order=order)
+    model, blocks = copy.deepcopy(dense), []
+    prune_model(
+        model,
+        SparseGPT(),
+        TWO_OF_FOUR,
+        IDS,
+        reconstruct=settings,
+        order=order,
+        on_block=lambda block, rows: blocks.append(block),
+    )
+    assert all(((weight_OI.reshape(-1, 4) != 0).sum(1) <= 2).all() for weight_OI in weights(model).values())
+    assert all(block.tuned_to <= block.tuned_from and block.tuned_steps > 0 for block in blocks)
+    assert blocks[0].tuned_to < blocks[0].tuned_from
+    first = [name for name in weights(plain) if ".0." in name]
+    assert all(torch.equal(weights(plain)[name] == 0, weights(model)[name] == 0) for name in first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tuning_never_makes_a_block_worse_and_repeats_bit_for_bit(dtype):
+    dense = llama().to(dtype)
+    settings = Reconstruct(epochs=3, rate=10.0, patience=1)  # far too fast: every epoch is worse
+    plain, _ = pruned(dense, Wanda())
+    model, _ = pruned(dense, Wanda(), reconstruct=settings)
+    for name, weight_OI in weights(plain).items():
+        assert torch.equal(weight_OI, weights(model)[name])
+    sane = Reconstruct(epochs=2)
+    one, other = (pruned(dense, Wanda(), reconstruct=sane)[0] for _ in range(2))
+    for (name, parameter), twin in zip(one.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(parameter, twin), name
+        assert parameter.dtype == dtype
+        assert parameter.grad is None
+
+
+def test_magnitude_can_be_tuned_though_it_observes_nothing():
+    _, rows = pruned(llama(), Magnitude(), reconstruct=Reconstruct(epochs=2))
+    assert all(row.error is None for row in rows)
+
+
+def test_an_allocation_arrives():
+    dense, pattern = llama(), parse_pattern("50%@matrix")
+    _, rows = pruned(dense, Wanda(), pattern=pattern, allocation=Allocation(sparsities=(0.25, 0.5, 0.75)))
+    for block, share in enumerate((0.25, 0.5, 0.75)):
+        own = [row for row in rows if row.block == block]
+        assert sum(row.zeros for row in own) == share * sum(row.out_features * row.in_features for row in own)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"pruner": Magnitude(), "order": "group"}, "order: .* observes no inputs"),
+        ({"pruner": Wanda(), "order": "linear"}, "order: .* valid is block or group"),
+    ],
+)
+def test_contradictions_raise(options, says):
+    with pytest.raises(ValueError, match=says):
+        Recipe(pattern=TWO_OF_FOUR, **options)
+
+
+def test_one_batch_cannot_be_tuned_on():
+    with pytest.raises(ValueError, match="reconstruct: one calibration batch"):
+        pruned(llama(), Wanda(), ids=batches((3, WINDOW)), reconstruct=Reconstruct())
+
+
+@pytest.mark.parametrize("name", ["epochs", "rate", "held_out", "patience"])
+def test_values_of_the_tuning_are_checked(name):
+    with pytest.raises(ValueError, match=f"^{name}: .* valid is"):
+        Reconstruct(**{name: 0})

@@ -1,0 +1,165 @@
+"""What becomes of the weights that stay, against golden numbers, least squares, and each other. All in float64."""
+
+import pytest
+import torch
+from test_pruners import NORMS, WEIGHT, case, seen
+from test_sparsegpt import INPUTS
+
+from tasks.calibrate.observers import InputDrift, InputGram
+from tasks.prune import PRUNERS, UPDATES
+from tasks.prune.weight.pattern import parse_pattern
+from tasks.prune.weight.refit import Refit
+from tasks.prune.weight.sparsegpt import SparseGPT
+from tasks.prune.weight.sweep import Sweep
+from tasks.prune.weight.update import Leave
+
+F64 = torch.float64
+
+
+def gram_of(x_TI):
+    stat = InputGram(x_TI.shape[1], "cpu")
+    stat.update(x_TI)
+    return stat
+
+
+def kept(name, weight_OI, stat, pattern):
+    return PRUNERS[name]().prune_and_keep(weight_OI, stat, parse_pattern(pattern))[1]
+
+
+def error(weight_OI, made_OI, x_TI):
+    return ((made_OI - weight_OI) @ x_TI.T).square().sum().item()
+
+
+@pytest.mark.parametrize(
+    ("name", "golden"), [("sparsegpt", 208.632493), ("wanda", 174.084237), ("magnitude", 408.373754)]
+)
+def test_golden_refit_errors(name, golden):
+    stat = gram_of(INPUTS)
+    made = Refit(damp=0.0).update(WEIGHT, kept(name, WEIGHT, stat, "2:4"), stat)
+    assert error(WEIGHT, made.weight_OI, INPUTS) == pytest.approx(golden, abs=1e-6)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "1:4", "3:4", "50%", "20%", "70%@matrix", "30%@matrix", "0%"])
+def test_a_refit_is_least_squares_row_by_row(pattern):
+    """Few kept, few dropped, and rows of different counts take different ways to the same rows."""
+    weight_OI, x_TI = case(dtype=F64)
+    keep_OI = kept("wanda", weight_OI, gram_of(x_TI), pattern)
+    made = Refit(damp=0.0).update(weight_OI, keep_OI, gram_of(x_TI))
+    for row in range(len(weight_OI)):
+        expected_I = torch.zeros(64, dtype=F64)
+        columns = keep_OI[row]
+        expected_I[columns] = torch.linalg.lstsq(x_TI[:, columns], (x_TI @ weight_OI[row])[:, None]).solution[:, 0]
+        torch.testing.assert_close(made.weight_OI[row], expected_I, rtol=1e-8, atol=1e-10)
+
+
+def test_damping_pulls_towards_the_dense_weights():
+    weight_OI, x_TI = case(dtype=F64)
+    stat = gram_of(x_TI)
+    keep_OI = kept("wanda", weight_OI, stat, "2:4")
+    epsilon = 0.05 * stat.gram_II.diagonal().mean()
+    rows_TI = torch.cat([x_TI, epsilon.sqrt() * torch.eye(64, dtype=F64)])  # as so many tokens more
+    undamped = Refit(damp=0.0).update(weight_OI, keep_OI, gram_of(rows_TI))
+    torch.testing.assert_close(Refit(damp=0.05).update(weight_OI, keep_OI, stat).weight_OI, undamped.weight_OI)
+
+
+@pytest.mark.parametrize("drift", [0.3, 1.0])
+@pytest.mark.parametrize("pattern", ["2:4", "25%"])
+def test_drift_correction_is_least_squares_towards_the_dense_model(drift, pattern):
+    weight_OI, x_TI = case(dtype=F64)
+    dense_TI = x_TI + 0.3 * torch.randn(x_TI.shape, generator=torch.Generator().manual_seed(1), dtype=F64)
+    stat = InputDrift(64, "cpu")
+    stat.see_both(x_TI, dense_TI)
+    keep_OI = kept("wanda", weight_OI, stat, pattern)
+    made = Refit(drift=drift, damp=0.0).update(weight_OI, keep_OI, stat)
+    target_TO = ((1 - drift) * x_TI + drift * dense_TI) @ weight_OI.T
+    for row in range(len(weight_OI)):
+        columns = keep_OI[row]
+        solved = torch.linalg.lstsq(x_TI[:, columns], target_TO[:, row, None]).solution[:, 0]
+        torch.testing.assert_close(made.weight_OI[row, columns], solved, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "4:8", "50%", "50%@matrix"])
+@pytest.mark.parametrize("name", ["magnitude", "wanda", "ria", "sparsegpt"])
+def test_refit_beats_sweep_beats_leave(name, pattern):
+    weight_OI, x_TI = case(dtype=F64)
+    stat = gram_of(x_TI)
+    keep_OI = kept(name, weight_OI, stat, pattern)
+    made = {
+        name: update.update(weight_OI, keep_OI, stat).weight_OI
+        for name, update in {"refit": Refit(damp=1e-6), "sweep": Sweep(), "none": Leave()}.items()
+    }
+    assert all(torch.equal(made_OI != 0, keep_OI) for made_OI in made.values())
+    errors = {name: error(weight_OI, made_OI, x_TI) for name, made_OI in made.items()}
+    assert errors["refit"] < errors["sweep"] < errors["none"]
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "50%", "70%"])
+@pytest.mark.parametrize("block", [16, 24, 128])
+def test_the_sweep_of_sparsegpts_own_keep_is_sparsegpt(pattern, block):
+    weight_OI, x_TI = case(dtype=F64)
+    stat = gram_of(x_TI)
+    pruned_OI, keep_OI = SparseGPT(block=block).prune_and_keep(weight_OI, stat, parse_pattern(pattern))
+    torch.testing.assert_close(Sweep().update(weight_OI, keep_OI, stat).weight_OI, pruned_OI)
+
+
+def test_uncorrelated_inputs_leave_nothing_to_make_up_for():
+    stat = gram_of(torch.diag(NORMS))
+    keep_OI = kept("wanda", WEIGHT, stat, "2:4")
+    for update in (Sweep(damp=0.0), Refit(damp=0.0)):
+        torch.testing.assert_close(update.update(WEIGHT, keep_OI, stat).weight_OI, WEIGHT * keep_OI)
+
+
+@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dtype_and_no_change_in_place(name, dtype):
+    weight_OI, x_TI = case(dtype=dtype)
+    stat, before = gram_of(x_TI), weight_OI.clone()
+    keep_OI = kept("wanda", weight_OI, stat, "2:4")
+    made_OI = UPDATES[name]().update(weight_OI, keep_OI, stat).weight_OI
+    assert made_OI.dtype == dtype
+    assert not made_OI[~keep_OI].any()
+    assert torch.equal(weight_OI, before)
+
+
+def test_dead_and_doubled_inputs_are_damped_and_recorded():
+    weight_OI, x_TI = case(dtype=F64)
+    x_TI[:, 5], x_TI[:, 9] = 0, x_TI[:, 8]
+    stat = gram_of(x_TI)
+    keep_OI = torch.ones(24, 64, dtype=torch.bool)
+    keep_OI[:, 20:] = False
+    made = Refit().update(weight_OI, keep_OI, stat)
+    assert made.damp == 1e-4
+    assert made.weight_OI.isfinite().all()
+    torch.testing.assert_close(made.weight_OI[:, 5], weight_OI[:, 5])  # nothing is known of it: it stays
+    raised = Refit(damp=0.0).update(weight_OI, keep_OI, stat)
+    assert raised.damp > 0
+
+
+def test_inputs_that_are_all_zero_leave_the_weights():
+    weight_OI, x_TI = case(dtype=F64)
+    keep_OI = kept("magnitude", weight_OI, None, "2:4")
+    made = Refit().update(weight_OI, keep_OI, gram_of(0 * x_TI))
+    torch.testing.assert_close(made.weight_OI, weight_OI * keep_OI)
+
+
+def test_a_kept_weight_of_zero_takes_part():
+    weight_OI, x_TI = case(dtype=F64)
+    keep_OI = kept("wanda", weight_OI, gram_of(x_TI), "2:4")
+    place = tuple(keep_OI.nonzero()[0].tolist())
+    weight_OI[place] = 0
+    assert Refit().update(weight_OI, keep_OI, gram_of(x_TI)).weight_OI[place] != 0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"), [({"drift": 1.5}, "drift"), ({"drift": -1}, "drift"), ({"damp": -1}, "damp")]
+)
+def test_values_are_checked(options, says):
+    with pytest.raises(ValueError, match=f"^{says}: .* valid is"):
+        Refit(**options)
+
+
+def test_an_update_asks_for_the_observer_that_it_needs():
+    assert Leave().observes is None
+    assert Sweep().observes is Refit().observes is InputGram
+    assert Refit(drift=0.5).observes is InputDrift
+    assert seen(SparseGPT(), INPUTS).norm_I().shape == (8,)
