@@ -1,9 +1,9 @@
 """Exact refit: the least-squares weights on a given support, output by output.
 
-Let H = G + ε I. Wanted, of all rows w that are zero outside the keep, is the one that minimises (w − b) H (w − b)ᵀ; here
-b is the best row without that restriction: the dense row itself, or, with drift correction, the row that turns the
-inputs x of the pruned model into what the dense row makes of (1 − β) x + β d, d being the inputs of the dense model. On
-its kept inputs k, w solves H_kk w_k = (b H)_k. Where fewer inputs D are dropped than kept, the same w comes cheaper as
+Let H = G + ε I. Of all rows w that are zero outside the keep, the one with the least (w − b) H (w − b)ᵀ is wanted. b is
+the best row without that restriction: the dense row itself, or, with drift correction, the row that turns the inputs x
+of the pruned model into what the dense row makes of (1 − β) x + β d, where d are the inputs of the dense model. On its
+kept inputs k, w solves H_kk w_k = (b H)_k. Where fewer inputs D are dropped than kept, the same w comes cheaper as
 b − b_D (H⁻¹_DD)⁻¹ H⁻¹_D. All in float64, in batches of rows with nearly equal counts.
 
 Axes: O outputs, I inputs of the linear, R rows of a batch, K inputs that are solved for.
