@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from tasks.data.sources import parse_source
 from tasks.prune import ALLOCATIONS, PRUNERS, UPDATES
 from tasks.prune.allocators import Given, from_file, from_text
+from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.reconstruct import Reconstruct
@@ -61,16 +62,19 @@ def _choice_of(name: str, kind: type) -> type[Choice]:
 
 PRUNER_CHOICES = _choices_of(PRUNERS)
 UPDATE_CHOICES = _choices_of(UPDATES)
+LOW_RANK_CHOICES = _choices_of({"low_rank": LowRank})
 TUNER_CHOICES = _choices_of({"reconstruct": Reconstruct})
 ALLOCATION_CHOICES = _choices_of({**ALLOCATIONS, "given": Given})
 if TYPE_CHECKING:
     PrunerChoice = Choice
     UpdateChoice = Choice
+    LowRankChoice = Choice
     TunerChoice = Choice
     AllocationChoice = Choice
 else:
     PrunerChoice = Annotated[reduce(or_, PRUNER_CHOICES.values()), Field(discriminator="method")]
     UpdateChoice = Annotated[reduce(or_, UPDATE_CHOICES.values()), Field(discriminator="method")]
+    LowRankChoice = LOW_RANK_CHOICES["low_rank"]
     TunerChoice = TUNER_CHOICES["reconstruct"]
     AllocationChoice = Annotated[reduce(or_, ALLOCATION_CHOICES.values()), Field(discriminator="method")]
 PatternText = Annotated[str, AfterValidator(lambda text: str(parse_pattern(text)))]
@@ -90,6 +94,11 @@ def parse_update(text: str) -> Choice:
 def parse_reconstruct(text: str) -> Choice:
     """The hyper-parameters alone: `epochs=10,rate=0.001`, or nothing."""
     return _parse("reconstruct", f"reconstruct,{text}" if text else "reconstruct", TUNER_CHOICES)
+
+
+def parse_low_rank(text: str) -> Choice:
+    """The share of the bytes that goes to the factors: `0.25`, or `0.25,rounds=40`."""
+    return _parse("low_rank", f"low_rank,share={text}", LOW_RANK_CHOICES)
 
 
 def parse_allocation(text: str) -> Choice:
@@ -130,6 +139,8 @@ class Oneshot(Strict):
     update: UpdateChoice | None = Field(
         None, description="of the weights that stay; by default as the pruner leaves them"
     )
+    permute: bool = Field(False, description="order the inputs of each linear so that n:m keeps more")
+    low_rank: LowRankChoice | None = Field(None, description="a share of the bytes for two factors beside the zeros")
     reconstruct: TunerChoice | None = Field(None, description="tune each block once it is pruned")
     allocation: AllocationChoice = ALLOCATION_CHOICES["uniform"](method="uniform")
     samples: int = Field(128, ge=1, description="calibration windows")
@@ -159,6 +170,8 @@ class Oneshot(Strict):
             pruner=self.pruner.build(),
             pattern=parse_pattern(self.pattern),
             update=None if self.update is None else self.update.build(),
+            permute=self.permute,
+            low_rank=None if self.low_rank is None else self.low_rank.build(),
             reconstruct=None if self.reconstruct is None else self.reconstruct.build(),
             order=self.order,
         )
@@ -166,7 +179,7 @@ class Oneshot(Strict):
     @property
     def name(self) -> str:
         """What the rows call it: the pruner and whatever else is not the default, `sparsegpt+refit+reconstruct`."""
-        parts = [self.pruner, self.update, self.reconstruct]
+        parts = [self.pruner, self.update, "permute" if self.permute else None, self.low_rank, self.reconstruct]
         if self.allocation.method != "uniform":
             parts.append(self.allocation)
         return "+".join(str(part) for part in parts if part is not None)
@@ -178,6 +191,10 @@ class Oneshot(Strict):
             words += [f"--{name}", str(getattr(self, name))]
         if self.update is not None:
             words += ["--update", str(self.update)]
+        words += ["--permute"] if self.permute else []
+        if self.low_rank is not None:
+            share, *others = str(self.low_rank).split(",")[1:] or [str(self.low_rank.build().share)]
+            words += ["--low-rank", ",".join([share.removeprefix("share="), *others])]
         if self.reconstruct is not None:
             words += ["--reconstruct", *str(self.reconstruct).split(",", 1)[1:]]
         if isinstance(given := self.allocation.build(), Given):

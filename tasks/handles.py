@@ -116,6 +116,7 @@ class LinearRow:
     )
     sweep_error: float | None = None  # of SparseGPT's sweep on the same keep, where a refit was compared with it
     damp: float | None = None  # share of mean(diag G) that the update had to add to the diagonal of G
+    rank: int | None = None  # of the factors beside the sparse part, which `zeros` then counts
     order: str | None = None  # of the inputs under n:m: "folded" into the linears before, "gather" stored; None: as is
     seconds: float  # selection and update, without the forward passes
 

@@ -1,7 +1,8 @@
 """Packed checkpoints: a model's folder in which the pruned matrices take less room, and the way back into a model.
 
     packed-00001.safetensors …   `<tensor>.values`, with `<tensor>.mask` or `<tensor>.positions` (tasks.prune.packing);
-                                 where `<tensor>.left` and `<tensor>.right` are too, their product is added to these
+                                 where `<tensor>.left` and `<tensor>.right` are too, their product is added to these;
+                                 where `<tensor>.order` is, the columns are stored in that order
     packing.json                 how each tensor is packed, its shape and dtype, the rank of its factors if it has some,
                                  its file, the SHA-256 of its parts
     config.json, tokenizer …     copied as they are
@@ -27,6 +28,7 @@ from transformers import PreTrainedModel
 from tasks.model.folder import CONFIG_FILES, tensor_names, tokenizer_files, weight_shards
 from tasks.model.load import model_from
 from tasks.prune.factors import FactorFiles, SparseLowRank, merge
+from tasks.prune.orders import check_order, read_orders
 from tasks.prune.packing import PACKINGS, Packing, as_integers, choose_packing
 from tasks.prune.semi_structured import to_semi_structured
 from tasks.prune.weight.pattern import Pattern
@@ -34,7 +36,7 @@ from tasks.prune.weight.pattern import Pattern
 INDEX = "packing.json"
 FORMAT, VERSION = "espalier-packed", 1
 SHARD_BYTES = 2 << 30
-PARTS = ("left", "mask", "positions", "right", "values")
+PARTS = ("left", "mask", "order", "positions", "right", "values")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +82,16 @@ def pack_checkpoint(
     file_of = {name: shard for shard in weight_shards(source) for name in tensor_names(shard)}
     if unknown := set(pruned or ()) - file_of.keys():
         raise ValueError(f"pruned: {source} has no tensor {min(unknown)!r}")
-    factors = FactorFiles(source, file_of)
+    factors, orders = FactorFiles(source, file_of), read_orders(source, file_of)
     entries, rows, shard, filled, shards = {}, [], dict[str, Tensor](), 0, 1
     for name, weight in _read_tensors(file_of):
+        own_pattern = pattern if pruned is None or name in pruned else None
         if name in factors:
             packing, parts = _pack_low_rank(name, weight, factors.read(name))
+        elif name in orders:
+            packing, parts = _pack_ordered(name, weight, own_pattern, orders[name])
         else:
-            packing, parts = _pack_verified(name, weight, pattern if pruned is None or name in pruned else None)
+            packing, parts = _pack_verified(name, weight, own_pattern)
         size = sum(part.numel() * part.itemsize for part in parts.values())
         if shard and filled + size > shard_bytes:
             save_file(shard, target / _shard_name(shards))
@@ -137,6 +142,8 @@ def read_packed(folder: Path) -> Iterator[tuple[str, Tensor]]:
             weight = packing.unpack(parts, tuple(entry["shape"]))
             if "rank" in entry:
                 weight = _add_product(weight, parts["left"], parts["right"], entry["rank"])
+            if "order" in parts:
+                weight = _in_place(name, weight, parts["order"])
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"packed: {name} in {file} is damaged: {error}") from error
         if _dtype_name(weight) != entry["dtype"]:
@@ -170,6 +177,21 @@ def _pack_low_rank(name: str, weight: Tensor, stored: SparseLowRank) -> tuple[Pa
         raise ValueError(f"factors: what is stored of {name} does not add up to the weight: was it changed since?")
     packing, parts = _pack_verified(name, stored.sparse_OI, stored.pattern)
     return packing, parts | {"left": stored.left_Or, "right": stored.right_rI}
+
+
+def _pack_ordered(
+    name: str, weight_OI: Tensor, pattern: Pattern | None, order_I: Tensor
+) -> tuple[Packing, dict[str, Tensor]]:
+    if len(order_I) != weight_OI.shape[1]:
+        raise ValueError(f"orders: {len(order_I)} inputs given, {name} has {weight_OI.shape[1]}")
+    packing, parts = _pack_verified(name, weight_OI[:, order_I.long()], pattern)
+    return packing, parts | {"order": order_I}
+
+
+def _in_place(name: str, weight_OI: Tensor, order_I: Tensor) -> Tensor:
+    """The columns where the model has them: stored column j is input `order_I[j]`."""
+    check_order(name, order_I, weight_OI.shape[1])
+    return weight_OI[:, order_I.long().argsort()].contiguous()
 
 
 def _add_product(sparse_OI: Tensor, left_Or: Tensor, right_rI: Tensor, rank: int) -> Tensor:

@@ -5,12 +5,14 @@ from collections import Counter
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tasks.handles import Checkpoint, Packed, Pruned, Tokens
+from tasks.handles import BlockRow, Checkpoint, LinearRow, Packed, Pruned, Tokens
 from tasks.model.anatomy import prunable
 from tasks.model.load import load_config, load_model, save_model
 from tasks.progress import progress
 from tasks.prune.allocation import Allocation
 from tasks.prune.allocators import Allocator
+from tasks.prune.factors import SparseLowRank, write_factors
+from tasks.prune.orders import write_orders
 from tasks.prune.pack import pack_checkpoint
 from tasks.prune.weight.apply import prune_blocks
 from tasks.prune.weight.pattern import Pattern
@@ -34,14 +36,21 @@ def prune(model: Checkpoint, calibration: Tokens, recipe: Recipe, allocation: Al
     folder = open_folder(model)
     network = load_model(folder)
     batches = _batches(calibration, device)
-    blocks, linears = [], []
+    blocks: list[BlockRow] = []
+    linears: list[LinearRow] = []
+    orders: dict[str, Tensor] = {}
+    factors: dict[str, SparseLowRank] = {}
     with progress(f"{recipe} {recipe.pattern}", total=network.config.get_text_config().num_hidden_layers) as reach:
-        for block_row, linear_rows in prune_blocks(network, recipe, batches, allocation, device=device):
+        for block_row, pruned in prune_blocks(network, recipe, batches, allocation, device=device):
             blocks.append(block_row)
-            linears += linear_rows
+            linears += [linear.row for linear in pruned]
+            orders |= {linear.tensor: linear.order_I for linear in pruned if linear.order_I is not None}
+            factors |= {linear.tensor: linear.factors for linear in pruned if linear.factors is not None}
             reach(len(blocks))
     with home.store("checkpoints") as draft:
         save_model(network, folder, draft.path)
+        write_orders(draft.path, orders)
+        write_factors(draft.path, factors)
     checkpoint = Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder)
     return Pruned(checkpoint=checkpoint, blocks=tuple(blocks), linears=tuple(linears))
 

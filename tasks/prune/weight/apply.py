@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,14 +16,15 @@ from tasks.model.mode import evaluating
 from tasks.prune.allocation import Allocation
 from tasks.prune.weight.block import Cut, observe_then_prune, prune_on_the_way, prune_unobserved
 from tasks.prune.weight.budget import patterns_for
+from tasks.prune.weight.fold import Folding, find_folding, fold
+from tasks.prune.weight.linear import PrunedLinear
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner
-from tasks.prune.weight.recipe import Order, Recipe
-from tasks.prune.weight.tuner import Tuner, Tuning
-from tasks.prune.weight.update import Update
+from tasks.prune.weight.recipe import Recipe
+from tasks.prune.weight.tuner import Tuning
 
 HELD = 16  # batches whose forwards are held at once, under order "group"
-Rows = tuple[BlockRow, list[LinearRow]]
+PROBED_TOKENS = 8  # with which a block is asked where an order of inputs folds
 
 
 def prune_model(
@@ -32,19 +34,22 @@ def prune_model(
     batches: Sequence[Tensor] | None,
     allocation: Allocation | None = None,
     *,
-    update: Update | None = None,
-    reconstruct: Tuner | None = None,
-    order: Order = "block",
     device: torch.device | str | None = None,
     on_block: Callable[[BlockRow, list[LinearRow]], None] | None = None,
+    **recipe: Any,
 ) -> list[LinearRow]:
-    """`prune_blocks` to the end: one row per linear. `on_block` is called after every block."""
-    recipe = Recipe(pruner=pruner, pattern=pattern, update=update, reconstruct=reconstruct, order=order)
+    """`prune_blocks` to the end: one row per linear. `recipe` are the other fields of a `Recipe`.
+
+    Orders and factors are not returned: the weights stand in the model where they belong, the factors multiplied out.
+    `on_block` is called after every block.
+    """
     rows: list[LinearRow] = []
-    for block, linears in prune_blocks(model, recipe, batches, allocation, device=device):
-        rows += linears
+    made = Recipe(pruner=pruner, pattern=pattern, **recipe)
+    for block, linears in prune_blocks(model, made, batches, allocation, device=device):
+        own = [linear.row for linear in linears]
+        rows += own
         if on_block is not None:
-            on_block(block, linears)
+            on_block(block, own)
     return rows
 
 
@@ -55,8 +60,8 @@ def prune_blocks(
     allocation: Allocation | None = None,
     *,
     device: torch.device | str | None = None,
-) -> Iterator[Rows]:
-    """Prune every linear inside the decoder blocks of `model` in place; yields the rows of a block once it is pruned.
+) -> Iterator[tuple[BlockRow, list[PrunedLinear]]]:
+    """Prune every linear inside the decoder blocks of `model` in place; yields what came of a block once it is pruned.
 
     `batches`: ids, (windows, tokens) each; None will do for a recipe that runs no forward. `allocation`: the sparsity
     of each block; None for that of the pattern everywhere. `device`: where a block is while it is observed and pruned;
@@ -78,39 +83,46 @@ def prune_blocks(
         patterns = patterns_for(allocation or uniform, recipe.pattern, blocks)
         if recipe.walks:
             check_walk(model, anatomy, windows[0])
-    cuts = [
-        Cut(anatomy=anatomy, index=index, recipe=recipe, patterns=of_block) for index, of_block in enumerate(patterns)
-    ]
-    return _prune_blocks(model, cuts, windows, torch.device(device or model.device))
+        probe = Walk(model, anatomy, [windows[0][:1, :PROBED_TOKENS]], device) if recipe.permute else None
+    return _prune_blocks(model, anatomy, recipe, patterns, windows, probe, torch.device(device or model.device))
 
 
 @torch.no_grad()
 def _prune_blocks(
-    model: PreTrainedModel, cuts: list[Cut], batches: list[Tensor], device: torch.device
-) -> Iterator[Rows]:
-    recipe, anatomy = cuts[0].recipe, cuts[0].anatomy
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    recipe: Recipe,
+    patterns: list[dict[str, Pattern]],
+    batches: list[Tensor],
+    probe: Walk | None,
+    device: torch.device,
+) -> Iterator[tuple[BlockRow, list[PrunedLinear]]]:
     with evaluating(model):
         walk = Walk(model, anatomy, batches, device) if recipe.walks else None
         dense = walk.twin() if walk is not None and recipe.follows_dense else None
-        for cut in cuts:
+        for index, block in enumerate(anatomy.blocks):
             started = time.perf_counter()
-            with placed(anatomy.blocks[cut.index], device):
-                rows, error, tuning = _prune_block(cut, walk, dense)
-            zeros, size = sum(row.zeros for row in rows), sum(row.out_features * row.in_features for row in rows)
-            block = BlockRow(
-                block=cut.index,
+            cut = Cut(anatomy=anatomy, index=index, recipe=recipe, patterns=patterns[index])
+            with placed(block, device):
+                if probe is not None:
+                    cut = replace(cut, foldings=_foldings(cut, probe))
+                pruned, error, tuning = _prune_block(cut, walk, dense)
+            zeros = sum(each.row.zeros for each in pruned)
+            size = sum(each.row.out_features * each.row.in_features for each in pruned)
+            row = BlockRow(
+                block=index,
                 sparsity=zeros / size,
                 error=error,
                 seconds=time.perf_counter() - started,
                 **(asdict(tuning) if tuning is not None else {}),
             )
-            yield block, rows
+            yield row, pruned
 
 
 def _prune_block(
     cut: Cut, walk: Walk | None, dense: Walk | None
-) -> tuple[list[LinearRow], float | None, Tuning | None]:
-    """The rows, the relative error of the block's output on the first batch where it is known, and the tuning.
+) -> tuple[list[PrunedLinear], float | None, Tuning | None]:
+    """The linears, the relative error of the block's output on the first batch where it is known, and the tuning.
 
     Both walks move on to the next block, except that nobody needs the outputs of the last.
     """
@@ -118,9 +130,10 @@ def _prune_block(
     if walk is None:
         return prune_unobserved(cut), None, None
     if cut.recipe.order == "group":
-        rows, unpruned_BTD = prune_on_the_way(cut, walk, dense, finish=tuner is None), None
+        pruned, unpruned_BTD = prune_on_the_way(cut, walk, dense, finish=tuner is None), None
     else:
-        rows, unpruned_BTD = observe_then_prune(cut, walk, dense)
+        pruned, unpruned_BTD = observe_then_prune(cut, walk, dense)
+    pruned = [_folded(cut, linear) for linear in pruned]
     tuning = tuner.tune(walk, dense, cut.index) if tuner is not None and dense is not None else None
     error = None
     if unpruned_BTD is not None or tuning is not None:
@@ -129,7 +142,26 @@ def _prune_block(
         error = None if unpruned_BTD is None else _relative_error(pruned_BTD, unpruned_BTD)
         for _ in steps if not last else ():
             pass
-    return rows, error, tuning
+    return pruned, error, tuning
+
+
+def _foldings(cut: Cut, probe: Walk) -> dict[str, Folding | None]:
+    """For each group, by its first linear, where an order of its inputs folds; None where it has to be stored."""
+    block, groups = cut.anatomy.blocks[cut.index], cut.anatomy.shared_inputs[cut.index]
+    foldings: dict[str, Folding | None] = {}
+    for first in cut.firsts:
+        found = find_folding(block, groups, first, probe.call(cut.index, 0), probe.hidden[0].shape)
+        foldings[first] = found if found is not None and cut.patterns[first].divides(found.width) else None
+    return foldings
+
+
+def _folded(cut: Cut, pruned: PrunedLinear) -> PrunedLinear:
+    """With its order moved into the linears before it, where it folds: nothing has to be stored then."""
+    folding = cut.foldings.get(pruned.row.linear)
+    if folding is None or pruned.order_I is None:
+        return pruned
+    fold(cut.anatomy.blocks[cut.index], pruned.row.linear, pruned.order_I, folding)
+    return replace(pruned, row=replace(pruned.row, order="folded"), order_I=None)
 
 
 def _check_weights(model: PreTrainedModel) -> None:

@@ -16,7 +16,7 @@ Axes: B windows of a batch, T tokens, D model width, O outputs, I inputs of a li
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor, nn
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from tasks.calibrate.hold import Held, hold
 from tasks.calibrate.observers import InputDrift, Observer
 from tasks.calibrate.walk import Walk
-from tasks.handles import LinearRow
 from tasks.model.anatomy import Anatomy, before_each
-from tasks.prune.weight.linear import prune_linears
+from tasks.prune.weight.fold import Folding
+from tasks.prune.weight.linear import PrunedLinear, find_order, prune_linears
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.recipe import Recipe
 
@@ -39,6 +39,7 @@ class Cut:
     index: int
     recipe: Recipe
     patterns: Mapping[str, Pattern]
+    foldings: Mapping[str, Folding | None] = field(default_factory=dict)  # of each group, by its first linear
 
     @property
     def groups(self) -> list[dict[str, nn.Linear]]:
@@ -55,30 +56,35 @@ class Cut:
         assert self.recipe.observes is not None
         return self.recipe.observes(first.in_features, first.weight.device)
 
-    def prune(self, group: Mapping[str, nn.Linear], stat: Observer | None) -> list[LinearRow]:
-        return prune_linears(self.index, group, self.recipe, self.patterns, stat)
+    def prune(self, group: Mapping[str, nn.Linear], stat: Observer | None) -> list[PrunedLinear]:
+        order_I = None
+        if self.recipe.permute:
+            first = next(iter(group))
+            order_I = find_order(group, self.recipe, self.patterns[first], stat, self.foldings[first])
+        prefix = f"{self.anatomy.name}.{self.index}"
+        return prune_linears(self.index, prefix, group, self.recipe, self.patterns, stat, order_I)
 
 
-def prune_unobserved(cut: Cut) -> list[LinearRow]:
+def prune_unobserved(cut: Cut) -> list[PrunedLinear]:
     """For a recipe that looks at the weights alone: no forward."""
-    return [row for group in cut.groups for row in cut.prune(group, None)]
+    return [linear for group in cut.groups for linear in cut.prune(group, None)]
 
 
-def observe_then_prune(cut: Cut, walk: Walk, dense: Walk | None) -> tuple[list[LinearRow], Tensor]:
-    """The rows, and the unpruned block's output on the first batch. `walk` stays where it is, `dense` moves on."""
+def observe_then_prune(cut: Cut, walk: Walk, dense: Walk | None) -> tuple[list[PrunedLinear], Tensor]:
+    """The pruned linears, and the unpruned block's output on the first batch. `walk` stays, `dense` moves on."""
     stats = {name: cut.observer(linear) for name, linear in cut.firsts.items()} if cut.recipe.observes else {}
     output_BTD = _observe(cut, walk, dense, stats)
-    rows = [row for group in cut.groups for row in cut.prune(group, stats.pop(next(iter(group)), None))]
-    return rows, output_BTD
+    pruned = [linear for group in cut.groups for linear in cut.prune(group, stats.pop(next(iter(group)), None))]
+    return pruned, output_BTD
 
 
-def prune_on_the_way(cut: Cut, walk: Walk, dense: Walk | None, *, finish: bool) -> list[LinearRow]:
-    """The rows. `dense` moves on to the next block; so does `walk`, if its forwards are to `finish`."""
+def prune_on_the_way(cut: Cut, walk: Walk, dense: Walk | None, *, finish: bool) -> list[PrunedLinear]:
+    """The pruned linears. `dense` moves on to the next block; so does `walk`, if its forwards are to `finish`."""
     stat: Observer | None = None
     dense_x: Tensor | None = None  # of the batch whose turn it is, where it is held
     turn_of: Walk | None = walk
     unpruned: dict[nn.Linear, Tensor] = {}
-    rows: list[LinearRow] = []
+    pruned: list[PrunedLinear] = []
 
     def see(_: str, x: Tensor) -> None:
         nonlocal dense_x
@@ -110,12 +116,12 @@ def prune_on_the_way(cut: Cut, walk: Walk, dense: Walk | None, *, finish: bool) 
                 forward.resume()
             if dense is not None:
                 unpruned |= {linear: linear.weight.data.clone() for linear in group.values()}
-            rows += cut.prune(group, stat)
+            pruned += cut.prune(group, stat)
         for forward in dense_forwards:
             resume_dense(forward)
         for forward in pruned_forwards if finish else ():
             forward.resume()
-    return rows
+    return pruned
 
 
 class _Seen(Exception):  # noqa: N818 - not an error

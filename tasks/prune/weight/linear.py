@@ -5,37 +5,72 @@ Axes: O outputs, I inputs of the linear.
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from tasks.calibrate.observers import Observer
 from tasks.handles import LinearRow
+from tasks.prune.factors import SparseLowRank
+from tasks.prune.weight.fold import Folding
 from tasks.prune.weight.pattern import Pattern
+from tasks.prune.weight.permute import permute, permute_within
 from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.update import Updated
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrunedLinear:
+    """Its row, and what has to be stored beside its weight: an order of its inputs, or its sparse part and factors.
+
+    `tensor` is the weight's name in the model, such as model.layers.0.self_attn.q_proj.weight.
+    """
+
+    row: LinearRow
+    tensor: str
+    order_I: Tensor | None = None
+    factors: SparseLowRank | None = None
+
+
 def prune_linears(
     index: int,
+    prefix: str,
     linears: Mapping[str, nn.Linear],
     recipe: Recipe,
     patterns: Mapping[str, Pattern],
     stat: Observer | None,
     order_I: Tensor | None = None,
-) -> list[LinearRow]:
+) -> list[PrunedLinear]:
     """Prune each linear in place. `order_I`: the order of inputs in which the pattern is laid over it; None: as it is.
 
-    `index` is the number of the block. Raises ValueError that names the block and the linear.
+    `index` is the number of the block, `prefix` what stands before the linears' names in the model. Raises ValueError
+    that names the block and the linear.
     """
     if stat is not None and order_I is not None:
         stat = stat.reordered(order_I)
-    rows = []
+    pruned = []
     for name, linear in linears.items():
         try:
-            rows.append(_prune(index, name, linear, recipe, patterns[name], stat, order_I))
+            pruned.append(_prune(index, name, f"{prefix}.{name}.weight", linear, recipe, patterns[name], stat, order_I))
         except ValueError as cause:
             raise ValueError(f"block {index}, {name}: {cause}") from cause
-    return rows
+    return pruned
+
+
+def find_order(
+    linears: Mapping[str, nn.Linear], recipe: Recipe, pattern: Pattern, stat: Observer | None, folding: Folding | None
+) -> Tensor | None:
+    """The order of the input that these linears read under which n:m keeps most of their scores; None: as it is.
+
+    Where it can be folded into the linears before, it stays within the heads that these make.
+    """
+    score_OI = torch.cat([recipe.pruner.score(linear.weight.detach(), stat) for linear in linears.values()])
+    if folding is not None:
+        order_I = permute_within(score_OI, pattern, folding.width, folding.shared)
+    else:
+        order_I = permute(score_OI, pattern)
+    return None if torch.equal(order_I, torch.arange(len(order_I)).to(order_I)) else order_I
 
 
 def output_error(weight_OI: Tensor, pruned_OI: Tensor, stat: Observer) -> float:
@@ -50,25 +85,28 @@ def output_error(weight_OI: Tensor, pruned_OI: Tensor, stat: Observer) -> float:
 def _prune(
     index: int,
     name: str,
+    tensor: str,
     linear: nn.Linear,
     recipe: Recipe,
     pattern: Pattern,
     stat: Observer | None,
     order_I: Tensor | None,
-) -> LinearRow:
+) -> PrunedLinear:
     started = time.perf_counter()
     weight_OI = linear.weight.detach() if order_I is None else linear.weight.detach()[:, order_I]
-    pruned_OI, keep_OI = recipe.pruner.prune_and_keep(weight_OI, stat, pattern)
-    made = Updated(weight_OI=pruned_OI)
-    if recipe.update is not None:
-        made = recipe.update.update(weight_OI, keep_OI, stat)
-    seconds = time.perf_counter() - started
-    zeros = weight_OI.numel() - int(made.weight_OI.count_nonzero())
-    if order_I is None:
-        linear.weight.data.copy_(made.weight_OI)
+    factors = None
+    if recipe.low_rank is not None:
+        factors = recipe.low_rank.decompose(weight_OI, stat, recipe.pruner, pattern)
+        made = Updated(weight_OI=factors.merged_OI())
     else:
-        linear.weight.data[:, order_I] = made.weight_OI
-    return LinearRow(
+        pruned_OI, keep_OI = recipe.pruner.prune_and_keep(weight_OI, stat, pattern)
+        made = Updated(weight_OI=pruned_OI)
+        if recipe.update is not None:
+            made = recipe.update.update(weight_OI, keep_OI, stat)
+    seconds = time.perf_counter() - started
+    sparse_OI = made.weight_OI if factors is None else factors.sparse_OI
+    zeros = weight_OI.numel() - int(sparse_OI.count_nonzero())
+    row = LinearRow(
         block=index,
         linear=name,
         out_features=linear.out_features,
@@ -79,5 +117,12 @@ def _prune(
         error_from=None if stat is None else stat.remembers,
         sweep_error=None if stat is None or made.swept_OI is None else output_error(weight_OI, made.swept_OI, stat),
         damp=made.damp,
+        rank=None if factors is None else factors.rank,
+        order=None if order_I is None else "gather",
         seconds=seconds,
     )
+    if order_I is None:
+        linear.weight.data.copy_(made.weight_OI)
+    else:
+        linear.weight.data[:, order_I] = made.weight_OI
+    return PrunedLinear(row=row, tensor=tensor, order_I=order_I, factors=factors)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tasks.calibrate.observers import InputGram
-from tasks.prune.factors import SparseLowRank, merge
+from tasks.prune.factors import Decomposer, SparseLowRank, merge
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner, check_not_negative
 from tasks.prune.weight.share import check_rank, share_out
@@ -37,7 +37,7 @@ class Decomposed(SparseLowRank):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank:
+class LowRank(Decomposer):
     """Sparse + low rank in the bytes that the pattern alone would take, `share` of them for the factors.
 
     `damp` · mean(diag G) is added to the diagonal of G, as SparseGPT does. `rounds`: how often S and L are found anew;

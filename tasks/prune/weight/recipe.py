@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tasks.calibrate.observers import InputDrift, Observer
-from tasks.prune.weight.pattern import Pattern
+from tasks.prune.factors import Decomposer
+from tasks.prune.weight.pattern import NM, Pattern
 from tasks.prune.weight.pruner import Pruner
 from tasks.prune.weight.tuner import Tuner
 from tasks.prune.weight.update import Update
@@ -16,13 +17,16 @@ Order = Literal["block", "group"]
 class Recipe:
     """`pruner` chooses the weights that stay, by `pattern`; `update` sets them (None: as the pruner leaves them).
 
-    `reconstruct`: tune the block after it was pruned. `order`: see `tasks.prune.weight.block`. Contradictions raise
-    ValueError in one line.
+    `permute`: order the inputs of each linear so that n:m keeps more. `low_rank`: split each weight into a sparse part
+    and two factors, in the bytes of the pattern. `reconstruct`: tune the block after it was pruned. `order`, of pruning
+    within a block: see `tasks.prune.weight.block`. Contradictions raise ValueError in one line.
     """
 
     pruner: Pruner
     pattern: Pattern
     update: Update | None = None
+    permute: bool = False
+    low_rank: Decomposer | None = None
     reconstruct: Tuner | None = None
     order: Order = "block"
 
@@ -31,17 +35,24 @@ class Recipe:
             raise ValueError(f"order: {self.order!r} given, valid is {' or '.join(get_args(Order))}")
         if self.order != "block" and self.observes is None:
             raise ValueError(f"order: {self.order!r} given, but {self} observes no inputs; leave it at 'block'")
+        if self.permute and not isinstance(self.pattern, NM):
+            raise ValueError(f"permute: pattern {self.pattern} given, inputs are ordered for n:m alone (such as 2:4)")
+        if self.low_rank is not None:
+            for name in ("update", "permute", "reconstruct"):
+                if getattr(self, name):
+                    raise ValueError(f"low_rank: it leaves no weights to {name}; give the one or the other")
 
     @property
     def observes(self) -> type[Observer] | None:
-        """The observer of each linear: one that knows enough for the pruner and for the update."""
-        wanted = [self.pruner.observes, self.update.observes if self.update is not None else None]
+        """The observer of each linear: one that knows enough for all that is done with it."""
+        wanted = [self.pruner.observes]
+        wanted += [step.observes for step in (self.update, self.low_rank) if step is not None]
         return max((kind for kind in wanted if kind is not None), key=lambda kind: len(kind.__mro__), default=None)
 
     @property
     def walks(self) -> bool:
         """Whether the blocks have to be run at all."""
-        return self.observes is not None or self.reconstruct is not None
+        return self.observes is not None or self.permute or self.reconstruct is not None
 
     @property
     def follows_dense(self) -> bool:
@@ -49,5 +60,5 @@ class Recipe:
         return self.reconstruct is not None or self.observes is InputDrift
 
     def __str__(self) -> str:
-        steps = [self.pruner, self.update, self.reconstruct]
+        steps = [self.pruner, self.update, self.low_rank, "permuted" if self.permute else None, self.reconstruct]
         return " + ".join(str(step) for step in steps if step is not None)

@@ -151,7 +151,7 @@ def test_errors_are_those_of_the_outputs():
     model, blocks, rows = copy.deepcopy(dense), [], []
     for block, linears in prune_blocks(model, Recipe(pruner=SparseGPT(), pattern=parse_pattern("2:4")), SAME_LENGTH):
         blocks.append(block)
-        rows += linears
+        rows += [linear.row for linear in linears]
     last = weights(dense)
     half = copy.deepcopy(dense)  # pruned up to the last block
     for name, weight_OI in weights(model).items():

@@ -10,7 +10,9 @@ from test_apply import weights
 from tasks.calibrate.walk import Walk
 from tasks.model.anatomy import dissect
 from tasks.prune.allocation import Allocation
+from tasks.prune.packing import pattern_bytes
 from tasks.prune.weight.apply import prune_blocks, prune_model
+from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.magnitude import Magnitude
 from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.recipe import Recipe
@@ -23,6 +25,13 @@ from tasks.prune.weight.wanda import Wanda
 
 IDS = batches((3, WINDOW), (2, WINDOW), (2, 9))
 TWO_OF_FOUR = parse_pattern("2:4")
+
+
+class KeepsAll(Wanda):
+    """Scores like Wanda, and drops nothing."""
+
+    def _prune(self, weight_OI, stat, pattern):
+        return weight_OI.clone(), torch.ones_like(weight_OI, dtype=torch.bool)
 
 
 def pruned(model, pruner, ids=IDS, pattern=TWO_OF_FOUR, **options):
@@ -131,6 +140,65 @@ def test_tuning_never_makes_a_block_worse_and_repeats_bit_for_bit(dtype):
         assert parameter.grad is None
 
 
+@pytest.mark.parametrize("order", ["block", "group"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_permuted_is_n_of_m_in_its_order_and_keeps_more(family, order):
+    dense = FAMILIES[family]()
+    model = copy.deepcopy(dense)
+    recipe = Recipe(pruner=Wanda(), pattern=TWO_OF_FOUR, permute=True, order=order)
+    linears = [linear for _, of_block in prune_blocks(model, recipe, IDS) for linear in of_block]
+    found = weights(model)
+    orders = {linear.tensor.removesuffix(".weight"): linear.order_I for linear in linears}
+    assert orders.keys() == found.keys()
+    for name, weight_OI in found.items():
+        stored_OI = weight_OI if orders[name] is None else weight_OI[:, orders[name]]
+        assert ((stored_OI.reshape(-1, 4) != 0).sum(1) == 2).all(), name
+    assert {linear.row.order for linear in linears} >= {"gather"}
+    if family not in ("gpt_neox",):
+        assert any(linear.row.order == "folded" for linear in linears)
+    _, rows = pruned(dense, Wanda(), order=order)
+    first = [linear.row for linear in linears if linear.row.block == 0]
+    assert sum(row.error for row in first) < sum(row.error for row in rows if row.block == 0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_permuting_and_dropping_nothing_leaves_the_logits(family):
+    """The orders are those of 2:4, but the pruner keeps all."""
+    dense = FAMILIES[family]().double()
+    model, rows = pruned(dense, KeepsAll(), permute=True)
+    assert any(row.order for row in rows)
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS[0]).logits, dense(IDS[0]).logits, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", [llama, opt])
+def test_every_pruner_and_update_can_be_permuted(make):
+    for pruner, options in (
+        (Magnitude(), {}),
+        (SparseGPT(), {"update": Refit(drift=0.5), "order": "group"}),
+        (SparseGPT(), {"reconstruct": Reconstruct(epochs=1)}),
+    ):
+        recipe = Recipe(pruner=pruner, pattern=TWO_OF_FOUR, permute=True, **options)
+        model = make()
+        for _, linears in prune_blocks(model, recipe, IDS):
+            for linear in linears:
+                weight_OI = model.get_parameter(linear.tensor)
+                stored_OI = weight_OI if linear.order_I is None else weight_OI[:, linear.order_I]
+                assert ((stored_OI.reshape(-1, 4) != 0).sum(1) <= 2).all(), (recipe, linear.tensor)
+
+
+def test_low_rank_stores_what_stands_in_the_model():
+    model = llama(hidden_size=64, intermediate_size=128)
+    recipe = Recipe(pruner=Wanda(), pattern=parse_pattern("50%"), low_rank=LowRank(share=0.25, rounds=3))
+    linears = [linear for _, of_block in prune_blocks(model, recipe, IDS) for linear in of_block]
+    assert any(linear.row.rank for linear in linears)
+    for linear in linears:
+        weight_OI = model.get_parameter(linear.tensor)
+        assert torch.equal(linear.factors.merged_OI(), weight_OI)
+        assert linear.row.zeros == (linear.factors.sparse_OI == 0).sum()
+        assert linear.factors.size_bytes <= pattern_bytes(parse_pattern("50%"), *weight_OI.shape, 4)
+
+
 def test_magnitude_can_be_tuned_though_it_observes_nothing():
     _, rows = pruned(llama(), Magnitude(), reconstruct=Reconstruct(epochs=2))
     assert all(row.error is None for row in rows)
@@ -148,12 +216,16 @@ def test_an_allocation_arrives():
     ("options", "says"),
     [
         ({"pruner": Magnitude(), "order": "group"}, "order: .* observes no inputs"),
+        ({"pruner": Wanda(), "permute": True, "pattern": parse_pattern("50%")}, "permute: pattern 50% given"),
+        ({"pruner": Wanda(), "permute": True, "low_rank": LowRank()}, "low_rank: .* permute"),
+        ({"pruner": Wanda(), "update": Leave(), "low_rank": LowRank()}, "low_rank: .* update"),
+        ({"pruner": Wanda(), "reconstruct": Reconstruct(), "low_rank": LowRank()}, "low_rank: .* reconstruct"),
         ({"pruner": Wanda(), "order": "linear"}, "order: .* valid is block or group"),
     ],
 )
 def test_contradictions_raise(options, says):
     with pytest.raises(ValueError, match=says):
-        Recipe(pattern=TWO_OF_FOUR, **options)
+        Recipe(**{"pattern": TWO_OF_FOUR, **options})
 
 
 def test_one_batch_cannot_be_tuned_on():
