@@ -13,14 +13,14 @@ SECONDS_BETWEEN_UPDATES = 2.0  # each update of the interface is a request to th
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield `reach(done)`, to be called whenever `done` of `total` steps are done."""
+def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Yield `reach(done)`, to be called whenever `done` of `total` steps are done; so many were done before."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     watched = TaskRunContext.get() is not None
     artifact = create_progress_artifact(progress=0.0, description=what) if watched else None
     last_update = monotonic()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        steps = bar.add_task(what, total=total)
+        steps = bar.add_task(what, total=total, completed=done)
 
         def reach(done: int) -> None:
             nonlocal last_update

@@ -5,7 +5,7 @@ states unchanged, which costs the embeddings and nothing else. Blocks of one mod
 and 3 mix sliding and full attention), so each block's are kept; equal tensors are kept once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,22 +42,19 @@ def unwrap(output: Any) -> Tensor:
 
 
 def record_calls(
-    model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Tensor]
-) -> tuple[list[Tensor], list[list[Call]]]:
-    """Hidden states before block 0, on the CPU, and the call of every block: `hidden[batch]`, `calls[batch][block]`.
+    model: PreTrainedModel, anatomy: Anatomy, batches: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, list[Call]]]:
+    """For each batch the hidden states before block 0, on the CPU, and the call of every block.
 
     `batches` are ids, (windows, tokens) each; their shapes may differ.
     """
-    hidden: list[Tensor] = []
-    calls: list[list[Call]] = []
     kept: list[Tensor] = []
     for ids_BT in batches:
-        with _bypassed(anatomy) as reached:
+        with torch.no_grad(), _bypassed(anatomy) as reached:
             model.base_model(ids_BT.to(model.device), use_cache=False)
         same = _Same(kept)
-        hidden.append(reached[0][0].cpu())
-        calls.append([Call(_each_tensor(args, same), _each_tensor(kwargs, same)) for _, args, kwargs in reached])
-    return hidden, calls
+        calls = [Call(_each_tensor(args, same), _each_tensor(kwargs, same)) for _, args, kwargs in reached]
+        yield reached[0][0].cpu(), calls
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tasks.calibrate.observers import InputNorm
-from tasks.calibrate.walk import Walk, check_walk, placed
+from tasks.calibrate.walk import Walk, check_walk, lent
 from tasks.model.anatomy import Anatomy, before_each, dissect
 from tasks.model.mode import evaluating
 
@@ -45,7 +45,7 @@ def outlier_ratios(
 
 def _outlier_ratio(walk: Walk, anatomy: Anatomy, index: int, threshold: float) -> float:
     """Of one block; the walk moves on to the next."""
-    with placed(anatomy.blocks[index], walk.device):
+    with lent(anatomy.blocks[index], walk.device):
         linears = anatomy.linears(index)
         norms = _observe(walk, anatomy, index, linears)
         size = sum(linear.weight.numel() for linear in linears.values())

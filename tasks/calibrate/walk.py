@@ -1,5 +1,8 @@
 """Walking a model block by block: every hidden state waits on the CPU, and one block at a time is on the device.
 
+What waits beyond a limit waits in files (tasks.calibrate.spill), and a model that was opened by
+tasks.model.mapped.mapped_model is in memory one block at a time.
+
 Axes: B windows of a batch, T tokens of a window, D model width.
 """
 
@@ -13,7 +16,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tasks.calibrate.calls import Call, record_calls, unwrap
+from tasks.calibrate.spill import HiddenStates, Spill
 from tasks.model.anatomy import Anatomy
+from tasks.model.mapped import own, release
 
 CHECKED_TOKENS = 64
 TOLERANCE = 1e-3  # relative; the same operations on the same device differ by rounding at most
@@ -23,6 +28,7 @@ class Walk:
     """The inputs of one block for all batches: `hidden[batch]`, on the CPU. Starts before block 0.
 
     `batches` are ids, (windows, tokens) each, of any shapes. `device` is where blocks run; None for where the model is.
+    `spill`: where the hidden states wait; None for `Spill()`.
     """
 
     def __init__(
@@ -31,15 +37,20 @@ class Walk:
         anatomy: Anatomy,
         batches: Sequence[Tensor],
         device: torch.device | str | None = None,
+        spill: Spill | None = None,
     ) -> None:
         self.blocks = anatomy.blocks
         self.device = torch.device(device or model.device)
-        self.hidden, self._calls = record_calls(model, anatomy, batches)
+        self.hidden = HiddenStates(spill or Spill())
+        self._calls: list[list[Call]] = []
+        for hidden_BTD, calls in record_calls(model, anatomy, batches):
+            self.hidden.append(hidden_BTD)
+            self._calls.append(calls)
 
     def twin(self) -> Self:
         """A walk from where this one is, that goes its own way from there."""
         twin = copy(self)
-        twin.hidden = list(self.hidden)
+        twin.hidden = self.hidden.twin()
         return twin
 
     def output(self, index: int, batch: int) -> Tensor:
@@ -84,13 +95,30 @@ def check_walk(model: PreTrainedModel, anatomy: Anatomy, ids_BT: Tensor) -> None
 
 @contextmanager
 def placed(block: nn.Module, device: torch.device) -> Iterator[None]:
-    """The block is on `device` within, and then again where it was."""
+    """The block is on `device` within, and then again where it was, with what became of it. It is in memory."""
     home = next(block.parameters()).device
     block.to(device)
+    own(block.parameters())
     try:
         yield
     finally:
         block.to(home)
+
+
+@contextmanager
+def lent(block: nn.Module, device: torch.device) -> Iterator[None]:
+    """The block is on `device` within, and then again as it was before: for one that is only looked at."""
+    before = {parameter: parameter.data for parameter in block.parameters()}
+    home = next(iter(before)).device
+    block.to(device)
+    try:
+        yield
+    finally:
+        if home != device:
+            for parameter, data in before.items():
+                parameter.data = data
+            block.to(home)
+        release(before)
 
 
 def _own_outputs(model: PreTrainedModel, blocks: Sequence[nn.Module], ids_BT: Tensor) -> list[Tensor]:

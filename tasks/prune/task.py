@@ -1,23 +1,28 @@
 """The door of the prune room: the stages `prune` and `pack`."""
 
+import shutil
 from collections import Counter
 
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tasks.handles import BlockRow, Checkpoint, LinearRow, Packed, Pruned, Tokens
+from tasks.caching import cache_key
+from tasks.calibrate.spill import Spill
+from tasks.handles import Checkpoint, Packed, Pruned, Tokens
 from tasks.model.anatomy import prunable
-from tasks.model.load import load_config, load_model, save_model
+from tasks.model.load import load_config
+from tasks.model.mapped import mapped_model
+from tasks.model.shards import save_parts
 from tasks.progress import progress
 from tasks.prune.allocation import Allocation
 from tasks.prune.allocators import Allocator
-from tasks.prune.factors import SparseLowRank, write_factors
-from tasks.prune.orders import write_orders
+from tasks.prune.journal import Journal
 from tasks.prune.pack import pack_checkpoint
 from tasks.prune.weight.apply import prune_blocks
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.recipe import Recipe
 from tasks.record import home
+from tasks.record.unfinished import workplace
 from tasks.stage import open_folder, stage
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # of one calibration batch: what fits a cache, or fills a GPU
@@ -26,33 +31,34 @@ BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # of one calibration batch: what fi
 @stage()
 def allocate(model: Checkpoint, calibration: Tokens, allocator: Allocator, pattern: Pattern, device: str) -> Allocation:
     """How much of each block goes, where `pattern` says how much in all."""
-    network = load_model(open_folder(model))
-    return allocator.allocate(network, pattern, _batches(calibration, device), device)
+    with mapped_model(open_folder(model)) as network:
+        return allocator.allocate(network, pattern, _batches(calibration, device), device)
 
 
 @stage()
 def prune(model: Checkpoint, calibration: Tokens, recipe: Recipe, allocation: Allocation | None, device: str) -> Pruned:
-    """Prune `model` block by block on the calibration windows; the result is a folder that transformers loads."""
-    folder = open_folder(model)
-    network = load_model(folder)
-    batches = _batches(calibration, device)
-    blocks: list[BlockRow] = []
-    linears: list[LinearRow] = []
-    orders: dict[str, Tensor] = {}
-    factors: dict[str, SparseLowRank] = {}
-    with progress(f"{recipe} {recipe.pattern}", total=network.config.get_text_config().num_hidden_layers) as reach:
-        for block_row, pruned in prune_blocks(network, recipe, batches, allocation, device=device):
-            blocks.append(block_row)
-            linears += [linear.row for linear in pruned]
-            orders |= {linear.tensor: linear.order_I for linear in pruned if linear.order_I is not None}
-            factors |= {linear.tensor: linear.factors for linear in pruned if linear.factors is not None}
-            reach(len(blocks))
-    with home.store("checkpoints") as draft:
-        save_model(network, folder, draft.path)
-        write_orders(draft.path, orders)
-        write_factors(draft.path, factors)
-    checkpoint = Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder)
-    return Pruned(checkpoint=checkpoint, blocks=tuple(blocks), linears=tuple(linears))
+    """Prune `model` block by block on the calibration windows; the result is a folder that transformers loads.
+
+    One block is in memory at a time. Killed, it goes on from its journal when it is called with the same inputs.
+    """
+    inputs = {"model": model, "calibration": calibration, "recipe": recipe, "allocation": allocation, "device": device}
+    folder, batches = open_folder(model), _batches(calibration, device)
+    with workplace(cache_key(prune.fn)(None, inputs)) as place, mapped_model(folder) as network:
+        journal, spill = Journal(place), Spill(folder=place)
+        blocks, done = network.config.get_text_config().num_hidden_layers, len(journal.finished)
+        with progress(f"{recipe} {recipe.pattern}", total=blocks, done=done) as reach:
+            steps = prune_blocks(network, recipe, batches, allocation, device=device, journal=journal, spill=spill)
+            for row, _ in steps:
+                reach(row.block + 1)
+        with home.store("checkpoints") as draft:
+            save_parts(network, journal.weights, folder, draft.path)
+            for file in journal.beside:
+                shutil.copyfile(file, draft.path / file.name)
+    return Pruned(
+        checkpoint=Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder),
+        blocks=tuple(row for row, _ in journal.finished),
+        linears=tuple(linear for _, linears in journal.finished for linear in linears),
+    )
 
 
 @stage()

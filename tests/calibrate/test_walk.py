@@ -73,7 +73,7 @@ def test_recording_runs_no_block_and_leaves_no_trace():
     anatomy, ran = dissect(model), []
     handles = [module.register_forward_hook(lambda *_: ran.append(1)) for module in anatomy.linears(0).values()]
     before = [dict(vars(block)) for block in anatomy.blocks]
-    hidden, calls = record_calls(model, anatomy, batches())
+    hidden, calls = zip(*record_calls(model, anatomy, batches()), strict=True)
     assert not ran
     assert [dict(vars(block)) for block in anatomy.blocks] == before
     assert [len(calls_of_batch) for calls_of_batch in calls] == [len(anatomy.blocks)] * 2
@@ -89,14 +89,15 @@ def test_the_blocks_own_forward_is_back_even_after_a_failure():
     anatomy.blocks[1].forward = lambda *args, **kwargs: own(*args, **kwargs)
     replaced = anatomy.blocks[1].forward
     with pytest.raises(IndexError):
-        record_calls(model, anatomy, [torch.full((1, 4), 10_000)])
+        next(record_calls(model, anatomy, [torch.full((1, 4), 10_000)]))
     assert anatomy.blocks[1].forward is replaced
     assert "forward" not in vars(anatomy.blocks[0])
 
 
 def test_blocks_of_different_attention_get_different_masks_and_equal_ones_are_kept_once():
     model = gemma3()
-    _, calls = record_calls(model, dissect(model), batches((2, WINDOW), (2, WINDOW), (2, SLIDING // 2)))
+    shapes = (2, WINDOW), (2, WINDOW), (2, SLIDING // 2)
+    calls = [calls for _, calls in record_calls(model, dissect(model), batches(*shapes))]
     masks = [[call.kwargs["attention_mask"] for call in calls_of_batch] for calls_of_batch in calls]
     assert masks[0][0] is masks[0][2]
     assert masks[0][0] is not masks[0][1]

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tasks.calibrate.spill import Spill
 from tasks.calibrate.walk import Walk, check_walk, placed
 from tasks.handles import BlockRow, LinearRow
 from tasks.model.anatomy import Anatomy, dissect
+from tasks.model.mapped import release
 from tasks.model.mode import evaluating
 from tasks.prune.allocation import Allocation
+from tasks.prune.journal import Journal
 from tasks.prune.weight.block import Cut, observe_then_prune, prune_on_the_way, prune_unobserved
 from tasks.prune.weight.budget import patterns_for
 from tasks.prune.weight.fold import Folding, find_folding, fold
@@ -60,13 +63,18 @@ def prune_blocks(
     allocation: Allocation | None = None,
     *,
     device: torch.device | str | None = None,
+    journal: Journal | None = None,
+    spill: Spill | None = None,
 ) -> Iterator[tuple[BlockRow, list[PrunedLinear]]]:
     """Prune every linear inside the decoder blocks of `model` in place; yields what came of a block once it is pruned.
 
     `batches`: ids, (windows, tokens) each; None will do for a recipe that runs no forward. `allocation`: the sparsity
     of each block; None for that of the pattern everywhere. `device`: where a block is while it is observed and pruned;
     None for where the model is. Embeddings and head stay as they are, and so do norms and biases unless blocks are
-    reconstructed; the model keeps its dtype, device and mode.
+    reconstructed; the model keeps its dtype, device and mode. `spill`: where hidden states wait; None for `Spill()`.
+
+    With a `journal`, of a model opened by tasks.model.mapped, a pruned block is written there and leaves memory; those
+    that are there already come first, by their rows alone: orders and factors are in the journal.
 
     Raises ValueError before any weight is changed: no batches, weights with NaN, inputs that the pattern does not
     divide, an allocation that does not fit the pattern or the blocks, a model whose blocks cannot be walked.
@@ -84,38 +92,45 @@ def prune_blocks(
         if recipe.walks:
             check_walk(model, anatomy, windows[0])
         probe = Walk(model, anatomy, [windows[0][:1, :PROBED_TOKENS]], device) if recipe.permute else None
-    return _prune_blocks(model, anatomy, recipe, patterns, windows, probe, torch.device(device or model.device))
+    cuts = [
+        Cut(anatomy=anatomy, index=index, recipe=recipe, patterns=of_block) for index, of_block in enumerate(patterns)
+    ]
+    return _prune_blocks(model, cuts, windows, probe, torch.device(device or model.device), journal, spill)
 
 
 @torch.no_grad()
 def _prune_blocks(
     model: PreTrainedModel,
-    anatomy: Anatomy,
-    recipe: Recipe,
-    patterns: list[dict[str, Pattern]],
+    cuts: list[Cut],
     batches: list[Tensor],
     probe: Walk | None,
     device: torch.device,
+    journal: Journal | None,
+    spill: Spill | None,
 ) -> Iterator[tuple[BlockRow, list[PrunedLinear]]]:
+    anatomy, recipe = cuts[0].anatomy, cuts[0].recipe
     with evaluating(model):
-        walk = Walk(model, anatomy, batches, device) if recipe.walks else None
+        walk = Walk(model, anatomy, batches, device, spill) if recipe.walks else None
         dense = walk.twin() if walk is not None and recipe.follows_dense else None
-        for index, block in enumerate(anatomy.blocks):
+        finished = journal.resume(anatomy, walk, dense) if journal is not None else []
+        yield from finished
+        for cut in cuts[len(finished) :]:
             started = time.perf_counter()
-            cut = Cut(anatomy=anatomy, index=index, recipe=recipe, patterns=patterns[index])
-            with placed(block, device):
+            with placed(anatomy.blocks[cut.index], device):
                 if probe is not None:
                     cut = replace(cut, foldings=_foldings(cut, probe))
                 pruned, error, tuning = _prune_block(cut, walk, dense)
             zeros = sum(each.row.zeros for each in pruned)
             size = sum(each.row.out_features * each.row.in_features for each in pruned)
             row = BlockRow(
-                block=index,
+                block=cut.index,
                 sparsity=zeros / size,
                 error=error,
                 seconds=time.perf_counter() - started,
                 **(asdict(tuning) if tuning is not None else {}),
             )
+            if journal is not None:
+                journal.add(anatomy, row, pruned, walk, dense)
             yield row, pruned
 
 
@@ -168,6 +183,7 @@ def _check_weights(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not torch.stack(parameter.aminmax()).isfinite().all():
             raise ValueError(f"model: NaN or infinity in {name}")
+        release([parameter])
 
 
 def _check_widths(anatomy: Anatomy, pattern: Pattern) -> None:

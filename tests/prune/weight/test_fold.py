@@ -49,7 +49,7 @@ def foldings(model):
     """`foldings[block][linear]`, without those that do not fold."""
     anatomy = dissect(model)
     with torch.no_grad():
-        hidden, calls = record_calls(model, anatomy, batches((1, 8)))
+        hidden, calls = zip(*record_calls(model, anatomy, batches((1, 8))), strict=True)
     found = []
     for block, groups, call in zip(anatomy.blocks, anatomy.shared_inputs, calls[0], strict=True):
         each = {name: find_folding(block, groups, name, call, hidden[0].shape) for group in groups for name in group}
