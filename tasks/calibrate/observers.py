@@ -131,14 +131,14 @@ class InputGram(InputNorm):
             dead_I = diagonal_I == 0
             mean = diagonal_I.sum() / (~dead_I).sum().clamp(min=1)
             diagonal_I += torch.where(dead_I, torch.where(mean > 0, mean, 1.0), damp * mean)
-            lower_II, failed = torch.linalg.cholesky_ex(reversed_II)
+            failed = torch.empty((), dtype=torch.int32, device=self.device)
+            torch.linalg.cholesky_ex(reversed_II, out=(reversed_II, failed))  # in place: one matrix less at the peak
             if failed.item():
                 raise ValueError(
                     f"damp: {damp} does not make the Gram of {self.count} tokens on {self.in_features} inputs positive "
                     "definite; raise damp or give more calibration tokens"
                 )
-            del reversed_II
-            self._roots[damp] = lower_II.flip(0, 1)
+            self._roots[damp] = reversed_II.flip(0, 1)
         return self._roots[damp]
 
     def reordered(self, order_I: Tensor) -> Self:

@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from tasks.calibrate.hold import Held, hold
+from tasks.calibrate.hold import forwards, hold
 
 
 def test_forwards_take_turns_and_never_run_together():
@@ -15,7 +15,7 @@ def test_forwards_take_turns_and_never_run_together():
             hold()
         told.append((3, name))
 
-    with Held(lambda: forward("a")) as a, Held(lambda: forward("b")) as b:
+    with forwards([lambda: forward("a"), lambda: forward("b")]) as (a, b):
         for _ in range(4):
             a.resume()
             b.resume()
@@ -27,7 +27,7 @@ def test_what_it_raises_reaches_the_one_who_waits():
         hold()
         raise ValueError("weight: NaN")
 
-    with Held(broken) as held:
+    with forwards([broken]) as (held,):
         held.resume()
         with pytest.raises(ValueError, match="weight: NaN"):
             held.resume()
@@ -36,7 +36,7 @@ def test_what_it_raises_reaches_the_one_who_waits():
 
 
 @pytest.mark.parametrize("turns", [0, 1])
-def test_what_is_still_held_is_abandoned_and_leaves_no_thread(turns):
+def test_what_is_still_held_is_abandoned_and_its_thread_used_again(turns):
     left = []
 
     def forward():
@@ -46,16 +46,21 @@ def test_what_is_still_held_is_abandoned_and_leaves_no_thread(turns):
         finally:
             left.append("unwound")
 
-    before = threading.active_count()
-    with Held(forward) as held:
+    with forwards([forward]) as (first,):
         for _ in range(turns):
-            held.resume()
+            first.resume()
     assert left == ["unwound"] * turns
-    assert threading.active_count() == before
+    threads = threading.active_count()
+    with forwards([forward]) as (second,):
+        second.resume()
+        second.resume()
+    assert second is first
+    assert threading.active_count() == threads
+    assert left == ["unwound"] * turns + ["went on", "unwound"]
 
 
 def test_no_gradients_inside():
     modes = []
-    with torch.enable_grad(), Held(lambda: modes.append(torch.is_grad_enabled())) as held:
+    with torch.enable_grad(), forwards([lambda: modes.append(torch.is_grad_enabled())]) as (held,):
         held.resume()
     assert modes == [False]

@@ -14,14 +14,14 @@ of the first, so that an observer sees the same tokens of both.
 Axes: B windows of a batch, T tokens, D model width, O outputs, I inputs of a linear.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor, nn
 
-from tasks.calibrate.hold import Held, hold
+from tasks.calibrate.hold import Held, forwards, hold
 from tasks.calibrate.observers import InputDrift, Observer
 from tasks.calibrate.walk import Walk
 from tasks.model.anatomy import Anatomy, before_each
@@ -95,8 +95,8 @@ def prune_on_the_way(cut: Cut, walk: Walk, dense: Walk | None, *, finish: bool) 
             _show(stat, x, dense_x)
         hold()
 
-    def forwards(stack: ExitStack, of: Walk) -> list[Held]:
-        return [stack.enter_context(Held(partial(of.advance, cut.index, batch))) for batch in range(len(of.hidden))]
+    def advances(of: Walk | None) -> list[Callable[[], Tensor]]:
+        return [] if of is None else [partial(of.advance, cut.index, batch) for batch in range(len(of.hidden))]
 
     def resume_dense(forward: Held) -> None:
         nonlocal turn_of
@@ -105,9 +105,11 @@ def prune_on_the_way(cut: Cut, walk: Walk, dense: Walk | None, *, finish: bool) 
             forward.resume()
         turn_of = walk
 
-    with ExitStack() as stack, before_each(cut.firsts, see):
-        pruned_forwards = forwards(stack, walk)
-        dense_forwards = forwards(stack, dense) if dense is not None else []
+    with (
+        before_each(cut.firsts, see),
+        forwards(advances(walk)) as pruned_forwards,
+        forwards(advances(dense)) as dense_forwards,
+    ):
         for group in cut.groups:
             stat = cut.observer(next(iter(group.values())))
             for batch, forward in enumerate(pruned_forwards):
