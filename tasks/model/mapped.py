@@ -38,28 +38,12 @@ def mapped_model(folder: Path) -> Iterator[PreTrainedModel]:
 
     A tensor that has to be converted on the way in, where config.json names another dtype, is in memory all the same.
     """
-    file_of = {name: shard for shard in weight_shards(folder) for name in tensor_names(shard)}
-    views: dict[str, Tensor] = {}
-    for shard in set(file_of.values()):
-        with safe_open(shard, framework="pt") as stored:
-            views |= {name: stored.get_tensor(name) for name in tensor_names(shard)}
-    name_at = {tensor.data_ptr(): name for name, tensor in views.items()}
-    model = model_from(views, folder)
-    mapped: dict[str, Mapped] = {}  # by name, so that what is tied stays tied
-    for module in model.modules():
-        for attribute, parameter in list(module.named_parameters(recurse=False)):
-            name = name_at.get(parameter.data_ptr())
-            if name is not None:
-                if name not in mapped:
-                    mapped[name] = Mapped(parameter.data, parameter.requires_grad)
-                    mapped[name].file, mapped[name].stored_as = file_of[name], name
-                setattr(module, attribute, mapped[name])
-    views.clear()
+    model = _open(folder)
     blocks = find_blocks(model)[1]
     for block in blocks:  # each on its own: pages are dropped with the last view of a mapping
         _map(_mapped_of(block))
     for parameter in _mapped_of(model):
-        if parameter.address is None:
+        if not parameter.is_view:
             _map([parameter])
     hooks = [block.register_forward_hook(lambda block, *_: release(block.parameters())) for block in blocks]
     try:
@@ -89,6 +73,27 @@ def remap(module: nn.Module, prefix: str, file: Path) -> None:
         if isinstance(parameter, Mapped):
             parameter.file, parameter.stored_as = file, prefix + name
     _map(_mapped_of(module))
+
+
+def _open(folder: Path) -> PreTrainedModel:
+    """The model, made of views that share a mapping; what came through `model_from` as it was is `Mapped`."""
+    file_of = {name: shard for shard in weight_shards(folder) for name in tensor_names(shard)}
+    views: dict[str, Tensor] = {}
+    for shard in set(file_of.values()):
+        with safe_open(shard, framework="pt") as stored:
+            views |= {name: stored.get_tensor(name) for name in tensor_names(shard)}
+    name_at = {tensor.data_ptr(): name for name, tensor in views.items()}
+    model = model_from(views, folder)
+    mapped: dict[str, Mapped] = {}  # by name, so that what is tied stays tied
+    for module in model.modules():
+        for attribute, parameter in list(module.named_parameters(recurse=False)):
+            name = name_at.get(parameter.data_ptr())
+            if name is not None and name not in mapped:
+                mapped[name] = Mapped(parameter.data, parameter.requires_grad)
+                mapped[name].file, mapped[name].stored_as = file_of[name], name
+            if name is not None:
+                setattr(module, attribute, mapped[name])
+    return model
 
 
 def _mapped_of(module: nn.Module) -> list[Mapped]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from tasks.calibrate.memory import give_back
 from tasks.calibrate.spill import FOLDER
 from tasks.calibrate.walk import Walk
 from tasks.handles import BlockRow, LinearRow
@@ -93,7 +94,9 @@ class Journal:
             factors = {linear.tensor: linear.factors for linear in linears if linear.factors is not None}
             write_orders(folder, orders, index + 1)
             write_factors(folder, factors, index + 1)
+        del state
         remap(anatomy.blocks[index], prefix, self._blocks[index] / WEIGHTS)
+        give_back()
         self._unsynced.append(self._blocks[index])
         walks = [each for each in (walk, dense) if each is not None] if index + 1 < len(anatomy.blocks) else []
         size = sum(path.stat().st_size for folder in self._unsynced for path in folder.iterdir())

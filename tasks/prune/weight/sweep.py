@@ -117,4 +117,5 @@ def _sweep(weight_BO: Tensor, upper_BB: Tensor, keep_BO: Tensor, pattern: Patter
         sweep(middle, last, selected)
 
     sweep(0, len(weight_BO), selected=pattern is None)
+    sweep = None  # type: ignore[assignment]  # it holds itself: these tensors would wait for a garbage collection
     return weight_BO.masked_fill_(~keep_BO, 0)
