@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from functools import reduce
 from operator import or_
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
@@ -15,8 +16,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from tasks.data.sources import parse_source
 from tasks.prune import ALLOCATIONS, PRUNERS, UPDATES
 from tasks.prune.allocators import Given, from_file, from_text
+from tasks.prune.own import load_pruner
 from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.pattern import parse_pattern
+from tasks.prune.weight.pruner import Pruner
 from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.reconstruct import Reconstruct
 
@@ -40,6 +43,11 @@ class Choice(Strict):
     def build(self) -> Any:
         return self._class(**self.model_dump(exclude={"method"}))
 
+    @property
+    def label(self) -> str:
+        """What rows and pages call it."""
+        return str(self)
+
     def __str__(self) -> str:
         changed = self.model_dump(exclude={"method"}, exclude_defaults=True)
         return ",".join([self.method, *(f"{name}={value}" for name, value in changed.items())])
@@ -60,6 +68,26 @@ def _choice_of(name: str, kind: type) -> type[Choice]:
     return made
 
 
+class OwnPruner(Choice):
+    """A pruner of one's own: a class in a Python file, `mine.py:Class`, with its hyper-parameters."""
+
+    method: Literal["own"] = "own"
+    file: str
+    name: str
+    options: dict[str, str] = {}
+
+    def build(self) -> Pruner:
+        kind = load_pruner(self.file, self.name)
+        return _choice_of(self.name, kind)(**self.options).build()
+
+    @property
+    def label(self) -> str:
+        return str(self).removeprefix(f"{Path(self.file).parent}/")
+
+    def __str__(self) -> str:
+        return ",".join([f"{self.file}:{self.name}", *(f"{name}={value}" for name, value in self.options.items())])
+
+
 PRUNER_CHOICES = _choices_of(PRUNERS)
 UPDATE_CHOICES = _choices_of(UPDATES)
 LOW_RANK_CHOICES = _choices_of({"low_rank": LowRank})
@@ -72,7 +100,7 @@ if TYPE_CHECKING:
     TunerChoice = Choice
     AllocationChoice = Choice
 else:
-    PrunerChoice = Annotated[reduce(or_, PRUNER_CHOICES.values()), Field(discriminator="method")]
+    PrunerChoice = Annotated[reduce(or_, [*PRUNER_CHOICES.values(), OwnPruner]), Field(discriminator="method")]
     UpdateChoice = Annotated[reduce(or_, UPDATE_CHOICES.values()), Field(discriminator="method")]
     LowRankChoice = LOW_RANK_CHOICES["low_rank"]
     TunerChoice = TUNER_CHOICES["reconstruct"]
@@ -82,8 +110,14 @@ SourceText = Annotated[str, AfterValidator(lambda text: str(parse_source(text)))
 
 
 def parse_pruner(text: str) -> Choice:
-    """`sparsegpt` or `sparsegpt,damp=0.02,block=64`. ValueError names the field and what is valid."""
-    return _parse("pruner", text, PRUNER_CHOICES)
+    """`sparsegpt`, `sparsegpt,damp=0.02,block=64`, `mine.py:Class,power=2`. ValueError names what is valid."""
+    place, *pairs = text.split(",")
+    file, colon, name = place.rpartition(":")
+    if not colon:
+        return _parse("pruner", text, PRUNER_CHOICES)
+    own = _parse("pruner", ",".join([name, *pairs]), {name: _choice_of(name, load_pruner(file, name))})
+    options = {key: str(value) for key, value in own.model_dump(exclude={"method"}, exclude_defaults=True).items()}
+    return OwnPruner(file=file, name=name, options=options)
 
 
 def parse_update(text: str) -> Choice:
@@ -179,10 +213,10 @@ class Oneshot(Strict):
     @property
     def name(self) -> str:
         """What the rows call it: the pruner and whatever else is not the default, `sparsegpt+refit+reconstruct`."""
-        parts = [self.pruner, self.update, "permute" if self.permute else None, self.low_rank, self.reconstruct]
-        if self.allocation.method != "uniform":
-            parts.append(self.allocation)
-        return "+".join(str(part) for part in parts if part is not None)
+        allocation = self.allocation if self.allocation.method != "uniform" else None
+        parts = [self.pruner, self.update, self.low_rank, self.reconstruct, allocation]
+        names = [part.label for part in parts if part is not None]
+        return "+".join([*names, "permute"] if self.permute else names)
 
     def command(self) -> str:
         """The command line that repeats this run."""

@@ -63,7 +63,7 @@ def build_parser() -> Words:
     made.add_argument(
         "--pruner",
         required=True,
-        help="magnitude, wanda, ria, clearcut, sparsegpt; options follow: sparsegpt,damp=0.02",
+        help="magnitude, wanda, ria, clearcut, sparsegpt or FILE.py:Class; options follow: sparsegpt,damp=0.02",
     )
     made.add_argument("--pattern", required=True, help="2:4 (any n:m), 50%% (of each row) or 50%%@matrix")
     made.add_argument("--update", help="of the weights that stay: none, sweep, refit; options follow: refit,drift=0.5")
@@ -87,7 +87,13 @@ def build_parser() -> Words:
     made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
 
     made = command("sweep", run_sweep, "run a grid and compare its points on one page")
-    made.add_argument("--preset", required=True, help="demo, patterns, …")
+    made.add_argument("--preset", required=True, help="demo, patterns, methods, …")
+    made.add_argument("--model", action="append", default=[], help="instead of the preset's; several may be given")
+    made.add_argument("--calibration", metavar="SOURCE", help="instead of the preset's")
+    made.add_argument("--evaluation", metavar="SOURCE", help="instead of the preset's")
+    made.add_argument("--samples", help="calibration windows, instead of the preset's")
+    made.add_argument("--window", help="tokens of a window, instead of the preset's")
+    made.add_argument("--seed", help="of the sampling, instead of the preset's")
     made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
 
     made = command("report", run_report, "write a run's page anew from the stored rows")
@@ -135,7 +141,9 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     from flows.prepare import prepare
     from flows.presets import sweep_named
 
-    parameters = sweep_named(arguments.preset)
+    names = ("calibration", "evaluation", "samples", "window", "seed")
+    changed = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    parameters = sweep_named(arguments.preset, arguments.model, **changed)
     for point in parameters.points:
         prepare(point)
 

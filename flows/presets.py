@@ -1,8 +1,10 @@
 """Whole runs as functions that return typed parameters. `espalier sweep --preset NAME` runs the sweeps among them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from flows.choices import Oneshot, Sweep, parse_pruner
+from flows.choices import Oneshot, Sweep, parse_pruner, parse_reconstruct, parse_update
+from tasks.prune import PRUNERS
 
 
 def grid(name: str, pruners: Iterable[str], patterns: Iterable[str], **shared: object) -> Sweep:
@@ -26,6 +28,17 @@ def patterns() -> Sweep:
     return grid("patterns", ("wanda", "sparsegpt"), steps, samples=64, window=256, speed=False)
 
 
+def methods() -> Sweep:
+    """Every method at every usual pattern, and what an exact refit and tuned blocks add: the table to choose from."""
+    shared: dict[str, Any] = {"samples": 64, "window": 256, "speed": False}
+    steps = ("50%", "60%", "70%", "2:4", "4:8")
+    plain = grid("methods", PRUNERS, steps, **shared)
+    refit = grid("methods", ("wanda", "sparsegpt"), steps, update=parse_update("refit"), **shared)
+    tuned = parse_reconstruct("")
+    best = grid("methods", ("sparsegpt",), steps, update=parse_update("refit,drift=0.5"), reconstruct=tuned, **shared)
+    return Sweep(name="methods", points=plain.points + refit.points + best.points)
+
+
 def llama_1b_sparsegpt_2of4() -> Sweep:
     """Llama-3.2-1B to 2:4 with 128 windows of C4, scored on WikiText-2: needs the network (or its cache) and a GPU."""
     return grid(
@@ -43,12 +56,22 @@ def llama_1b_sparsegpt_2of4() -> Sweep:
 SWEEPS: dict[str, Callable[[], Sweep]] = {
     "demo": demo,
     "patterns": patterns,
+    "methods": methods,
     "llama-1b-sparsegpt-2of4": llama_1b_sparsegpt_2of4,
 }
 
 
-def sweep_named(preset: str) -> Sweep:
-    """The parameters of a preset. ValueError lists the names there are."""
+def sweep_named(preset: str, models: Sequence[str] = (), **changed: Any) -> Sweep:
+    """The parameters of a preset, for each of `models` if some are given, with fields of `Oneshot` changed.
+
+    ValueError lists the names there are, and says which field is not valid.
+    """
     if preset not in SWEEPS:
         raise ValueError(f"preset: {preset!r} is unknown; choose one of {', '.join(SWEEPS)}")
-    return SWEEPS[preset]()
+    sweep = SWEEPS[preset]()
+    points = [
+        Oneshot.parse(**dict(point) | changed | ({"model": model} if model else {}))
+        for model in models or (None,)
+        for point in sweep.points
+    ]
+    return Sweep(name=sweep.name, points=tuple(points))

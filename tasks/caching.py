@@ -51,7 +51,8 @@ def canonical(value: Any) -> Any:
         return {"hash": value.hash, "kind": type(value).__name__}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: canonical(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"class": type(value).__qualname__, "code": modules_code(type(value).__module__), "fields": fields}
+        module, name = type(value).__module__, type(value).__qualname__
+        return {"class": f"{module}.{name}", "code": modules_code(module), "fields": fields}
     if isinstance(value, dict):
         return {str(name): canonical(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -144,13 +144,15 @@ def _prune_block(
     tuner, last = cut.recipe.reconstruct, cut.index + 1 == len(cut.anatomy.blocks)
     if walk is None:
         return prune_unobserved(cut), None, None
+    dense_before = dense.twin() if dense is not None and tuner is not None else None
     if cut.recipe.order == "group":
-        pruned, unpruned_BTD = prune_on_the_way(cut, walk, dense, finish=tuner is None), None
+        pruned, unpruned_BTD = prune_on_the_way(cut, walk, dense, finish=tuner is None and not last), None
     else:
         pruned, unpruned_BTD = observe_then_prune(cut, walk, dense)
     pruned = [_folded(cut, linear) for linear in pruned]
-    tuning = tuner.tune(walk, dense, cut.index) if tuner is not None and dense is not None else None
-    error = None
+    tuning = error = None
+    if tuner is not None and dense_before is not None and dense is not None:
+        tuning = tuner.tune(cut.index, walk, dense_before, dense)
     if unpruned_BTD is not None or tuning is not None:
         steps = walk.step(cut.index)
         pruned_BTD = next(steps)

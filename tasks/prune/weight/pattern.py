@@ -43,6 +43,10 @@ class Pattern(ABC):
         return True
 
     @abstractmethod
+    def surplus(self, pruned_OI: Tensor) -> int:
+        """How many weights are there that should not be."""
+
+    @abstractmethod
     def select(self, score_OI: Tensor) -> Tensor:
         """`keep` without its checks, which make a GPU wait: for callers that have made them."""
 
@@ -64,6 +68,11 @@ class Unstructured(Pattern):
         score_GN = score_OI if self.within == "row" else score_OI.reshape(1, -1)
         size = score_GN.shape[1]
         return keep_largest(score_GN, size - int(size * self.sparsity)).view(score_OI.shape)
+
+    def surplus(self, pruned_OI: Tensor) -> int:
+        """Of the whole matrix. Rows, or blocks of columns, may each have been rounded down by less than one weight."""
+        zeros = pruned_OI.numel() - int(pruned_OI.count_nonzero())
+        return max(0, int(pruned_OI.numel() * self.sparsity) - max(pruned_OI.shape) - zeros)
 
     def __str__(self) -> str:
         percent = (Decimal(repr(self.sparsity)) * 100).normalize()
@@ -90,6 +99,9 @@ class NM(Pattern):
 
     def select(self, score_OI: Tensor) -> Tensor:
         return keep_largest(score_OI.reshape(-1, self.m), self.n).reshape(score_OI.shape)
+
+    def surplus(self, pruned_OI: Tensor) -> int:
+        return int(((pruned_OI != 0).view(-1, self.m).sum(1) - self.n).clamp(min=0).sum())
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"

@@ -34,7 +34,7 @@ class Pruner(ABC):
         self._check(weight_OI, stat, pattern)
         with torch.no_grad():
             pruned_OI, keep_OI = self._prune(weight_OI.detach(), stat, pattern)
-        self._check_result(weight_OI, pruned_OI)
+        self._check_result(weight_OI, pruned_OI, pattern)
         return pruned_OI, keep_OI
 
     @abstractmethod
@@ -45,13 +45,15 @@ class Pruner(ABC):
     def _prune(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """`prune_and_keep` on checked arguments."""
 
-    def _check_result(self, weight_OI: Tensor, pruned_OI: Tensor) -> None:
+    def _check_result(self, weight_OI: Tensor, pruned_OI: Tensor, pattern: Pattern) -> None:
         if pruned_OI.shape != weight_OI.shape or pruned_OI.dtype != weight_OI.dtype:
             made = f"{pruned_OI.dtype} of shape {tuple(pruned_OI.shape)}"
             needed = f"{weight_OI.dtype} of shape {tuple(weight_OI.shape)}"
             raise ValueError(f"weight: {self} made {made}, {needed} is needed")
         if not _finite(pruned_OI):
             raise ValueError(f"weight: {self} made NaN or infinity in {weight_OI.dtype}")
+        if surplus := pattern.surplus(pruned_OI):
+            raise ValueError(f"weight: {self} left {surplus} weights more than {pattern} allows")
 
     def _check(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> None:
         if weight_OI.dim() != 2 or not weight_OI.is_floating_point():

@@ -1,8 +1,10 @@
 """Block reconstruction: once a block is pruned, all its parameters are tuned towards what the dense model gives there.
 
 The block reads the hidden states of the pruned model and is pulled towards those of the dense model, so it makes up for
-its own loss and for that of the blocks before it. Zeros stay zero: their gradients are set to zero, and Adam moves
-nothing that has never had one. Source of the idea: arXiv:2510.14444.
+its own loss and for that of the blocks before it. Few windows are soon learnt by heart; so each time one is shown, its
+inputs lie elsewhere on the way from the pruned model's to the dense model's, while the output wanted stays the same.
+Zeros stay zero: their gradients are set to zero, and Adam moves nothing that has never had one. Source of the idea of
+tuning block by block: arXiv:2510.14444.
 
 Axes: B windows of a batch, T tokens, D model width.
 """
@@ -27,13 +29,15 @@ BETAS = (0.9, 0.95)
 class Reconstruct(Tuner):
     """At most `epochs` of Adam over the calibration batches, its rate falling from `rate` to 0 along a cosine.
 
-    Every `held_out`-th batch is not trained on. After each epoch the block is scored on these: the best state is kept,
-    be it the untuned one, and after `patience` epochs without a better one it ends.
+    The inputs of a window are x + u (d − x), with x of the pruned and d of the dense model, and u drawn anew each time
+    between 0 and `blend`. Every `held_out`-th batch is not trained on. After each epoch the block is scored on these:
+    the best state is kept, be it the untuned one, and after `patience` epochs without a better one it ends.
     """
 
-    epochs: int = 20
+    epochs: int = 15
     rate: float = 1e-3
-    held_out: int = 8
+    blend: float = 1.0
+    held_out: int = 16
     patience: int = 3
     seed: int = 0
 
@@ -43,24 +47,31 @@ class Reconstruct(Tuner):
                 raise ValueError(f"{name}: {getattr(self, name)} given, valid is {least} or more")
         if not 0 < self.rate < math.inf:
             raise ValueError(f"rate: {self.rate} given, valid is more than 0")
+        if not 0 <= self.blend <= 1:
+            raise ValueError(f"blend: {self.blend} given, valid is 0 to 1")
 
-    def tune(self, walk: Walk, dense: Walk, index: int) -> Tuning:
-        return reconstruct(walk, dense, index, self)
+    def tune(self, index: int, walk: Walk, dense_before: Walk, dense_after: Walk) -> Tuning:
+        return reconstruct(index, walk, dense_before, dense_after, self)
 
 
-def reconstruct(walk: Walk, dense: Walk, index: int, settings: Reconstruct) -> Tuning:
-    """Tune block `index` in place, on inputs from `walk`; `dense` has moved on and holds the outputs to come near to.
+def reconstruct(index: int, walk: Walk, dense_before: Walk, dense_after: Walk, settings: Reconstruct) -> Tuning:
+    """Tune block `index` in place: see `Tuner.tune`.
 
     Computed in float32; what is scored is the block in its own dtype, so that rounding cannot make it worse either. Bit
     for bit the same on a CPU for the same seed and number of threads. Raises ValueError for fewer than two batches.
     """
     started, block = time.perf_counter(), walk.blocks[index]
     train, held_out = _divided(len(walk.hidden), settings.held_out)
-    energy = sum(dense.hidden[batch].float().square().sum().item() for batch in held_out)
+    energy = sum(dense_after.hidden[batch].float().square().sum().item() for batch in held_out)
+    generator = torch.Generator().manual_seed(settings.seed)
 
-    def distance(batch: int) -> Tensor:
-        output_BTD = walk.call(index, batch)(block, walk.hidden[batch].to(walk.device, torch.float32))
-        return (output_BTD - dense.hidden[batch].to(output_BTD)).square().sum()
+    def distance(batch: int, blend: float = 0.0) -> Tensor:
+        input_BTD = walk.hidden[batch].to(walk.device, torch.float32)
+        if blend:
+            share_B11 = blend * torch.rand(len(input_BTD), 1, 1, generator=generator).to(input_BTD)
+            input_BTD = input_BTD.lerp(dense_before.hidden[batch].to(input_BTD), share_B11)
+        output_BTD = walk.call(index, batch)(block, input_BTD)
+        return (output_BTD - dense_after.hidden[batch].to(output_BTD)).square().sum()
 
     def error() -> float:
         with torch.no_grad(), _rounded(block, dtypes):
@@ -70,12 +81,11 @@ def reconstruct(walk: Walk, dense: Walk, index: int, settings: Reconstruct) -> T
         keeps = {linear.weight: linear.weight != 0 for linear in linears_of(block).values()}
         optimiser = torch.optim.Adam(block.parameters(), lr=settings.rate, betas=BETAS)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs * len(train))
-        generator = torch.Generator().manual_seed(settings.seed)
         before = after = error()
         best, steps, waited = _state(block), 0, 0
         while before > 0 and steps < settings.epochs * len(train) and waited < settings.patience:
             for place in torch.randperm(len(train), generator=generator).tolist():
-                (distance(train[place]) / (before * energy)).backward()
+                (distance(train[place], settings.blend) / (before * energy)).backward()
                 for weight_OI, keep_OI in keeps.items():
                     assert weight_OI.grad is not None
                     weight_OI.grad.mul_(keep_OI)

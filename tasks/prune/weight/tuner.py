@@ -21,5 +21,5 @@ class Tuner(ABC):
     """A way to tune a pruned block; its zeros stay."""
 
     @abstractmethod
-    def tune(self, walk: Walk, dense: Walk, index: int) -> Tuning:
-        """Tune block `index` in place. `walk` holds its inputs, `dense` the outputs that the dense model has there."""
+    def tune(self, index: int, walk: Walk, dense_before: Walk, dense_after: Walk) -> Tuning:
+        """Tune a block in place. `walk` holds its inputs, the others what the dense model has before and after."""

@@ -1,5 +1,7 @@
 """The formulas against the golden numbers, and what all pruners have in common."""
 
+from dataclasses import dataclass
+
 import pytest
 import textbook
 import torch
@@ -182,3 +184,33 @@ def test_an_observer_that_knows_less_is_refused_and_one_that_knows_more_gives_th
 def test_hyper_parameters_are_checked(method, name, value):
     with pytest.raises(ValueError, match=f"^{name}: .* valid is"):
         method(**{name: value})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lax(Magnitude):
+    """Says that it drops, and does not."""
+
+    def _prune(self, weight_OI, stat, pattern):
+        _, keep_OI = super()._prune(weight_OI, stat, pattern)
+        return weight_OI.clone(), keep_OI
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "50%", "50%@matrix", "70%"])
+def test_a_method_that_drops_too_few_is_refused(pattern):
+    weight_OI, _ = case()
+    with pytest.raises(ValueError, match=rf"weight: Lax\(\) left \d+ weights more than {pattern} allows"):
+        Lax().prune(weight_OI, None, parse_pattern(pattern))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halved(Magnitude):
+    """Gives back another shape."""
+
+    def _prune(self, weight_OI, stat, pattern):
+        return weight_OI[:, ::2], weight_OI[:, ::2] != 0
+
+
+def test_a_method_that_gives_back_another_shape_is_refused():
+    weight_OI, _ = case()
+    with pytest.raises(ValueError, match=r"Halved\(\) made .*\(24, 32\), .*\(24, 64\) is needed"):
+        Halved().prune(weight_OI, None, parse_pattern("2:4"))

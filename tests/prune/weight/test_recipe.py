@@ -33,6 +33,9 @@ class KeepsAll(Wanda):
     def _prune(self, weight_OI, stat, pattern):
         return weight_OI.clone(), torch.ones_like(weight_OI, dtype=torch.bool)
 
+    def _check_result(self, weight_OI, pruned_OI, pattern):
+        """So many are allowed here."""
+
 
 def pruned(model, pruner, ids=IDS, pattern=TWO_OF_FOUR, **options):
     model = copy.deepcopy(model)
@@ -228,12 +231,20 @@ def test_contradictions_raise(options, says):
         Recipe(**{"pattern": TWO_OF_FOUR, **options})
 
 
+def test_blending_reads_the_dense_stream_and_the_first_block_has_none():
+    """Before the first block both streams are one, so what is drawn there changes nothing."""
+    dense = llama()
+    plain, blended = (pruned(dense, Wanda(), reconstruct=Reconstruct(epochs=1, blend=blend))[0] for blend in (0.0, 1.0))
+    same = {name: torch.equal(weight_OI, weights(blended)[name]) for name, weight_OI in weights(plain).items()}
+    assert not any(same[name] for name in same if ".1." in name)
+
+
 def test_one_batch_cannot_be_tuned_on():
     with pytest.raises(ValueError, match="reconstruct: one calibration batch"):
         pruned(llama(), Wanda(), ids=batches((3, WINDOW)), reconstruct=Reconstruct())
 
 
-@pytest.mark.parametrize("name", ["epochs", "rate", "held_out", "patience"])
+@pytest.mark.parametrize("name", ["epochs", "rate", "held_out", "patience", "blend"])
 def test_values_of_the_tuning_are_checked(name):
     with pytest.raises(ValueError, match=f"^{name}: .* valid is"):
-        Reconstruct(**{name: 0})
+        Reconstruct(**{name: -1})
