@@ -35,7 +35,7 @@ class Reconstruct(Tuner):
     """
 
     epochs: int = 15
-    rate: float = 1e-3
+    rate: float = 7e-4
     blend: float = 1.0
     held_out: int = 16
     patience: int = 3
