@@ -1,0 +1,82 @@
+"""What all sides prune: a checkpoint and its calibration windows in a folder, and text to judge the results by."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from bench.models import STORIES, TEXT, WINDOW, stories_missing, story_windows
+from bench.peers_worker import CALIBRATION, IDS
+from tasks.model.load import load_model
+
+VOCABULARY = 4096
+CALIBRATION_WINDOWS = {"stories3M": 64, "llama88M": 32}
+HELD_OUT_WINDOWS = 8  # of random ids: the error of a hidden state needs no more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """`held_out`: 1-D ids that no side sees. `trained`: its perplexity means something."""
+
+    about: str
+    trained: bool
+    load: Callable[[], PreTrainedModel]
+    calibration: Callable[[], Tensor]  # ids, (windows, WINDOW)
+    held_out: Callable[[], Tensor]
+    missing: Callable[[], str | None] = lambda: None
+
+    def hand_over(self, folder: Path) -> None:
+        """Write the checkpoint and the calibration windows where every side reads them."""
+        self.load().save_pretrained(folder)
+        save_file({CALIBRATION: self.calibration()}, folder / IDS)
+
+
+def later_stories() -> Tensor:
+    """Stories 400 to 786, each encoded on its own."""
+    tokenizer = AutoTokenizer.from_pretrained(STORIES)
+    with TEXT.open(encoding="utf-8") as lines:
+        stories = [json.loads(line)["text"] for line in islice(lines, 400, 787)]
+    return torch.tensor([token for story in stories for token in tokenizer(story, verbose=False)["input_ids"]])
+
+
+def random_llama() -> PreTrainedModel:
+    """88.1 M parameters: width 768, 12 blocks of 12 heads, FFN 2048, tied embeddings of 4096 ids."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=2048,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def random_windows(windows: int, seed: int) -> Tensor:
+    return torch.randint(0, VOCABULARY, (windows, WINDOW), generator=torch.Generator().manual_seed(seed))
+
+
+SUBJECTS: dict[str, Subject] = {
+    "stories3M": Subject(
+        about="Llama, 3.1 M parameters, trained; 64 windows of 256 tokens; judged on stories 400 to 786",
+        trained=True,
+        load=lambda: load_model(STORIES),
+        calibration=lambda: story_windows(CALIBRATION_WINDOWS["stories3M"]),
+        held_out=later_stories,
+        missing=stories_missing,
+    ),
+    "llama88M": Subject(
+        about="Llama, 88.1 M parameters, random; 32 windows of 256 random tokens; judged on 8 others",
+        trained=False,
+        load=random_llama,
+        calibration=lambda: random_windows(CALIBRATION_WINDOWS["llama88M"], seed=0),
+        held_out=lambda: random_windows(HELD_OUT_WINDOWS, seed=1).flatten(),
+    ),
+}
