@@ -68,7 +68,7 @@ def build_parser() -> Words:
     made.add_argument("--pattern", required=True, help="2:4 (any n:m), 50%% (of each row) or 50%%@matrix")
     made.add_argument("--update", help="of the weights that stay: none, sweep, refit; options follow: refit,drift=0.5")
     made.add_argument("--permute", action="store_true", help="order the inputs of each linear so that n:m keeps more")
-    made.add_argument("--low-rank", help="share of the bytes for two factors beside the zeros, such as 0.25")
+    made.add_argument("--low-rank", nargs="?", const="", help="a share of the bytes for two factors: 0.25")
     made.add_argument(
         "--reconstruct", nargs="?", const="", help="tune each block once it is pruned; options: epochs=10,rate=0.001"
     )
@@ -107,14 +107,8 @@ def build_parser() -> Words:
 
 
 def run_oneshot(arguments: argparse.Namespace) -> int:
-    from flows.choices import (
-        Oneshot,
-        parse_allocation,
-        parse_low_rank,
-        parse_pruner,
-        parse_reconstruct,
-        parse_update,
-    )
+    from flows.choices import Oneshot
+    from flows.methods import parse_allocation, parse_low_rank, parse_pruner, parse_reconstruct, parse_update
     from flows.prepare import prepare
 
     taken = {name: value for name, value in vars(arguments).items() if name in Oneshot.model_fields}

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from flows.choices import Oneshot, Sweep, parse_pruner, parse_reconstruct, parse_update
+from flows.choices import Oneshot, Sweep
+from flows.methods import parse_pruner, parse_reconstruct, parse_update
 from tasks.prune import PRUNERS
 
 

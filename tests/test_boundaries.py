@@ -14,7 +14,7 @@ GUESTS = {  # library -> the places that may import it
     "matplotlib": ("tasks/record/*.py",),
     "datasets": ("tasks/data/sources.py",),
     "lm_eval": ("tasks/evaluate/harness.py",),
-    "pydantic": ("flows/choices.py",),
+    "pydantic": ("flows/choices.py", "flows/methods.py"),
     "rich": ("tasks/progress.py", "tasks/stage.py", "flows/*.py"),
     "pandas": (),
 }

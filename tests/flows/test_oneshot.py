@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from flows.choices import Oneshot, parse_pruner
+from flows.choices import Oneshot
+from flows.methods import parse_pruner
 from flows.oneshot import Outcome, oneshot
 from tasks.prune.pack import load_packed
 from tasks.record.metrics import query

@@ -1,0 +1,165 @@
+"""The registries as types of a flow's parameters: a misspelt method or field fails before anything runs.
+
+A choice is a class of a registry by name with its hyper-parameters, as words on the command line or as JSON.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from tasks.prune import ALLOCATIONS, PRUNERS, UPDATES
+from tasks.prune.allocators import Given, from_file, from_text
+from tasks.prune.own import load_pruner
+from tasks.prune.weight.lowrank import LowRank
+from tasks.prune.weight.pruner import Pruner
+from tasks.prune.weight.reconstruct import Reconstruct
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Choice(Strict):
+    """A class of a registry by name with its hyper-parameters; `build` makes the object itself."""
+
+    method: str
+
+    _class: ClassVar[type]
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        self.build()  # it checks the values of its hyper-parameters
+        return self
+
+    def build(self) -> Any:
+        return self._class(**self.model_dump(exclude={"method"}))
+
+    @property
+    def label(self) -> str:
+        """What rows and pages call it."""
+        return str(self)
+
+    def __str__(self) -> str:
+        changed = self.model_dump(exclude={"method"}, exclude_defaults=True)
+        return ",".join([self.method, *(f"{name}={value}" for name, value in changed.items())])
+
+
+def _choices_of(registry: Mapping[str, type]) -> dict[str, type[Choice]]:
+    return {name: _choice_of(name, kind) for name, kind in registry.items()}
+
+
+def _choice_of(name: str, kind: type) -> type[Choice]:
+    hints = get_type_hints(kind)
+    members: dict[str, Any] = {
+        field.name: (hints[field.name], ... if field.default is MISSING else field.default) for field in fields(kind)
+    }
+    members["method"] = (Literal[name], name)
+    made = create_model(f"{kind.__name__}Choice", __base__=Choice, __doc__=kind.__doc__, **members)
+    made._class = kind
+    return made
+
+
+class OwnPruner(Choice):
+    """A pruner of one's own: a class in a Python file, `mine.py:Class`, with its hyper-parameters."""
+
+    method: Literal["own"] = "own"
+    file: str
+    name: str
+    options: dict[str, str] = {}
+
+    def build(self) -> Pruner:
+        kind = load_pruner(self.file, self.name)
+        return _choice_of(self.name, kind)(**self.options).build()
+
+    @property
+    def label(self) -> str:
+        return str(self).removeprefix(f"{Path(self.file).parent}/")
+
+    def __str__(self) -> str:
+        return ",".join([f"{self.file}:{self.name}", *(f"{name}={value}" for name, value in self.options.items())])
+
+
+PRUNER_CHOICES = _choices_of(PRUNERS)
+UPDATE_CHOICES = _choices_of(UPDATES)
+LOW_RANK_CHOICES = _choices_of({"low_rank": LowRank})
+TUNER_CHOICES = _choices_of({"reconstruct": Reconstruct})
+ALLOCATION_CHOICES = _choices_of({**ALLOCATIONS, "given": Given})
+if TYPE_CHECKING:
+    PrunerChoice = Choice
+    UpdateChoice = Choice
+    LowRankChoice = Choice
+    TunerChoice = Choice
+    AllocationChoice = Choice
+else:
+    PrunerChoice = Annotated[reduce(or_, [*PRUNER_CHOICES.values(), OwnPruner]), Field(discriminator="method")]
+    UpdateChoice = Annotated[reduce(or_, UPDATE_CHOICES.values()), Field(discriminator="method")]
+    LowRankChoice = LOW_RANK_CHOICES["low_rank"]
+    TunerChoice = TUNER_CHOICES["reconstruct"]
+    AllocationChoice = Annotated[reduce(or_, ALLOCATION_CHOICES.values()), Field(discriminator="method")]
+
+
+def parse_pruner(text: str) -> Choice:
+    """`sparsegpt`, `sparsegpt,damp=0.02,block=64`, `mine.py:Class,power=2`. ValueError names what is valid."""
+    place, *pairs = text.split(",")
+    file, colon, name = place.rpartition(":")
+    if not colon:
+        return _parse("pruner", text, PRUNER_CHOICES)
+    own = _parse("pruner", ",".join([name, *pairs]), {name: _choice_of(name, load_pruner(file, name))})
+    options = {key: str(value) for key, value in own.model_dump(exclude={"method"}, exclude_defaults=True).items()}
+    return OwnPruner(file=file, name=name, options=options)
+
+
+def parse_update(text: str) -> Choice:
+    """`none`, `sweep`, `refit` or `refit,drift=0.5`."""
+    return _parse("update", text, UPDATE_CHOICES)
+
+
+def parse_reconstruct(text: str) -> Choice:
+    """The hyper-parameters alone: `epochs=10,rate=0.001`, or nothing."""
+    return _parse("reconstruct", ",".join(["reconstruct", *text.split()]), TUNER_CHOICES)
+
+
+def parse_low_rank(text: str) -> Choice:
+    """The hyper-parameters alone: `share=0.25,rounds=40`, or nothing; of the first, `0.25` will do."""
+    options = [f"share={text}" if text[:1].isdigit() else text] if text else []
+    return _parse("low_rank", ",".join(["low_rank", *options]), LOW_RANK_CHOICES)
+
+
+def parse_allocation(text: str) -> Choice:
+    """`uniform`, `owl`, `owl,spread=0.1`, a JSON list of sparsities such as `[0.4, 0.6]`, or a file with one."""
+    if text.partition(",")[0] in ALLOCATIONS:
+        return _parse("allocation", text, ALLOCATION_CHOICES)
+    given = from_text(text) if text.startswith("[") else from_file(text)
+    return ALLOCATION_CHOICES["given"].model_validate({"method": "given", "sparsities": given.sparsities})
+
+
+def _parse(field: str, text: str, choices: Mapping[str, type[Choice]]) -> Choice:
+    name, *pairs = text.split(",")
+    if name not in choices:
+        raise ValueError(f"{field}: {name!r} is unknown; choose one of {', '.join(choices)}")
+    choice = choices[name]
+    valid = [known for known in choice.model_fields if known != "method"]
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if key not in valid or not equals:
+            takes = ", ".join(f"{known}=…" for known in valid) or "no options"
+            raise ValueError(f"{field}: {name} does not know {pair!r}; it takes {takes}")
+        values[key] = value
+    try:
+        return choice(**values)
+    except ValidationError as error:
+        raise ValueError(f"{field}: {name}: {one_line(error)}") from error
+
+
+def one_line(error: ValidationError) -> str:
+    """The first complaint of a validation: `field: what is wrong`."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][:1])
+    what = first["msg"].removeprefix("Value error, ")
+    return what if not where or what.startswith(f"{where}:") else f"{where}: {what} (given: {first['input']!r})"
