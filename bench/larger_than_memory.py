@@ -65,7 +65,7 @@ def main() -> None:
             same = "the same" if again["hash"] == stored[choice.kill]["hash"] else "OTHER"
             lines += [
                 "",
-                f"{choice.kill}, killed (SIGKILL) with {again['done']} of {BLOCKS} blocks in its journal and run again: "
+                f"{choice.kill} killed with {again['done']} of {BLOCKS} blocks in its journal and run again: "
                 f"{again['seconds']:.0f} s for the rest, {same} bytes.",
             ]
             say(lines[-1])
