@@ -114,9 +114,9 @@ def load_packed(folder: Path, device: str = "cpu", semi_structured: bool | None 
     """The model of a packed folder, in eval mode on `device`, its weights the same bits as before packing.
 
     On the CPU all weights are dense again: the file is smaller, memory and time are not. On CUDA the 2:4 linears that
-    the kernels take become `torch.sparse` semi-structured tensors, unless `semi_structured` is False. Linears with
-    factors are dense everywhere: S + A B, added in float64, comes to the same bits as when the model was pruned, except
-    that another machine may round a rare sum to the neighbouring number.
+    the kernels take become `torch.sparse` semi-structured tensors, unless `semi_structured` is False; not those with a
+    stored order, which are 2:4 in that order alone. Linears with factors are dense everywhere: S + A B, in float64,
+    comes to the same bits as when it was pruned, but another machine may round a rare sum to the neighbouring number.
 
     Raises ValueError for a folder that is not packed, not whole or damaged (the tensor is named), and where
     `semi_structured` is True but there is no CUDA device or nothing that its kernels take.

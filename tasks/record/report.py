@@ -141,7 +141,7 @@ def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
             name = f"perplexity{number}"
             drawn[name] = figures.perplexity_by_sparsity(group, name), caption
     if blocks := query_named("blocks", run=run):
-        caption = "By block: relative squared error of its output on its calibration inputs, and its zeros."
+        caption = "By block: relative squared error of its output on the first calibration batch, and its zeros."
         drawn["blocks"] = figures.error_and_sparsity_by_block(blocks), caption
     drawn["sizes"] = figures.sizes(results), "Weight files on disk, as they were evaluated."
     if speeds := query_named("speeds", run=run):

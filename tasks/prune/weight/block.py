@@ -53,10 +53,12 @@ class Cut:
         return dict(next(iter(group.items())) for group in self.groups)
 
     def observer(self, first: nn.Linear) -> Observer:
+        """A new one for the input of a group; only for a recipe that observes."""
         assert self.recipe.observes is not None
         return self.recipe.observes(first.in_features, first.weight.device)
 
     def prune(self, group: Mapping[str, nn.Linear], stat: Observer | None) -> list[PrunedLinear]:
+        """Prune the linears of a group in place. `stat` has seen their input; None for a recipe that observes none."""
         order_I = None
         if self.recipe.permute:
             first = next(iter(group))

@@ -40,6 +40,7 @@ class Sweep(Update):
         return InputGram
 
     def update(self, weight_OI: Tensor, keep_OI: Tensor, stat: InputGram) -> Updated:
+        """Raises ValueError where `damp` does not make the Gram positive definite."""
         swept_OI, _ = sweep(weight_OI, stat, keep_OI, self.damp, self.block)
         return Updated(weight_OI=swept_OI, damp=self.damp)
 
