@@ -57,6 +57,14 @@ def datasets(run: str) -> str:
     return section("Texts", to_html(columns, rows, "Texts", "What was read.")) if rows else ""
 
 
+OF_SOME_LINEARS = {  # a column of the rows -> of the page, where it says something
+    "sweep_error": Column(title="Error of the sweep", show=lambda row: units.scientific(row["sweep_error"])),
+    "damp": Column(title="Damping", show=lambda row: f"{row['damp']:g}"),
+    "rank": Column(title="Rank", show=lambda row: units.count(row["rank"])),
+    "order": Column(title="Order", show=lambda row: row["order"] or "as it is", numeric=False),
+}
+
+
 def linears(run: str) -> str:
     """Every pruned linear, folded away: one fold a run."""
     columns = [
@@ -74,9 +82,10 @@ def linears(run: str) -> str:
         own = list(rows)
         name = f"{own[0]['method']} {own[0]['pattern']}"
         caption = "The output error is relative, on the calibration inputs."
+        more = [column for name, column in OF_SOME_LINEARS.items() if any(row.get(name) is not None for row in own)]
         if any(_is_estimate(row) for row in own):
             caption += " ≈ is an estimate from the norms of the inputs alone, without what these have in common."
-        table = to_html(columns, own, name, caption)
+        table = to_html([*columns, *more], own, name, caption)
         folds.append(f"<details><summary>{escape(name)}: {len(own)} linears</summary>{table}</details>")
     return section("Linears", *folds) if folds else ""
 
