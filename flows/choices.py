@@ -19,6 +19,7 @@ from tasks.data.sources import parse_source
 from tasks.prune.allocators import Given
 from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.recipe import Recipe
+from tasks.prune.weight.sparsegpt import SparseGPT
 
 PatternText = Annotated[str, AfterValidator(lambda text: str(parse_pattern(text)))]
 SourceText = Annotated[str, AfterValidator(lambda text: str(parse_source(text)))]
@@ -51,8 +52,12 @@ class Oneshot(Strict):
 
     @model_validator(mode="after")
     def _every_option_is_used(self) -> Self:
-        self.recipe()  # raises for options that contradict each other
-        self.allocation.build().check(parse_pattern(self.pattern))
+        recipe = self.recipe()  # raises for options that contradict each other
+        self.allocation.build().check(recipe.pattern)
+        if isinstance(recipe.pruner, SparseGPT) and getattr(recipe.pattern, "within", "row") == "matrix":
+            raise ValueError(f"pattern: {self.pattern} given, but sparsegpt compares within blocks of columns; use 50%")
+        if self.reconstruct is not None and self.samples < 2:
+            raise ValueError("samples: 1 given, but to reconstruct one is needed to train on and one to hold out")
         return self
 
     @model_validator(mode="after")
@@ -74,11 +79,12 @@ class Oneshot(Strict):
 
     @property
     def name(self) -> str:
-        """What the rows call it: the pruner and whatever else is not the default, `sparsegpt+refit+reconstruct`."""
+        """What the rows call it: the pruner and whatever else changes the result, `sparsegpt+refit+reconstruct`."""
         allocation = self.allocation if self.allocation.method != "uniform" else None
         parts = [self.pruner, self.update, self.low_rank, self.reconstruct, allocation]
         names = [part.label for part in parts if part is not None]
-        return "+".join([*names, "permute"] if self.permute else names)
+        names += [word for word, given in (("permute", self.permute), ("group", self.order == "group")) if given]
+        return "+".join(names)
 
     def command(self) -> str:
         """The command line that repeats this run."""

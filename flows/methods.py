@@ -154,7 +154,8 @@ def _parse(field: str, text: str, choices: Mapping[str, type[Choice]]) -> Choice
     try:
         return choice(**values)
     except ValidationError as error:
-        raise ValueError(f"{field}: {name}: {one_line(error)}") from error
+        where = field if field == name else f"{field}: {name}"
+        raise ValueError(f"{where}: {one_line(error)}") from error
 
 
 def one_line(error: ValidationError) -> str:

@@ -24,7 +24,7 @@ from tasks.model.load import (
 from tasks.prune.allocation import Allocation
 from tasks.prune.allocators import Allocator, Given
 from tasks.prune.weight.budget import patterns_for
-from tasks.prune.weight.pattern import Pattern
+from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.recipe import Recipe
 from tasks.record import home
 
@@ -53,7 +53,7 @@ def prepare(parameters: Oneshot) -> Prepared:
     recipe, allocator = parameters.recipe(), parameters.allocation.build()
     config = load_config(folder)
     content = fingerprint(folder)
-    _check_fit(content, folder, recipe.pattern, allocator)
+    _check_fit(content, folder, recipe, allocator)
     return Prepared(
         name=folder.resolve().name,
         model=Checkpoint(hash=content, folder=str(folder.absolute())),
@@ -65,13 +65,15 @@ def prepare(parameters: Oneshot) -> Prepared:
 
 
 @cache
-def _check_fit(content: str, folder: Path, pattern: Pattern, allocator: Allocator) -> None:
-    """The tokenizer fits the model, the pattern each linear, given sparsities the blocks. Once for every `content`."""
-    config = load_config(folder)
+def _check_fit(content: str, folder: Path, recipe: Recipe, allocator: Allocator) -> None:
+    """The tokenizer fits the model, the recipe each linear, given sparsities the blocks. Once for every `content`."""
+    config, pattern = load_config(folder), recipe.pattern
     check_tokenizer(load_tokenizer(folder), config)
     for linear, module in prunable(config).items():
         if not pattern.divides(module.in_features):
             raise ValueError(f"pattern: {pattern} does not divide the {module.in_features} inputs of {linear}")
+        if isinstance(recipe.low_rank, LowRank):
+            recipe.low_rank.check(pattern, module.out_features, module.in_features)
     if isinstance(allocator, Given):
         patterns_for(Allocation(sparsities=allocator.sparsities), pattern, prunable_blocks(config))
 

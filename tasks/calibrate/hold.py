@@ -41,6 +41,7 @@ class Held(Thread):
         self._compute = None
         if self._is_held:
             self._turn()
+            self._error = None  # of the unwinding: nobody waits for what was computed
 
     def run(self) -> None:
         while True:

@@ -11,20 +11,16 @@ One file a block keeps memory small; a small model fits into one. Of a weight wi
 Axes: O outputs, I inputs of the linear, r the rank.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tasks.calibrate.observers import Observer
 from tasks.prune.packing import choose_packing
 from tasks.prune.weight.pattern import Pattern, parse_pattern
-from tasks.prune.weight.pruner import Pruner
 
 PARTS = {"sparse": "sparse_OI", "left": "left_Or", "right": "right_rI"}
 
@@ -51,16 +47,6 @@ class SparseLowRank:
     def merged_OI(self) -> Tensor:
         """S + A B as one dense matrix."""
         return merge(self.sparse_OI, self.left_Or, self.right_rI)
-
-
-class Decomposer(ABC):
-    """A way to split a weight. `observes` is what it needs to know of the inputs."""
-
-    observes: ClassVar[type[Observer]]
-
-    @abstractmethod
-    def decompose(self, weight_OI: Tensor, stat: Any, pruner: Pruner, pattern: Pattern) -> SparseLowRank:
-        """`pruner` makes the sparse part; all of it takes no more bytes than `pattern` alone would."""
 
 
 def merge(sparse_OI: Tensor | None, left_Or: Tensor, right_rI: Tensor) -> Tensor:

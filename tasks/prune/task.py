@@ -26,6 +26,7 @@ from tasks.record.unfinished import workplace
 from tasks.stage import open_folder, stage
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # of one calibration batch: what fits a cache, or fills a GPU
+BATCHES = 16  # at least, where there are windows for them: a reconstruction holds one of so many out
 
 
 @stage()
@@ -78,4 +79,5 @@ def pack(checkpoint: Checkpoint, pattern: Pattern, allocation: Allocation | None
 
 def _batches(calibration: Tokens, device: str) -> tuple[Tensor, ...]:
     ids = load_file(open_folder(calibration) / "tokens.safetensors")["ids"]
-    return ids.split(max(1, BATCH_TOKENS[device.partition(":")[0]] // calibration.window))
+    largest = BATCH_TOKENS[device.partition(":")[0]] // calibration.window
+    return ids.split(max(1, min(largest, len(ids) // BATCHES)))

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from tasks.calibrate.observers import InputGram
-from tasks.prune.factors import Decomposer, SparseLowRank, merge
+from tasks.prune.factors import SparseLowRank, merge
+from tasks.prune.weight.decomposer import Decomposer
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner, check_not_negative
 from tasks.prune.weight.share import check_rank, share_out
@@ -56,6 +57,10 @@ class LowRank(Decomposer):
         check_not_negative("damp", self.damp)
         if self.rounds < 1:
             raise ValueError(f"rounds: {self.rounds} given, valid is 1 or more")
+
+    def check(self, pattern: Pattern, outputs: int, inputs: int) -> None:
+        """ValueError where the bytes of a matrix of this shape cannot be shared out, in weights of 16 bits or wider."""
+        share_out(pattern, self.share, outputs, inputs)
 
     def decompose(self, weight_OI: Tensor, stat: InputGram, pruner: Pruner, pattern: Pattern) -> Decomposed:
         """In no more bytes than `pruner` with `pattern` alone, and never worse on the tokens of `stat`.

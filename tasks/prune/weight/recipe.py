@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tasks.calibrate.observers import InputDrift, Observer
-from tasks.prune.factors import Decomposer
+from tasks.prune.weight.decomposer import Decomposer
 from tasks.prune.weight.pattern import NM, Pattern
 from tasks.prune.weight.pruner import Pruner
 from tasks.prune.weight.tuner import Tuner
