@@ -4,13 +4,14 @@ So the stage that prunes hands them to the one that packs:
 
     model.safetensors …          S + A B, merged: what transformers loads
     lowrank-00001.safetensors …  `<tensor>.sparse` (O, I), zeros included, `<tensor>.left` (O, r) = A, `<tensor>.right`
-                                 (r, I) = B; the metadata holds, under the name of the tensor, the pattern of its S
+                                 (r, I) = B; the metadata holds, as one JSON object, the pattern of each tensor's S
 
 One file a block keeps memory small; a small model fits into one. Of a weight without factors nothing is written.
 
 Axes: O outputs, I inputs of the linear, r the rank.
 """
 
+import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,8 @@ def write_factors(folder: Path, found: Mapping[str, SparseLowRank], number: int 
         for part, field in PARTS.items()
     }
     patterns = {name: str(parts.pattern) for name, parts in factored.items()}
-    save_file(tensors, folder / f"lowrank-{number:05d}.safetensors", patterns)
+    metadata = {"patterns": json.dumps(patterns, sort_keys=True)}  # one entry: safetensors orders several at random
+    save_file(tensors, folder / f"lowrank-{number:05d}.safetensors", metadata)
 
 
 class FactorFiles:
@@ -81,8 +83,8 @@ class FactorFiles:
         for file in sorted(folder.glob("lowrank-*.safetensors")):
             try:
                 with safe_open(file, framework="pt") as stored:
-                    patterns = stored.metadata() or {}
-            except SafetensorError as error:
+                    patterns = json.loads((stored.metadata() or {}).get("patterns", "{}"))
+            except (SafetensorError, ValueError) as error:
                 raise ValueError(f"factors: {file} is damaged: {error}") from error
             if unknown := [name for name in patterns if name not in tensors]:
                 raise ValueError(f"factors: {file} holds {unknown[0]}, which the checkpoint has not")

@@ -16,6 +16,7 @@ from tasks.prune.weight.pattern import NM, Unstructured
 from tests.cases import llama
 
 FOUR_BYTES = 4
+ONE_OF_FOUR = {"patterns": '{"weight": "1:4"}'}
 
 
 def decomposed_llama(folder, pattern, dtype=torch.float32):
@@ -122,6 +123,19 @@ def rewrite(file, change, metadata):
     save_file(tensors, file, metadata)
 
 
+def test_the_same_factors_give_the_same_bytes(tmp_path):
+    weight_OI = torch.randn(16, 32, generator=torch.Generator().manual_seed(0))
+    sparse_OI = Magnitude().prune(weight_OI, None, NM(1, 4))
+    parts = parts_of(sparse_OI, *factorise(weight_OI - sparse_OI, 2), NM(1, 4))
+    files = []
+    for attempt in range(5):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        write_factors(folder, {f"block.{index}.weight": parts for index in range(8)})
+        files.append((folder / "lowrank-00001.safetensors").read_bytes())
+    assert len(set(files)) == 1
+
+
 def test_what_does_not_fit_the_checkpoint_is_named(source):
     file = source / "lowrank-00001.safetensors"
     with pytest.raises(ValueError, match=r"lowrank-00001.safetensors holds weight, which the checkpoint has not"):
@@ -131,7 +145,7 @@ def test_what_does_not_fit_the_checkpoint_is_named(source):
         pack_checkpoint(source, source / "packed")
     rewrite(file, lambda tensors: tensors.update({"weight.right": tensors["weight.right"][:, :30].clone()}), {})
     assert "weight" not in FactorFiles(source, {"weight"})  # without a pattern nobody speaks of it
-    rewrite(file, lambda tensors: tensors.pop("weight.left"), {"weight": "1:4"})
+    rewrite(file, lambda tensors: tensors.pop("weight.left"), ONE_OF_FOUR)
     with pytest.raises(ValueError, match=r"factors: weight cannot be read from .*lowrank-00001"):
         FactorFiles(source, {"weight"}).read("weight")
     file.write_bytes(file.read_bytes()[:20])
@@ -144,7 +158,7 @@ def test_a_sparse_part_that_is_not_of_its_pattern_is_named(source):
         tensors["weight.sparse"][3] = 0
         tensors["weight.sparse"][4, 8:12] = torch.tensor([1.0, 0.0, 1.0, 0.0])
 
-    rewrite(source / "lowrank-00001.safetensors", move, {"weight": "1:4"})
+    rewrite(source / "lowrank-00001.safetensors", move, ONE_OF_FOUR)
     stored = FactorFiles(source, {"weight"}).read("weight")
     rewrite(source / "model.safetensors", lambda tensors: tensors.update({"weight": stored.merged_OI()}), None)
     with pytest.raises(ValueError, match=r"1:4 given, 2 of 4 kept at row 4, input 8 \(weight\)"):
