@@ -42,9 +42,13 @@ class Pattern(ABC):
         """Whether the pattern can be laid over so many inputs."""
         return True
 
-    @abstractmethod
     def surplus(self, pruned_OI: Tensor) -> int:
-        """How many weights are there that should not be."""
+        """How many weights are there that should not be, of the whole matrix.
+
+        Rows, or blocks of columns, may each have been rounded down by less than one weight.
+        """
+        zeros = pruned_OI.numel() - int(pruned_OI.count_nonzero())
+        return max(0, int(pruned_OI.numel() * self.sparsity) - max(pruned_OI.shape) - zeros)
 
     @abstractmethod
     def select(self, score_OI: Tensor) -> Tensor:
@@ -68,11 +72,6 @@ class Unstructured(Pattern):
         score_GN = score_OI if self.within == "row" else score_OI.reshape(1, -1)
         size = score_GN.shape[1]
         return keep_largest(score_GN, size - int(size * self.sparsity)).view(score_OI.shape)
-
-    def surplus(self, pruned_OI: Tensor) -> int:
-        """Of the whole matrix. Rows, or blocks of columns, may each have been rounded down by less than one weight."""
-        zeros = pruned_OI.numel() - int(pruned_OI.count_nonzero())
-        return max(0, int(pruned_OI.numel() * self.sparsity) - max(pruned_OI.shape) - zeros)
 
     def __str__(self) -> str:
         percent = (Decimal(repr(self.sparsity)) * 100).normalize()
