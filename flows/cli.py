@@ -73,8 +73,12 @@ def build_parser() -> Words:
         "--reconstruct", nargs="?", const="", help="tune each block once it is pruned; options: epochs=10,rate=0.001"
     )
     made.add_argument("--allocation", default="uniform", help="sparsity per block: uniform, owl or a JSON file")
-    made.add_argument("--calibration", default="docs", metavar="SOURCE", help="a source's name, or FILE[first:last]")
-    made.add_argument("--evaluation", default="docs", metavar="SOURCE", help="the same; .txt, .jsonl or .parquet files")
+    made.add_argument(
+        "--calibration", default="docs", metavar="SOURCE", help="a source's name (docs), or FILE[first:last]"
+    )
+    made.add_argument(
+        "--evaluation", default="docs", metavar="SOURCE", help="the same (docs); .txt, .jsonl or .parquet files"
+    )
     made.add_argument("--samples", default=128, help="calibration windows (128)")
     made.add_argument("--window", help="tokens of a window (2048, or the model's context if that is shorter)")
     made.add_argument("--sampling", default="random", help="which windows: random (seeded) or first")
@@ -206,8 +210,11 @@ def show_rows(rows: list[dict]) -> None:
 
 def show_end(run: str, report: str, aside: bool) -> None:
     """The results table and where to look; `aside` of a program that reads JSON from stdout."""
+    from tasks.record.metrics import query_named
     from tasks.record.report import markdown_table
 
+    (found,) = query_named("cached", run=run)
+    say(f"{found['cached']} of {found['stages']} stages came from the cache")
     place = sys.stderr if aside else sys.stdout
     print(markdown_table(run), file=place)
     print(f"\nreport   {report}", file=place)
@@ -229,17 +236,7 @@ def outcome_json(outcome: "Outcome") -> dict:
     return {"run": outcome.run, **places, "dense": subjects["dense"], "result": subjects["pruned"]}
 
 
-JSON_FIELDS = (
-    "ppl",
-    "nll",
-    "bits_per_byte",
-    "tokens",
-    "windows",
-    "parameters",
-    "size_bytes",
-    "memory_bytes",
-    "sparsity",
-)
+JSON_FIELDS = "ppl nll bits_per_byte tokens windows parameters size_bytes memory_bytes sparsity".split()
 
 if __name__ == "__main__":
     sys.exit(main())

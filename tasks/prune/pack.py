@@ -110,7 +110,7 @@ def pack_checkpoint(
     return PackedSummary(tensors=tuple(rows))
 
 
-def load_packed(folder: Path, device: str = "cpu", semi_structured: bool | None = None) -> PreTrainedModel:
+def load_packed(folder: Path | str, device: str = "cpu", semi_structured: bool | None = None) -> PreTrainedModel:
     """The model of a packed folder, in eval mode on `device`, its weights the same bits as before packing.
 
     On the CPU all weights are dense again: the file is smaller, memory and time are not. On CUDA the 2:4 linears that
@@ -121,7 +121,7 @@ def load_packed(folder: Path, device: str = "cpu", semi_structured: bool | None 
     Raises ValueError for a folder that is not packed, not whole or damaged (the tensor is named), and where
     `semi_structured` is True but there is no CUDA device or nothing that its kernels take.
     """
-    on_cuda = torch.device(device).type == "cuda"
+    folder, on_cuda = Path(folder), torch.device(device).type == "cuda"
     if semi_structured and not on_cuda:
         raise ValueError(f"semi_structured: needs CUDA, the device is {device}; leave it out for dense weights")
     model = model_from(dict(read_packed(folder)), folder, device)
