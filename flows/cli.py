@@ -227,7 +227,7 @@ def outcome_json(outcome: "Outcome") -> dict:
     speeds = {(row.subject, row.phase): row.tokens_per_s for row in outcome.speeds}
     subjects = {}
     for row in (outcome.dense, outcome.result):
-        facts = {name: getattr(row, name) for name in JSON_FIELDS}
+        facts = {name: getattr(row, name) for name in SCORES + SIZES}
         for phase in ("prefill", "decode"):
             if (row.subject, phase) in speeds:
                 facts[f"{phase}_tokens_per_s"] = speeds[row.subject, phase]
@@ -236,7 +236,8 @@ def outcome_json(outcome: "Outcome") -> dict:
     return {"run": outcome.run, **places, "dense": subjects["dense"], "result": subjects["pruned"]}
 
 
-JSON_FIELDS = "ppl nll bits_per_byte tokens windows parameters size_bytes memory_bytes sparsity".split()
+SCORES = ("ppl", "nll", "bits_per_byte", "tokens", "windows")
+SIZES = ("parameters", "size_bytes", "memory_bytes", "sparsity")
 
 if __name__ == "__main__":
     sys.exit(main())
