@@ -30,16 +30,17 @@ def main() -> None:
     started, load = datetime.now(UTC), os.getloadavg()[0]
     skipped: list[str] = []
     rows: list[PeerRow] = []
+    subjects = {name: SUBJECTS[name].first_block() if choice.first_block else SUBJECTS[name] for name in choice.models}
     with ExitStack() as stack:
         logs = Path(stack.enter_context(TemporaryDirectory()))
         sides = [stack.enter_context(Side(name, choice.threads, logs)) for name in SIDES]
-        for name in choice.models:
-            if missing := SUBJECTS[name].missing():
+        for name, subject in subjects.items():
+            if missing := subject.missing():
                 skipped.append(f"{name}, {missing}")
                 say(f"skipped: {skipped[-1]}")
                 continue
             folder = Path(stack.enter_context(TemporaryDirectory()))
-            for case in compare(name, SUBJECTS[name], sides, choice.rounds, folder):
+            for case in compare(name, subject, sides, choice.rounds, folder):
                 rows += case
                 say(f"{name}  {case[0].method}  {case[0].pattern}")
     bench = PeerBench(
@@ -51,10 +52,10 @@ def main() -> None:
         rounds=choice.rounds,
         load=(load, os.getloadavg()[0]),
         skipped=tuple(skipped),
-        about={name: SUBJECTS[name].about for name in dict.fromkeys(row.model for row in rows)},
+        about={name: subjects[name].about for name in dict.fromkeys(row.model for row in rows)},
         rows=tuple(rows),
     )
-    print(write(bench, choice.results))
+    print(write(bench, choice.results, "peers-first-block" if choice.first_block else "peers"))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -62,10 +63,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.peers",
         description=f"{__doc__}\nmodels:\n" + "\n".join(about),
-        epilog="Writes <date>-peers.json with every raw time, and peers.md; prints the latter.",
+        epilog="Writes <date>-peers.json with every raw time, and peers.md (with --first-block, "
+        "<date>-peers-first-block.json and peers-first-block.md); prints the latter.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--models", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="which to prune (both)")
+    parser.add_argument("--first-block", action="store_true", help="cut the models there: do the sides keep the same?")
     parser.add_argument("--rounds", type=at_least(2), default=3, help="measurements of each side (3)")
     threads = torch.get_num_threads()
     parser.add_argument("--threads", type=at_least(1), default=threads, help=f"of torch ({threads} on this machine)")

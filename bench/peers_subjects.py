@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors.torch import save_file
@@ -35,6 +36,21 @@ class Subject:
         """Write the checkpoint and the calibration windows where every side reads them."""
         self.load().save_pretrained(folder)
         save_file({CALIBRATION: self.calibration()}, folder / IDS)
+
+    def first_block(self) -> Self:
+        """The same model, cut off after its first block.
+
+        Every side sees the same inputs there. After a whole run the keeps are a matter of luck, for the reason that
+        `bench.agreement` gives: one weight of a tie, and all later blocks calibrate on other streams.
+        """
+
+        def load() -> PreTrainedModel:
+            model = self.load()
+            model.model.layers = model.model.layers[:1]
+            model.config.num_hidden_layers = 1
+            return model
+
+        return replace(self, about=f"the first block alone; {self.about}", trained=False, load=load)
 
 
 def later_stories() -> Tensor:

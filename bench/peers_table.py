@@ -38,12 +38,12 @@ class PeerBench:
     rows: tuple[PeerRow, ...]
 
 
-def write(bench: PeerBench, folder: Path) -> str:
-    """Store `<date>-peers.json` and `peers.md` in `folder`; returns the Markdown."""
+def write(bench: PeerBench, folder: Path, name: str) -> str:
+    """Store `<date>-<name>.json` and `<name>.md` in `folder`; returns the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     text = markdown(bench)
-    (folder / f"{bench.date[:10]}-peers.json").write_text(json.dumps(asdict(bench), indent=1) + "\n", encoding="utf-8")
-    (folder / "peers.md").write_text(text, encoding="utf-8")
+    (folder / f"{bench.date[:10]}-{name}.json").write_text(json.dumps(asdict(bench), indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
     return text
 
 
@@ -64,9 +64,9 @@ def markdown(bench: PeerBench) -> str:
         "Each side prunes the same checkpoint with the same windows, in a process and an environment of its own; ours",
         "does so in both orders. Wall time is that of pruning alone, the median over the rounds; “times faster” is the",
         "geometric mean of its time / ours over the rounds, with its 95 % interval. Peak memory is what the run needs",
-        "above the loaded model, the median over the rounds; beside it, ours as a share of it. IoU compares its keeps",
-        "with ours after whole runs. Error is the squared distance of the last hidden states to those of the dense",
-        "model on held-out text, relative to their square.",
+        "above the loaded model, the median over the rounds; beside it, ours as a share of it. IoU compares the keeps of",
+        "the finished models. Error is the squared distance of the last hidden states to those of the dense model on",
+        "held-out text, relative to their square.",
         *(f"Skipped: {line}." for line in bench.skipped),
     ]
     for model, about in bench.about.items():

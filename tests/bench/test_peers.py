@@ -138,6 +138,17 @@ def test_the_random_subject_has_the_size_that_it_says():
     assert round(model.num_parameters() / 1e6, 1) == 88.1
 
 
+def test_the_first_block_is_that_of_the_whole_model():
+    nothing = dict.fromkeys(("calibration", "held_out"), lambda: torch.zeros(0))
+    whole = Subject(about="tiny", trained=True, load=llama, **nothing)
+    cut, dense = whole.first_block(), linear_weights(llama())
+    weights = linear_weights(cut.load())
+    assert len(weights) == 7
+    assert all(torch.equal(weight, dense[name]) for name, weight in weights.items())
+    assert cut.load().config.num_hidden_layers == 1
+    assert not cut.trained
+
+
 def test_rows_are_stored_raw_and_as_tables(tmp_path):
     def row(side, **facts):
         nothing = {
@@ -170,7 +181,7 @@ def test_rows_are_stored_raw_and_as_tables(tmp_path):
             row(SAME_ORDER, times_s=[2.0, 2.0], peak_bytes=[2**21] * 2, iou=iou, **ran),
         ),
     )
-    text = write(bench, tmp_path / "results")
+    text = write(bench, tmp_path / "results", "peers")
     faster = "4.00 (4.00 to 4.00) | 2.00 (2.00 to 2.00)"
     assert (
         f"| wanda | 2:4 | llm-compressor | 4.00 | {faster} | 4.0 | 2.00 | 0.50 | 0.50000 | 1.00000 | 0.2500 | 7.000 |"
