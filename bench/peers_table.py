@@ -64,8 +64,8 @@ def markdown(bench: PeerBench) -> str:
         "Each side prunes the same checkpoint with the same windows, in a process and an environment of its own; ours",
         "does so in both orders. Wall time is that of pruning alone, the median over the rounds; “times faster” is the",
         "geometric mean of its time / ours over the rounds, with its 95 % interval. Peak memory is what the run needs",
-        "above the loaded model, the median over the rounds; beside it, ours as a share of it. IoU compares the keeps of",
-        "the finished models. Error is the squared distance of the last hidden states to those of the dense model on",
+        "above the loaded model, the median over the rounds; beside it, ours as a share of it. IoU compares the keeps",
+        "of finished models. Error is the squared distance of the last hidden states to those of the dense model on",
         "held-out text, relative to their square.",
         *(f"Skipped: {line}." for line in bench.skipped),
     ]
