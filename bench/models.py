@@ -51,11 +51,11 @@ def story_windows(windows: int = 64) -> Tensor:
     return torch.tensor(ids[: windows * WINDOW]).reshape(windows, WINDOW)
 
 
-def random_llama() -> PreTrainedModel:
-    """109.5 M parameters: width 768, 12 blocks of 12 heads, FFN 2048, tied embeddings."""
+def random_llama(vocabulary: int = VOCABULARY) -> PreTrainedModel:
+    """Width 768, 12 blocks of 12 heads, FFN 2048, tied embeddings: 109.5 M parameters with the usual vocabulary."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=768,
         num_hidden_layers=12,
         num_attention_heads=12,
@@ -65,9 +65,9 @@ def random_llama() -> PreTrainedModel:
     return LlamaForCausalLM(config).eval()
 
 
-def random_windows(windows: int = 32) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, VOCABULARY, (windows, WINDOW), generator=generator)
+def random_windows(windows: int = 32, vocabulary: int = VOCABULARY, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, vocabulary, (windows, WINDOW), generator=generator)
 
 
 SUBJECTS: dict[str, Subject] = {

@@ -10,9 +10,9 @@ from typing import Self
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
-from bench.models import STORIES, TEXT, WINDOW, stories_missing, story_windows
+from bench.models import STORIES, TEXT, random_llama, random_windows, stories_missing, story_windows
 from bench.peers_worker import CALIBRATION, IDS
 from tasks.model.load import load_model
 
@@ -28,7 +28,7 @@ class Subject:
     about: str
     trained: bool
     load: Callable[[], PreTrainedModel]
-    calibration: Callable[[], Tensor]  # ids, (windows, WINDOW)
+    calibration: Callable[[], Tensor]  # ids, (windows, tokens)
     held_out: Callable[[], Tensor]
     missing: Callable[[], str | None] = lambda: None
 
@@ -61,24 +61,6 @@ def later_stories() -> Tensor:
     return torch.tensor([token for story in stories for token in tokenizer(story, verbose=False)["input_ids"]])
 
 
-def random_llama() -> PreTrainedModel:
-    """88.1 M parameters: width 768, 12 blocks of 12 heads, FFN 2048, tied embeddings of 4096 ids."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=2048,
-        tie_word_embeddings=True,
-    )
-    return LlamaForCausalLM(config).eval()
-
-
-def random_windows(windows: int, seed: int) -> Tensor:
-    return torch.randint(0, VOCABULARY, (windows, WINDOW), generator=torch.Generator().manual_seed(seed))
-
-
 SUBJECTS: dict[str, Subject] = {
     "stories3M": Subject(
         about="Llama, 3.1 M parameters, trained; 64 windows of 256 tokens; judged on stories 400 to 786",
@@ -91,8 +73,8 @@ SUBJECTS: dict[str, Subject] = {
     "llama88M": Subject(
         about="Llama, 88.1 M parameters, random; 32 windows of 256 random tokens; judged on 8 others",
         trained=False,
-        load=random_llama,
-        calibration=lambda: random_windows(CALIBRATION_WINDOWS["llama88M"], seed=0),
-        held_out=lambda: random_windows(HELD_OUT_WINDOWS, seed=1).flatten(),
+        load=lambda: random_llama(VOCABULARY),
+        calibration=lambda: random_windows(CALIBRATION_WINDOWS["llama88M"], VOCABULARY),
+        held_out=lambda: random_windows(HELD_OUT_WINDOWS, VOCABULARY, seed=1).flatten(),
     ),
 }

@@ -168,7 +168,7 @@ def test_every_query_runs_on_empty_and_on_full_tables():
         if full:
             record_run()
         assert len(metrics.query_named("runs")) == int(full)
-        for name in ("scope", "results", "stages", "datasets", "blocks", "linears", "speeds", "artifacts"):
+        for name in ("scope", "results", "stages", "datasets", "blocks", "linears", "speeds"):
             assert bool(metrics.query_named(name, run="r1")) == full, name
             assert metrics.query_named(name, run="r2") == []
 

@@ -5,24 +5,16 @@ from itertools import combinations
 import pytest
 import textbook
 import torch
+from golden import NORMS, WEIGHT
 
 from tasks.prune.weight import permute as room
 from tasks.prune.weight.pattern import NM, Unstructured
 from tasks.prune.weight.permute import deal, permute, permute_within, retained
 
 PATTERNS = [NM(1, 2), NM(1, 4), NM(2, 4), NM(3, 4), NM(4, 8), NM(8, 16), NM(16, 32), NM(2, 3), NM(4, 4), NM(1, 1)]
-WEIGHT = torch.tensor(
-    [
-        [4, -1.1, 3.2, 2.3, -5.1, 1.2, 2.1, -3.3],
-        [1.3, 2.2, -2.4, 4.1, 3.1, -3.6, 1.4, 0.7],
-        [-2.6, 5.2, 1.5, 0.9, 2.7, 4.2, -4.4, 6.1],
-        [3.4, 3.7, -1, -6.2, 0.8, 2.8, 5.3, -1.9],
-    ],
-    dtype=torch.float64,
-).abs()
-NORM = torch.tensor([1, 2, 1, 0.5, 1, 3, 0.5, 1], dtype=torch.float64)
-RIA = (WEIGHT / WEIGHT.sum(0) + WEIGHT / WEIGHT.sum(1, keepdim=True)) * NORM.sqrt()
-WANDA = WEIGHT * NORM
+MAGNITUDE = WEIGHT.abs()
+RIA = (MAGNITUDE / MAGNITUDE.sum(0) + MAGNITUDE / MAGNITUDE.sum(1, keepdim=True)) * NORMS.sqrt()
+WANDA = MAGNITUDE * NORMS
 
 
 def scores(kind, outputs=12, inputs=96, seed=0, dtype=torch.float32):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 import textbook
 import torch
+from golden import NORMS, WEIGHT
 
 from tasks.prune import PRUNERS
 from tasks.prune.weight.clearcut import ClearCut
@@ -15,16 +16,6 @@ from tasks.prune.weight.ria import RIA
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.wanda import Wanda
 
-WEIGHT = torch.tensor(
-    [
-        [4, -1.1, 3.2, 2.3, -5.1, 1.2, 2.1, -3.3],
-        [1.3, 2.2, -2.4, 4.1, 3.1, -3.6, 1.4, 0.7],
-        [-2.6, 5.2, 1.5, 0.9, 2.7, 4.2, -4.4, 6.1],
-        [3.4, 3.7, -1, -6.2, 0.8, 2.8, 5.3, -1.9],
-    ],
-    dtype=torch.float64,
-)
-NORMS = torch.tensor([1, 2, 1, 0.5, 1, 3, 0.5, 1], dtype=torch.float64)
 GOLDEN = {
     (Magnitude, "2:4"): "10101001 00111100 11000011 01010110",
     (Magnitude, "1:4"): "10001000 00010100 01000001 00010010",

@@ -1,15 +1,14 @@
 import pytest
 import textbook
 import torch
-from test_pruners import NORMS, WEIGHT, bits, case, seen
+from golden import INPUTS, NORMS, WEIGHT
+from test_pruners import bits, case, seen
 
 from tasks.prune.weight.magnitude import Magnitude
 from tasks.prune.weight.pattern import NM, parse_pattern
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.wanda import Wanda
 
-ROWS = "10210101 01102110 11011021 20101101 02010111 10120010 01001201 11110012 00101111 10011100"
-INPUTS = torch.tensor([[int(digit) for digit in row] for row in ROWS.split()], dtype=torch.float64)
 F64 = torch.float64
 
 

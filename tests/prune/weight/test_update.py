@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_pruners import NORMS, WEIGHT, case, seen
-from test_sparsegpt import INPUTS
+from golden import INPUTS, NORMS, WEIGHT
+from test_pruners import case, seen
 
 from tasks.calibrate.observers import InputDrift, InputGram
 from tasks.prune import PRUNERS, UPDATES
