@@ -112,7 +112,7 @@ def units_of(model: PreTrainedModel) -> list[BlockUnits]:
 
 
 def units_in(anatomy: Anatomy, config: PreTrainedConfig) -> list[BlockUnits]:
-    """As `units_of`, of a model that has been dissected. Counts come from the shapes, only the width of a head from config."""
+    """As `units_of`, of a model that has been dissected. Shapes tell the counts, `config` only the width of a head."""
     return [_block_units(anatomy, config, index) for index in range(len(anatomy.blocks))]
 
 
