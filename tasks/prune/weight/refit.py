@@ -86,7 +86,8 @@ def _damped(gram_II: Tensor, damp: float) -> tuple[float, Tensor, Tensor]:
     """The damping that was enough, H, and its lower Cholesky factor."""
     mean = gram_II.diagonal().mean()
     while True:
-        damped_II = gram_II + (damp * mean if mean > 0 else 1.0) * torch.eye(len(gram_II)).to(gram_II)
+        damped_II = gram_II.clone()
+        damped_II.diagonal().add_(damp * mean if mean > 0 else 1.0)
         lower_II, failed = torch.linalg.cholesky_ex(damped_II)
         if not failed:
             return damp, damped_II, lower_II

@@ -67,8 +67,17 @@ def _by_threshold(score_GN: np.ndarray, count: int, keep_GN: np.ndarray) -> None
 
 
 def _on_device(score_GN: Tensor, count: int) -> Tensor:
-    """As `_by_threshold`, without a question that the GPU would have to be waited for."""
-    threshold_G1 = score_GN.kthvalue(score_GN.shape[1] - count + 1, dim=1, keepdim=True).values
+    """The same in few and large steps, none of which waits for the GPU."""
+    size = score_GN.shape[1]
+    if size <= COMPARED:
+        one_GN1, other_G1N = score_GN[:, :, None], score_GN[:, None, :]
+        earlier_NN = torch.ones(size, size, dtype=torch.bool, device=score_GN.device).tril(-1)
+        lost_GNN = torch.where(earlier_NN, other_G1N >= one_GN1, other_G1N > one_GN1)
+        return lost_GNN.sum(2, dtype=torch.int8) < count
+    if len(score_GN) == 1:  # kthvalue leaves a group to one multiprocessor, a sort takes them all
+        threshold_G1 = score_GN.sort(dim=1).values[:, size - count, None]
+    else:
+        threshold_G1 = score_GN.kthvalue(size - count + 1, dim=1, keepdim=True).values
     above_GN, equal_GN = score_GN > threshold_G1, score_GN == threshold_G1
     missing_G1 = count - above_GN.sum(1, keepdim=True)
     return above_GN | (equal_GN & (equal_GN.cumsum(1, dtype=torch.int32) <= missing_G1))

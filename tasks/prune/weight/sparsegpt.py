@@ -35,7 +35,8 @@ class SparseGPT(Pruner):
     def score(self, weight_OI: Tensor, stat: InputGram) -> Tensor:
         """|w| / sqrt(H⁻¹_jj), the root of what dropping this weight alone would cost."""
         root_II = stat.root_II(self.damp)
-        upper_II = torch.linalg.solve_triangular(root_II, torch.eye(len(root_II)).to(root_II), upper=True)
+        identity_II = torch.eye(len(root_II), dtype=root_II.dtype, device=root_II.device)
+        upper_II = torch.linalg.solve_triangular(root_II, identity_II, upper=True)
         return absolute(weight_OI) / upper_II.norm(dim=1)
 
     def _prune(self, weight_OI: Tensor, stat: InputGram, pattern: Pattern) -> tuple[Tensor, Tensor]:

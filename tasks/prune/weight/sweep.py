@@ -11,10 +11,16 @@ the blocks of U on the diagonal are needed, and nothing of H's size is ever inve
 Inside a block the loop over columns is a recursion: sweep the left half, correct the right half in one product, sweep
 it. The matrix lies transposed, so that a column of the linear is a row of memory.
 
+On a GPU the work of a block is recorded once for all matrices with as many outputs and the same pattern, and replayed
+for each block; the last one, where it is narrower, runs as it is. Within a matrix nothing waits for the GPU.
+
 Axes: O outputs, I inputs of the linear, B inputs of a block, P inputs before the block.
 """
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from threading import get_ident
 
 import torch
 from torch import Tensor
@@ -22,7 +28,10 @@ from torch import Tensor
 from tasks.calibrate.observers import InputGram
 from tasks.prune.weight.pattern import NM, Pattern, Unstructured
 from tasks.prune.weight.pruner import check_not_negative
+from tasks.prune.weight.replay import DEVICES, Replay
 from tasks.prune.weight.update import Update, Updated
+
+RECORDINGS = 8  # that are kept, with their memory: about ten times B × O numbers each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +78,18 @@ def sweep(
     else:
         pattern, together, block = _comparison(choice, block)
         keep_IO = torch.empty_like(weight_IO, dtype=torch.bool)
+    whole = narrower = _block_sweep(pattern, together)
+    if weight_IO.device.type in DEVICES:
+        whole = _recorded(pattern, together, (block, weight_IO.shape[1]), dtype, weight_IO.device, get_ident())
     for start in range(0, len(weight_IO), block):
         columns = slice(start, start + block)
-        weight_BO, change_BO = weight_IO[columns], change_IO[columns]
-        root_PB, root_BB = root_II[:start, columns], root_II[columns, columns]
-        upper_BB = torch.linalg.solve_triangular(root_BB, torch.eye(len(root_BB)).to(root_BB), upper=True)
-        best_BO = weight_BO - upper_BB.T @ (root_PB.T @ change_IO[:start])
-        pruned_BO = _sweep(best_BO, upper_BB, keep_IO[columns], pattern, together)
+        weight_BO, keep_BO, change_BO = weight_IO[columns], keep_IO[columns], change_IO[columns]
+        due_BO = root_II[:start, columns].T @ change_IO[:start]
+        sweep_block = whole if len(weight_BO) == block else narrower
+        pruned_BO, kept_BO = sweep_block(weight_BO, root_II[columns, columns], due_BO, keep_BO)
         torch.sub(pruned_BO, weight_BO, out=change_BO)
         weight_BO.copy_(pruned_BO)
+        keep_BO.copy_(kept_BO)
     return weight_IO.T.to(weight_OI.dtype).contiguous(), keep_IO.T
 
 
@@ -88,6 +100,29 @@ def _comparison(pattern: Pattern, block: int) -> tuple[Pattern, int, int]:
     if isinstance(pattern, Unstructured):
         return replace(pattern, within="matrix"), block, block
     raise ValueError(f"pattern: SparseGPT knows n:m and unstructured patterns, {pattern} given")
+
+
+def _block_sweep(pattern: Pattern | None, together: int) -> Callable[..., tuple[Tensor, ...]]:
+    return partial(_sweep_block, pattern=pattern, together=together)
+
+
+@lru_cache(maxsize=RECORDINGS)
+def _recorded(pattern: Pattern | None, together: int, *_of: Hashable) -> Replay:
+    """The recording for blocks of one shape, dtype and device; each thread has its own."""
+    return Replay(_block_sweep(pattern, together))
+
+
+def _sweep_block(
+    weight_BO: Tensor, root_BB: Tensor, due_BO: Tensor, keep_BO: Tensor, pattern: Pattern | None, together: int
+) -> tuple[Tensor, Tensor]:
+    """The pruned block, and its keep, which is filled in where there is a pattern.
+
+    `due_BO` is R_PBᵀ D_P: what the change of the columns before asks of these.
+    """
+    identity_BB = torch.eye(len(root_BB), dtype=root_BB.dtype, device=root_BB.device)
+    upper_BB = torch.linalg.solve_triangular(root_BB, identity_BB, upper=True)
+    best_BO = weight_BO - upper_BB.T @ due_BO
+    return _sweep(best_BO, upper_BB, keep_BO, pattern, together), keep_BO
 
 
 def _sweep(weight_BO: Tensor, upper_BB: Tensor, keep_BO: Tensor, pattern: Pattern | None, together: int) -> Tensor:
