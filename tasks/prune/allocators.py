@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tasks.calibrate.importance import outlier_ratios
+from tasks.calibrate.importance.outliers import outlier_ratios
 from tasks.model.anatomy import find_blocks, linears_of
 from tasks.prune.allocation import Allocation, shift
 from tasks.prune.weight.pattern import NM, Pattern

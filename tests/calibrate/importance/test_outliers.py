@@ -3,7 +3,7 @@ import torch
 from cases import FAMILIES, batches, llama
 
 from tasks.calibrate import observers
-from tasks.calibrate.importance import outlier_ratios
+from tasks.calibrate.importance.outliers import outlier_ratios
 from tasks.model.anatomy import dissect
 
 

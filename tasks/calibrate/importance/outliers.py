@@ -1,4 +1,4 @@
-"""How much each block of the dense model matters, measured on calibration windows.
+"""OWL: how much of each block of the dense model are outliers, measured on calibration windows.
 
 Axes: T tokens, O outputs, I inputs of a linear.
 """
