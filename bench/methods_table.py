@@ -1,0 +1,80 @@
+"""The lines of bench.methods as Markdown: for each model, perplexity as mean ± standard deviation over the seeds."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+Line = dict[str, Any]
+Key = tuple[str, str, bool]  # pattern, method, permuted
+
+
+def markdown(lines_of: Mapping[str, Sequence[Line]]) -> str:
+    text = [
+        "# Every method, pattern, update and order of inputs",
+        "",
+        "Perplexity of the pruned model, mean ± standard deviation over the seeds that draw the calibration windows",
+        "(in brackets how many, where they are not three). What becomes of the weights that stay: *none*, nothing",
+        "(SparseGPT's choice without its sweep); *sweep*, SparseGPT's; *refit*, exact least squares; *drift*, the",
+        "refit half-way towards the dense model's outputs, group by group; *tuned*, that refit by block, then each",
+        "block reconstructed. A pattern with *p*: the inputs of each linear were permuted. Bold: the lowest of its",
+        "pattern. The seconds are of a machine with other work, and no comparison of speed.",
+    ]
+    for model, lines in lines_of.items():
+        text += ["", *_model(model, lines)]
+    return "\n".join(text) + "\n"
+
+
+def _model(model: str, lines: Sequence[Line]) -> list[str]:
+    starts = [line for line in lines if "dense" in line]
+    found: dict[Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for line in lines:
+        if "ppl" in line and "cell" in line:
+            cell = line["cell"]
+            found[cell["pattern"], cell["method"], cell["permute"]][cell["step"]].append(line["ppl"])
+            seconds[cell["step"]].append(line["seconds"])
+    steps = [step for step in starts[0]["steps"] if step in seconds]
+    dense, calibration = starts[0]["dense"], starts[0]["calibration"]
+    lowest: dict[tuple[str, bool], float] = {}
+    for (pattern, _, permute), of_step in found.items():
+        best = min(mean(ppls) for ppls in of_step.values())
+        lowest[pattern, permute] = min(best, lowest.get((pattern, permute), best))
+
+    def show(key: Key, step: str) -> str:
+        ppls = found[key].get(step, [])
+        if not ppls:
+            return ""
+        spread = f" ± {_digits(stdev(ppls), mean(ppls))}" if len(ppls) > 1 else ""
+        text = f"{_digits(mean(ppls), mean(ppls))}{spread}{'' if len(ppls) == 3 else f' ({len(ppls)})'}"
+        return f"**{text}**" if mean(ppls) == lowest[key[0], key[2]] else text
+
+    return [
+        f"## {model}: dense {dense['ppl']:.3f}",
+        "",
+        f"{calibration}; {dense['tokens']} tokens scored in {dense['windows']} windows. {starts[0]['date']},",
+        f"`{starts[0]['command']}`, threads: {starts[0]['threads']}. Machine: {starts[0]['machine']}.",
+        "",
+        f"| pattern | method | {' | '.join(steps)} |",
+        f"| --- | --- | {' | '.join('---:' for _ in steps)} |",
+        *(
+            f"| {pattern}{' p' if permute else ''} | {method} | "
+            f"{' | '.join(show((pattern, method, permute), step) for step in steps)} |"
+            for pattern, method, permute in sorted(found, key=_position(found))
+        ),
+        "",
+        "Seconds of pruning, on average: " + ", ".join(f"{step} {mean(seconds[step]):.1f}" for step in steps) + ".",
+        *dict.fromkeys(f"Not run: {line['refused']}." for line in lines if "refused" in line),
+    ]
+
+
+def _position(found: Mapping[Key, object]) -> Any:
+    """Patterns and methods as they were run, a pattern with permuted inputs after the same without."""
+    patterns = list(dict.fromkeys(pattern for pattern, _, _ in found))
+    methods = list(dict.fromkeys(method for _, method, _ in found))
+    return lambda key: (patterns.index(key[0]), key[2], methods.index(key[1]))
+
+
+def _digits(value: float, of: float) -> str:
+    """As many digits as make sense of a number of the size `of`."""
+    return f"{value:.2f}" if of < 100 else f"{value:.1f}" if of < 1000 else f"{value:,.0f}"
