@@ -80,6 +80,8 @@ def _chosen(
         for kind, kept_U in kinds.items():
             of_kind = every[block].of(kind)
             of_kind.check(kept_U)
+            if linears_of(blocks[block])[of_kind.reader].in_features != of_kind.count * of_kind.columns_each:
+                raise ValueError(f"units: those given for block {block} are not the model's; it has been cut since")
             chosen.append((blocks[block], of_kind, kept_U))
     return chosen
 

@@ -162,6 +162,16 @@ def test_one_cut_after_another_and_undone_in_reverse():
     assert torch.equal(logits(model), dense)
 
 
+def test_units_that_are_known_serve_until_the_next_cut():
+    model, other = llama(), llama()
+    units = units_of(model)
+    slice_units(model, kept_of("channels"), units)
+    slice_units(other, kept_of("channels"))
+    assert torch.equal(logits(model), logits(other))
+    with pytest.raises(ValueError, match="block 0 are not the model's; it has been cut since"):
+        slice_units(model, kept_of("channels"), units)
+
+
 def test_dtype_mode_and_frozen_parameters_stay():
     model = qwen2().to(torch.bfloat16).eval()
     model.model.layers[0].mlp.requires_grad_(False)
