@@ -133,7 +133,10 @@ class _Seen(Exception):  # noqa: N818 - not an error
 
 
 def _observe(cut: Cut, walk: Walk, dense: Walk | None, stats: Mapping[str, Observer]) -> Tensor:
-    """Show every observer the inputs of its linear in all batches; returns the block's output for the first batch."""
+    """Show every observer the inputs of its linear in all batches; returns the block's output for the first batch.
+
+    Where no observer waits, the other batches run through the dense model alone.
+    """
     *_, last = cut.firsts
     dense_x: dict[str, Tensor] = {}  # of one batch, at the first linear of each group
     outputs: list[Tensor] = []  # until there is one, a forward goes on to its end
@@ -148,8 +151,9 @@ def _observe(cut: Cut, walk: Walk, dense: Walk | None, stats: Mapping[str, Obser
         if dense is not None:
             with before_each(cut.firsts, dense_x.__setitem__):
                 dense.advance(cut.index, batch)
-        with before_each(cut.firsts, see), suppress(_Seen):
-            outputs.append(walk.output(cut.index, batch))
+        if stats or not outputs:
+            with before_each(cut.firsts, see), suppress(_Seen):
+                outputs.append(walk.output(cut.index, batch))
     return outputs[0]
 
 
