@@ -3,8 +3,9 @@
 So the stage that prunes hands them to the one that packs:
 
     model.safetensors …          S + A B, merged: what transformers loads
-    lowrank-00001.safetensors …  `<tensor>.sparse` (O, I), zeros included, `<tensor>.left` (O, r) = A, `<tensor>.right`
-                                 (r, I) = B; the metadata holds, as one JSON object, the pattern of each tensor's S
+    lowrank-00001.safetensors …  `<tensor>.left` (O, r) = A, `<tensor>.right` (r, I) = B and, where it has a sparse
+                                 part, `<tensor>.sparse` (O, I), zeros included; the metadata holds, as one JSON
+                                 object, the pattern of each tensor's S, or null
 
 One file a block keeps memory small; a small model fits into one. Of a weight without factors nothing is written.
 
@@ -28,12 +29,15 @@ PARTS = {"sparse": "sparse_OI", "left": "left_Or", "right": "right_rI"}
 
 @dataclass(frozen=True, kw_only=True)
 class SparseLowRank:
-    """S + A B, which stands for a weight: S (O, I) zero outside `pattern`, A = `left_Or`, B = `right_rI`, one dtype."""
+    """S + A B, which stands for a weight: S (O, I) zero outside `pattern`, A = `left_Or`, B = `right_rI`, one dtype.
+
+    Without a pattern there is no sparse part: S is zero everywhere.
+    """
 
     sparse_OI: Tensor
     left_Or: Tensor
     right_rI: Tensor
-    pattern: Pattern
+    pattern: Pattern | None
 
     @property
     def rank(self) -> int:
@@ -67,9 +71,9 @@ def write_factors(folder: Path, found: Mapping[str, SparseLowRank], number: int 
     tensors = {
         f"{name}.{part}": getattr(parts, field).cpu().contiguous()
         for name, parts in factored.items()
-        for part, field in PARTS.items()
+        for part, field in _parts(parts.pattern)
     }
-    patterns = {name: str(parts.pattern) for name, parts in factored.items()}
+    patterns = {name: parts.pattern and str(parts.pattern) for name, parts in factored.items()}
     metadata = {"patterns": json.dumps(patterns, sort_keys=True)}  # one entry: safetensors orders several at random
     save_file(tensors, folder / f"lowrank-{number:05d}.safetensors", metadata)
 
@@ -79,7 +83,7 @@ class FactorFiles:
 
     def __init__(self, folder: Path, tensors: Container[str]) -> None:
         """`tensors`: the names in the checkpoint. ValueError for a damaged file, and for factors of another tensor."""
-        self._place: dict[str, tuple[Path, str]] = {}
+        self._place: dict[str, tuple[Path, Pattern | None]] = {}
         for file in sorted(folder.glob("lowrank-*.safetensors")):
             try:
                 with safe_open(file, framework="pt") as stored:
@@ -88,7 +92,7 @@ class FactorFiles:
                 raise ValueError(f"factors: {file} is damaged: {error}") from error
             if unknown := [name for name in patterns if name not in tensors]:
                 raise ValueError(f"factors: {file} holds {unknown[0]}, which the checkpoint has not")
-            self._place |= {name: (file, pattern) for name, pattern in patterns.items()}
+            self._place |= {name: (file, text and parse_pattern(text)) for name, text in patterns.items()}
 
     def __contains__(self, name: str) -> bool:
         return name in self._place
@@ -98,7 +102,14 @@ class FactorFiles:
         file, pattern = self._place[name]
         try:
             with safe_open(file, framework="pt") as stored:
-                parts = {field: stored.get_tensor(f"{name}.{part}") for part, field in PARTS.items()}
+                parts = {field: stored.get_tensor(f"{name}.{part}") for part, field in _parts(pattern)}
         except SafetensorError as error:
             raise ValueError(f"factors: {name} cannot be read from {file}: {error}") from error
-        return SparseLowRank(**parts, pattern=parse_pattern(pattern))
+        if pattern is None:
+            parts["sparse_OI"] = parts["left_Or"].new_zeros(len(parts["left_Or"]), parts["right_rI"].shape[1])
+        return SparseLowRank(**parts, pattern=pattern)
+
+
+def _parts(pattern: Pattern | None) -> list[tuple[str, str]]:
+    """What is stored of a weight: the name of each part in the file, and of its field."""
+    return [(part, field) for part, field in PARTS.items() if part != "sparse" or pattern is not None]

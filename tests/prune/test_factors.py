@@ -10,9 +10,13 @@ from tasks.model.folder import weight_bytes
 from tasks.model.load import load_config, load_model
 from tasks.prune.factors import FactorFiles, SparseLowRank, merge, write_factors
 from tasks.prune.pack import load_packed, pack_checkpoint, read_packed
-from tasks.prune.weight.lowrank import LowRank, factorise
+from tasks.prune.packing import pattern_bytes
+from tasks.prune.weight.apply import prune_blocks
+from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.magnitude import Magnitude
 from tasks.prune.weight.pattern import NM, Unstructured
+from tasks.prune.weight.recipe import Recipe
+from tasks.prune.weight.svd import SVD, factorise
 from tests.cases import llama
 
 FOUR_BYTES = 4
@@ -51,7 +55,7 @@ def test_a_packed_model_holds_what_was_found_and_comes_back(pattern, format, dty
     assert set(pruned) == set(everything)
     factored = {name for name, parts in everything.items() if parts.rank}
     assert len(factored) > len(pruned) / 2
-    summary = pack_checkpoint(tmp_path / "source", tmp_path / "packed", pattern, pruned)
+    summary = pack_checkpoint(tmp_path / "source", tmp_path / "packed", dict.fromkeys(pruned, pattern))
     stored = {row.name: row for row in summary.tensors}
     for name, parts in everything.items():
         assert stored[name].packed_bytes == parts.size_bytes
@@ -92,6 +96,28 @@ def test_factors_without_a_sparse_part_take_their_own_bytes_alone(tmp_path):
     ((name, unpacked_OI),) = read_packed(tmp_path / "packed")
     assert name == "weight"
     assert torch.equal(unpacked_OI, merge(None, left_Or, right_rI))
+
+
+def test_a_product_alone_is_stored_and_packed_without_a_sparse_part(tmp_path):
+    model = llama(hidden_size=64, intermediate_size=128)
+    recipe = Recipe(pruner=Magnitude(), pattern=NM(2, 4), low_rank=SVD(linears=("self_attn",)))
+    linears = [linear for _, of_block in prune_blocks(model, recipe, None) for linear in of_block]
+    model.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    write_factors(tmp_path, {each.tensor: each.factors for each in linears if each.factors is not None})
+    stored = load_file(tmp_path / "lowrank-00001.safetensors")
+    assert {name.rpartition(".")[2] for name in stored} == {"left", "right"}
+    rows = {row.name: row for row in pack_checkpoint(tmp_path, tmp_path / "packed").tensors}
+    for each in linears:
+        row, shape = rows[each.tensor], model.get_parameter(each.tensor).shape
+        assert row.format == ("empty+lowrank" if "self_attn" in each.tensor else "bitmask")
+        rank_bytes = sum(shape) * FOUR_BYTES
+        budget = pattern_bytes(NM(2, 4), *shape, FOUR_BYTES)
+        if "self_attn" in each.tensor:
+            assert row.packed_bytes == each.row.rank * rank_bytes
+            assert budget - rank_bytes < row.packed_bytes <= budget
+    packed = load_packed(tmp_path / "packed").state_dict()
+    assert all(torch.equal(tensor, packed[name]) for name, tensor in model.state_dict().items())
 
 
 def test_the_sum_is_that_of_float64_rounded_once():

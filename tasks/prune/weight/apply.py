@@ -32,7 +32,7 @@ PROBED_TOKENS = 8  # with which a block is asked where an order of inputs folds
 
 def prune_model(
     model: PreTrainedModel,
-    pruner: Pruner,
+    pruner: Pruner | None,
     pattern: Pattern,
     batches: Sequence[Tensor] | None,
     allocation: Allocation | None = None,
@@ -77,7 +77,8 @@ def prune_blocks(
     that are there already come first, by their rows alone: orders and factors are in the journal.
 
     Raises ValueError before any weight is changed: no batches, weights with NaN, inputs that the pattern does not
-    divide, an allocation that does not fit the pattern or the blocks, a model whose blocks cannot be walked.
+    divide, an allocation that does not fit the pattern or the blocks, low rank that does not fit a linear, a model
+    whose blocks cannot be walked.
     """
     _check_weights(model)
     windows = _check_batches(batches) if recipe.walks else []
@@ -89,6 +90,8 @@ def prune_blocks(
         blocks = [anatomy.linears(index) for index in range(len(anatomy.blocks))]
         uniform = Allocation(sparsities=(recipe.pattern.sparsity,) * len(blocks))
         patterns = patterns_for(allocation or uniform, recipe.pattern, blocks)
+        if recipe.low_rank is not None:
+            recipe.low_rank.check_blocks(blocks, patterns)
         if recipe.walks:
             check_walk(model, anatomy, windows[0])
         probe = Walk(model, anatomy, [windows[0][:1, :PROBED_TOKENS]], device) if recipe.permute else None

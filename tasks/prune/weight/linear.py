@@ -65,6 +65,7 @@ def find_order(
 
     Where it can be folded into the linears before, it stays within the heads that these make.
     """
+    assert recipe.pruner is not None  # a recipe that permutes has one
     score_OI = torch.cat([recipe.pruner.score(linear.weight.detach(), stat) for linear in linears.values()])
     if folding is not None:
         order_I = permute_within(score_OI, pattern, folding.width, folding.shared)
@@ -95,17 +96,19 @@ def _prune(
     started = time.perf_counter()
     weight_OI = linear.weight.detach() if order_I is None else linear.weight.detach()[:, order_I]
     factors = None
-    if recipe.low_rank is not None:
+    if recipe.low_rank is not None and recipe.low_rank.chooses(name):
         factors = recipe.low_rank.decompose(weight_OI, stat, recipe.pruner, pattern)
         made = Updated(weight_OI=factors.merged_OI())
+    elif recipe.pruner is None:
+        made = Updated(weight_OI=weight_OI)
     else:
         pruned_OI, keep_OI = recipe.pruner.prune_and_keep(weight_OI, stat, pattern)
         made = Updated(weight_OI=pruned_OI)
         if recipe.update is not None:
             made = recipe.update.update(weight_OI, keep_OI, stat)
     seconds = time.perf_counter() - started
-    sparse_OI = made.weight_OI if factors is None else factors.sparse_OI
-    zeros = weight_OI.numel() - int(sparse_OI.count_nonzero())
+    counted_OI = made.weight_OI if factors is None or factors.pattern is None else factors.sparse_OI
+    zeros = weight_OI.numel() - int(counted_OI.count_nonzero())
     row = LinearRow(
         block=index,
         linear=name,

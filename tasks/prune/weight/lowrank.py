@@ -1,12 +1,12 @@
-"""Low rank, alone or beside zeros: W as the product of two thin factors, or as a sparse matrix plus such a product.
+"""Low rank beside zeros: W as the sum of a sparse matrix S and a product L of two thin factors.
 
-A change D of the weights matters by what it does to the outputs, ||D X||² = ||D R||² with R Rᵀ = G, the Gram of the
-inputs. Of all matrices of rank r the nearest to W in this norm is the truncated SVD of W R, with R undone. It comes
-without R⁻¹: with U the first r left singular vectors of W R, that matrix is U Uᵀ W, for U Uᵀ (W R) R⁻¹ = U Uᵀ W. With
-R = I it is the plain truncated SVD (Eckart, Young: The approximation of one matrix by another of lower rank, 1936).
+One of the two is found while the other is held: S by pruning W − L; L as the nearest product to W − S, in the norm of
+the outputs (tasks.prune.weight.svd). Nothing is taken of what is pruned already: S and L answer to the dense W in every
+round.
 
-For W ≈ S + L one of the two is found while the other is held: S by pruning W − L; L, as above, of W − S. Nothing is
-taken of what is pruned already: S and L answer to the dense W in every round.
+The first L comes of a whole decomposition. From one round to the next W − S changes little, so the basis U of L is
+turned towards its first singular vectors by subspace iteration, U ← orth(M Mᵀ U) with M = (W − S) R: from where the
+last round ended, and never losing. After the product M it takes O(O I r) in place of O(O³).
 
 Axes: O outputs, I inputs of the linear, r the rank.
 """
@@ -23,7 +23,11 @@ from tasks.prune.factors import SparseLowRank, merge
 from tasks.prune.weight.decomposer import Decomposer
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner, check_not_negative
-from tasks.prune.weight.share import check_rank, share_out
+from tasks.prune.weight.share import share_out
+from tasks.prune.weight.svd import first_left_vectors, project
+
+SETTLED = 1e-5  # a turn that takes away less of what is left out is the last one
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,7 @@ class LowRank(Decomposer):
     rounds: int = 20
 
     observes: ClassVar[type[InputGram]] = InputGram
+    alone: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -59,17 +64,15 @@ class LowRank(Decomposer):
             raise ValueError(f"rounds: {self.rounds} given, valid is 1 or more")
 
     def check(self, pattern: Pattern, outputs: int, inputs: int) -> None:
-        """ValueError where the bytes of a matrix of this shape cannot be shared out, in weights of 16 bits or wider."""
         share_out(pattern, self.share, outputs, inputs)
 
-    def decompose(self, weight_OI: Tensor, stat: InputGram, pruner: Pruner, pattern: Pattern) -> Decomposed:
-        """In no more bytes than `pruner` with `pattern` alone, and never worse on the tokens of `stat`.
+    def _decompose(self, weight_OI: Tensor, stat: InputGram, pruner: Pruner | None, pattern: Pattern) -> Decomposed:
+        """Never worse than `pruner` with `pattern` alone on the tokens of `stat`.
 
-        The pattern of S and the rank: `tasks.prune.weight.share.share_out`. Raises ValueError for what the pruner
-        refuses, where the bytes cannot be shared out, and for a `stat` that has no Gram.
+        The pattern of S and the rank: `tasks.prune.weight.share.share_out`.
         """
-        if not isinstance(stat, InputGram):
-            raise ValueError(f"stat: {type(stat).__name__} given, {type(self).__name__} needs {InputGram.__name__}")
+        if pruner is None:
+            raise ValueError(f"pruner: none given, {type(self).__name__} needs one for its sparse part")
         alone_OI = pruner.prune(weight_OI, stat, pattern)
         outputs, inputs = weight_OI.shape
         split = share_out(pattern, self.share, outputs, inputs, weight_OI.itemsize)
@@ -93,38 +96,31 @@ class LowRank(Decomposer):
         self, weight_OI: Tensor, stat: InputGram, pruner: Pruner, pattern: Pattern, rank: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """S, A and B, found anew from those before."""
-        root_II = stat.root_II(self.damp)
-        left_Or, right_rI = factorise(weight_OI, rank, root_II)
+        root_II = stat.root_II(self.damp).double()
+        basis_Or = first_left_vectors(weight_OI, rank, root_II)
+        left_Or, right_rI = project(weight_OI, basis_Or)
         for _ in range(self.rounds):
             sparse_OI = pruner.prune(weight_OI - merge(None, left_Or, right_rI), stat, pattern)
-            left_Or, right_rI = factorise(weight_OI - sparse_OI, rank, root_II)
+            rest_OI = weight_OI - sparse_OI
+            basis_Or = turn(basis_Or, rest_OI, root_II)
+            left_Or, right_rI = project(rest_OI, basis_Or)
             yield sparse_OI, left_Or, right_rI
 
 
-def factorise(weight_OI: Tensor, rank: int, root_II: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """A (O, r) and B (r, I), of all products of this rank the nearest to `weight_OI`, in its dtype.
+def turn(basis_Or: Tensor, matrix_OI: Tensor, root_II: Tensor) -> Tensor:
+    """The basis, turned towards the first left singular vectors of M = `matrix_OI` R until it has settled.
 
-    Near means small ||(A B − W) R|| with R = `root_II` (`InputGram.root_II`), small ||A B − W|| without it. Both sides
-    carry the singular values: column k of A and row k of B have equal norms, so that neither overflows 16 bits.
-
-    Raises ValueError for a rank that saves nothing: r >= O · I / (O + I).
+    What is left out, ||M||² − ||Uᵀ M||², grows in no turn. In float64; `basis_Or` has orthonormal columns.
     """
-    check_rank(rank, *weight_OI.shape)
-    exact_OI = weight_OI.double()
-    basis_Or = _first_left_vectors(exact_OI if root_II is None else exact_OI @ root_II.double(), rank)
-    right_rI = basis_Or.T @ exact_OI
-    norm_r = right_rI.norm(dim=1)
-    scale_r = torch.where(norm_r > 0, norm_r.sqrt(), 1)
-    return (basis_Or * scale_r).to(weight_OI.dtype), (right_rI / scale_r[:, None]).to(weight_OI.dtype)
-
-
-def _first_left_vectors(matrix_OI: Tensor, rank: int) -> Tensor:
-    """Of its singular value decomposition, by the eigenvectors of the smaller of M Mᵀ and Mᵀ M, which come sooner."""
-    outputs, inputs = matrix_OI.shape
-    if outputs <= inputs:
-        return torch.linalg.eigh(matrix_OI @ matrix_OI.T).eigenvectors[:, outputs - rank :]
-    right_Ir = torch.linalg.eigh(matrix_OI.T @ matrix_OI).eigenvectors[:, inputs - rank :]
-    return torch.linalg.qr(matrix_OI @ right_Ir).Q
+    weighed_OI = matrix_OI.double() @ root_II.double()
+    whole = weighed_OI.square().sum()
+    left_out = torch.inf
+    while True:
+        thin_Ir = weighed_OI.T @ basis_Or
+        before, left_out = left_out, float(whole - thin_Ir.square().sum())
+        if before - left_out <= max(SETTLED * left_out, ROUNDING * float(whole)):
+            return basis_Or
+        basis_Or = torch.linalg.qr(weighed_OI @ thin_Ir).Q
 
 
 def _relative_error(merged_OI: Tensor, weight_OI: Tensor, stat: InputGram) -> float:

@@ -17,12 +17,13 @@ Order = Literal["block", "group"]
 class Recipe:
     """`pruner` chooses the weights that stay, by `pattern`; `update` sets them (None: as the pruner leaves them).
 
-    `permute`: order the inputs of each linear so that n:m keeps more. `low_rank`: split each weight into a sparse part
-    and two factors, in the bytes of the pattern. `reconstruct`: tune the block after it was pruned. `order`, of pruning
-    within a block: see `tasks.prune.weight.block`. Contradictions raise ValueError in one line.
+    `permute`: order the inputs of each linear so that n:m keeps more. `low_rank`: two factors in the place of weights,
+    or of a part of them, of all linears or of some; the others are pruned as without it, or with `pruner` None stay as
+    they are. `reconstruct`: tune the block after it was pruned. `order`, of pruning within a block: see
+    `tasks.prune.weight.block`. Contradictions raise ValueError in one line.
     """
 
-    pruner: Pruner
+    pruner: Pruner | None
     pattern: Pattern
     update: Update | None = None
     permute: bool = False
@@ -39,14 +40,31 @@ class Recipe:
             raise ValueError(f"permute: pattern {self.pattern} given, inputs are ordered for n:m alone (such as 2:4)")
         if self.low_rank is not None:
             for name in ("update", "permute", "reconstruct"):
-                if getattr(self, name):
+                if getattr(self, name) and (name != "update" or not self.low_rank.linears):
                     raise ValueError(f"low_rank: it leaves no weights to {name}; give the one or the other")
+        self._check_pruner()
+
+    def _check_pruner(self) -> None:
+        """Someone has to prune, where something is left to prune; and the pattern has to be of some use."""
+        low_rank = self.low_rank
+        if self.pruner is None:
+            if low_rank is None or not low_rank.alone:
+                raise ValueError(
+                    "pruner: none given, valid beside low rank without a sparse part: svd or activation_svd"
+                )
+            if self.update is not None:
+                raise ValueError("update: without a pruner no linear is pruned; give the one or leave the other out")
+            if not low_rank.budgeted and self.pattern.sparsity:
+                raise ValueError(
+                    f"pattern: {self.pattern} given, but nothing is pruned and the rank is given; use 0% or no rank"
+                )
+        elif low_rank is not None and low_rank.alone and not low_rank.linears:
+            raise ValueError(f"pruner: {self.pruner} given, but low rank takes all linears; choose some, or no pruner")
 
     @property
     def observes(self) -> type[Observer] | None:
         """The observer of each linear: one that knows enough for all that is done with it."""
-        wanted = [self.pruner.observes]
-        wanted += [step.observes for step in (self.update, self.low_rank) if step is not None]
+        wanted = [step.observes for step in (self.pruner, self.update, self.low_rank) if step is not None]
         return max((kind for kind in wanted if kind is not None), key=lambda kind: len(kind.__mro__), default=None)
 
     @property

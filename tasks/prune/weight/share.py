@@ -1,7 +1,8 @@
 """How the bytes that a pattern leaves are shared out between a sparse part and two factors.
 
 A matrix under a pattern takes what its packing takes (tasks.prune.packing): of 16-bit weights 2:4 leaves 0.5625, and so
-does 50 %. `share_out` gives a share of these bytes to the factors and thins the pattern out until both fit.
+does 50 %. `share_out` gives a share of these bytes to the factors and thins the pattern out until both fit;
+`budget_rank` gives them all to the factors.
 
 Axes: O outputs, I inputs of the linear.
 """
@@ -34,11 +35,7 @@ def share_out(pattern: Pattern, share: float, outputs: int, inputs: int, itemsiz
     Raises ValueError where the pattern leaves as much as the dense matrix, the share does not pay for rank 1 or leaves
     no weight to S, and for n:m with n = 1.
     """
-    if not isinstance(pattern, NM | Unstructured):
-        raise ValueError(f"pattern: {pattern} given, bytes are shared out for n:m and percentages alone")
-    budget = pattern_bytes(pattern, outputs, inputs, itemsize)
-    if budget >= outputs * inputs * itemsize:
-        raise ValueError(f"pattern: {pattern} saves no bytes of {outputs} x {inputs}, so factors would not either")
+    pattern, budget = _budget(pattern, outputs, inputs, itemsize)
     if isinstance(pattern, NM):
         thinner, rank = _thinner_nm(pattern, share, budget, outputs, inputs, itemsize)
         return Split(pattern=thinner, rank=rank, budget_bytes=budget)
@@ -49,6 +46,18 @@ def share_out(pattern: Pattern, share: float, outputs: int, inputs: int, itemsiz
         raise ValueError(f"share: {share} given, rank 1 of {outputs} x {inputs} needs {least:.4f} of {pattern}")
     sparse = _thinner_percentage(pattern, budget - rank * rank_bytes, outputs, inputs, itemsize)
     return Split(pattern=sparse, rank=rank, budget_bytes=budget)
+
+
+def budget_rank(pattern: Pattern, outputs: int, inputs: int, itemsize: int = 2) -> int:
+    """The largest rank whose factors take no more than what `pattern` leaves of a matrix of `itemsize` bytes a weight.
+
+    Raises ValueError where the pattern leaves as much as the dense matrix, or less than rank 1 takes.
+    """
+    _, budget = _budget(pattern, outputs, inputs, itemsize)
+    rank_bytes = (outputs + inputs) * itemsize
+    if budget < rank_bytes:
+        raise ValueError(f"pattern: {pattern} leaves {budget} bytes of {outputs} x {inputs}, rank 1 takes {rank_bytes}")
+    return budget // rank_bytes
 
 
 def largest_rank(outputs: int, inputs: int) -> int:
@@ -62,6 +71,16 @@ def check_rank(rank: int, outputs: int, inputs: int) -> None:
     if not 1 <= rank <= largest:
         valid = f"valid is 1 to {largest}" if largest else "none does"
         raise ValueError(f"rank: {rank} given, but it must save bytes of {outputs} x {inputs}; {valid}")
+
+
+def _budget(pattern: Pattern, outputs: int, inputs: int, itemsize: int) -> tuple[NM | Unstructured, int]:
+    """The pattern, which is one with a packing, and the bytes that it leaves of the matrix."""
+    if not isinstance(pattern, NM | Unstructured):
+        raise ValueError(f"pattern: {pattern} given, bytes are shared out for n:m and percentages alone")
+    budget = pattern_bytes(pattern, outputs, inputs, itemsize)
+    if budget >= outputs * inputs * itemsize:
+        raise ValueError(f"pattern: {pattern} saves no bytes of {outputs} x {inputs}, so factors would not either")
+    return pattern, budget
 
 
 def _thinner_nm(pattern: NM, share: float, budget: int, outputs: int, inputs: int, itemsize: int) -> tuple[NM, int]:

@@ -1,4 +1,4 @@
-"""Against torch.linalg.svd in float64, a square root of the Gram by its eigenvectors, and planted decompositions."""
+"""Planted decompositions, the pattern alone in the same bytes, and factors that are found exactly in every round."""
 
 import json
 
@@ -9,14 +9,13 @@ from tasks.calibrate.observers import InputGram, InputNorm
 from tasks.model.anatomy import before_each, dissect
 from tasks.model.load import load_model, load_tokenizer
 from tasks.prune import PRUNERS
-from tasks.prune.factors import merge
-from tasks.prune.weight.lowrank import LowRank, factorise
+from tasks.prune.weight import lowrank
+from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.magnitude import Magnitude
 from tasks.prune.weight.pattern import NM, Unstructured, parse_pattern
+from tasks.prune.weight.share import share_out
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.wanda import Wanda
-
-SHAPES = [(24, 24), (40, 24), (24, 40)]
 
 
 def random(*shape, seed=0, dtype=torch.float64):
@@ -41,58 +40,6 @@ def gram(x_TI):
 
 def output_error(merged_OI, weight_OI, x_TI):
     return ((merged_OI - weight_OI) @ x_TI.T).square().sum().item() / (weight_OI @ x_TI.T).square().sum().item()
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("rank", [1, 5, 11])
-def test_the_error_is_that_of_the_singular_values_left_out(shape, rank):
-    weight_OI = random(*shape)
-    left_Or, right_rI = factorise(weight_OI, rank)
-    assert left_Or.shape == (shape[0], rank)
-    assert right_rI.shape == (rank, shape[1])
-    left_out = torch.linalg.svdvals(weight_OI)[rank:].square().sum()
-    assert (weight_OI - left_Or @ right_rI).square().sum() == pytest.approx(left_out.item(), rel=1e-10)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("rank", [1, 5, 11])
-def test_with_the_inputs_it_is_that_of_the_weight_times_the_root_of_the_gram(shape, rank):
-    weight_OI, stat, damp = random(*shape), gram(correlated(shape[1])), 0.01
-    mean = stat.gram_II.diagonal()[~stat.dead_I].mean()
-    damped_II = stat.gram_II + torch.diag(torch.where(stat.dead_I, mean, damp * mean))
-    value_I, vector_II = torch.linalg.eigh(damped_II)
-    root_II = vector_II * value_I.sqrt() @ vector_II.T  # the symmetric root, not the triangular one
-    change_OI = merge(None, *factorise(weight_OI, rank, stat.root_II(damp))) - weight_OI
-    left_out = torch.linalg.svdvals(weight_OI @ root_II)[rank:].square().sum()
-    assert (change_OI @ damped_II * change_OI).sum() == pytest.approx(left_out.item(), rel=1e-8)
-    plain_OI = merge(None, *factorise(weight_OI, rank)) - weight_OI
-    assert left_out < (plain_OI @ damped_II * plain_OI).sum()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_the_dtype_stays_and_both_factors_carry_the_size(dtype):
-    weight_OI = (300 * random(64, 32)).to(dtype)
-    left_Or, right_rI = factorise(weight_OI, 8, 1e4 * torch.eye(32))
-    assert left_Or.dtype == right_rI.dtype == merge(None, left_Or, right_rI).dtype == dtype
-    torch.testing.assert_close(left_Or.float().norm(dim=0), right_rI.float().norm(dim=1), rtol=0.01, atol=0)
-    assert left_Or.abs().max() < 300
-
-
-def test_a_matrix_of_low_rank_is_reproduced():
-    weight_OI = random(30, 6, seed=1) @ random(6, 50, seed=2)
-    for root_II in (None, gram(correlated(50)).root_II(0.01)):
-        for rank in (6, 9):  # 9: of a singular matrix, the last columns are anything and must be worth nothing
-            torch.testing.assert_close(merge(None, *factorise(weight_OI, rank, root_II)), weight_OI)
-    nothing_OI = torch.zeros(30, 50)
-    assert torch.equal(merge(None, *factorise(nothing_OI, 6)), nothing_OI)
-
-
-@pytest.mark.parametrize("rank", [0, -1, 15, 16, 24])
-def test_a_rank_that_saves_nothing_is_refused(rank):
-    with pytest.raises(ValueError, match=rf"rank: {rank} given, .* bytes of 24 x 40; valid is 1 to 14"):
-        factorise(random(24, 40), rank)  # 24 · 40 / (24 + 40) is 15: as many numbers as the matrix has
-    with pytest.raises(ValueError, match="of 1 x 4; none does"):
-        factorise(random(1, 4), 1)
 
 
 def planted():
@@ -129,6 +76,48 @@ def test_it_beats_the_pattern_alone_in_no_more_bytes(pruner, pattern):
     bitmask_bytes = 96 * 64 // 8
     kept_alone = (alone_OI != 0).sum() * 8
     assert found.size_bytes <= kept_alone + bitmask_bytes
+
+
+@pytest.mark.parametrize("pattern", ["50%", "2:4"])
+@pytest.mark.parametrize("pruner", [Magnitude(), Wanda()], ids=["magnitude", "wanda"])
+def test_the_factors_of_every_round_are_as_good_as_exact_ones(pruner, pattern):
+    """For the zeros of that round; 1e-3 is what may be lost, 1e-4 what is."""
+    weight_OI, stat = random(96, 64), gram(correlated(64))
+    split, root_II = share_out(parse_pattern(pattern), 0.25, 96, 64, 8), stat.root_II(0.01)
+    rounds = list(LowRank()._rounds(weight_OI, stat, pruner, split.pattern, split.rank))
+    assert len(rounds) == 20
+    for sparse_OI, left_Or, right_rI in rounds:
+        rest_OI = (weight_OI - sparse_OI) @ root_II
+        found = (rest_OI - left_Or @ right_rI @ root_II).square().sum().item()
+        exact = torch.linalg.svdvals(rest_OI)[split.rank :].square().sum().item()
+        assert exact * (1 - 1e-9) <= found <= exact * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (40, 24), (24, 40)])
+def test_a_turn_never_loses_and_settles_at_the_first_singular_vectors(shape, monkeypatch):
+    matrix_OI, root_II = random(*shape), random(shape[1], shape[1], seed=4).triu()
+    values = torch.linalg.svdvals(matrix_OI @ root_II).square()
+    held = [0.0]
+    for settled in (10.0, 1.0, 0.1, 1e-3, 1e-6, 1e-12):
+        monkeypatch.setattr(lowrank, "SETTLED", settled)
+        basis_Or = lowrank.turn(torch.linalg.qr(random(shape[0], 5, seed=3)).Q, matrix_OI, root_II)
+        torch.testing.assert_close(basis_Or.T @ basis_Or, torch.eye(5, dtype=torch.float64))
+        held.append(float((basis_Or.T @ matrix_OI @ root_II).square().sum()))
+    assert held == sorted(held)
+    assert held[1] < 0.98 * held[-1]
+    assert held[-1] == pytest.approx(values[:5].sum().item(), rel=1e-8)
+
+
+def test_what_is_of_low_rank_settles_though_nothing_is_left_out():
+    matrix_OI = random(40, 5, seed=1) @ random(5, 24, seed=2)
+    basis_Or = lowrank.turn(torch.linalg.qr(random(40, 5, seed=3)).Q, matrix_OI, torch.eye(24))
+    torch.testing.assert_close(basis_Or @ basis_Or.T @ matrix_OI, matrix_OI)
+
+
+def test_a_weight_that_is_pruned_already_is_refused():
+    pruned_OI, stat = Magnitude().prune(random(96, 64), None, NM(2, 4)), gram(correlated(64))
+    with pytest.raises(ValueError, match=r"weight: 50\.0% of it is zero, .* give the dense model"):
+        LowRank().decompose(pruned_OI, stat, Wanda(), NM(2, 4))
 
 
 def test_white_inputs_and_weights_leave_the_pattern_alone():
@@ -172,6 +161,8 @@ def test_bad_settings_and_arguments_are_named():
     norms.update(correlated(64))
     with pytest.raises(ValueError, match="stat: InputNorm given, LowRank needs InputGram"):
         LowRank().decompose(random(96, 64), norms, Wanda(), NM(2, 4))
+    with pytest.raises(ValueError, match="pruner: none given, LowRank needs one"):
+        LowRank().decompose(random(96, 64), gram(correlated(64)), None, NM(2, 4))
     with pytest.raises(ValueError, match="weight: NaN or infinity"):
         LowRank().decompose(random(96, 64) / 0, gram(correlated(64)), Wanda(), NM(2, 4))
     with pytest.raises(ValueError, match="3:5 does not divide 64 inputs"):

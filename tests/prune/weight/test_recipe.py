@@ -10,7 +10,7 @@ from test_apply import weights
 from tasks.calibrate.walk import Walk
 from tasks.model.anatomy import dissect
 from tasks.prune.allocation import Allocation
-from tasks.prune.packing import pattern_bytes
+from tasks.prune.weight import block
 from tasks.prune.weight.apply import prune_blocks, prune_model
 from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.magnitude import Magnitude
@@ -19,6 +19,7 @@ from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.reconstruct import Reconstruct
 from tasks.prune.weight.refit import Refit
 from tasks.prune.weight.sparsegpt import SparseGPT
+from tasks.prune.weight.svd import SVD
 from tasks.prune.weight.sweep import Sweep
 from tasks.prune.weight.update import Leave
 from tasks.prune.weight.wanda import Wanda
@@ -190,16 +191,41 @@ def test_every_pruner_and_update_can_be_permuted(make):
                 assert ((stored_OI.reshape(-1, 4) != 0).sum(1) <= 2).all(), (recipe, linear.tensor)
 
 
-def test_low_rank_stores_what_stands_in_the_model():
-    model = llama(hidden_size=64, intermediate_size=128)
-    recipe = Recipe(pruner=Wanda(), pattern=parse_pattern("50%"), low_rank=LowRank(share=0.25, rounds=3))
-    linears = [linear for _, of_block in prune_blocks(model, recipe, IDS) for linear in of_block]
-    assert any(linear.row.rank for linear in linears)
-    for linear in linears:
-        weight_OI = model.get_parameter(linear.tensor)
-        assert torch.equal(linear.factors.merged_OI(), weight_OI)
-        assert linear.row.zeros == (linear.factors.sparse_OI == 0).sum()
-        assert linear.factors.size_bytes <= pattern_bytes(parse_pattern("50%"), *weight_OI.shape, 4)
+def test_none_leaves_sparsegpts_weights_without_its_sweep():
+    dense = llama()
+    swept, left = (pruned(dense, SparseGPT(), update=update)[0] for update in (None, Leave()))
+    name = "model.layers.0.self_attn.q_proj"
+    assert torch.equal(weights(left)[name] != 0, weights(swept)[name] != 0)
+    kept = weights(left)[name] != 0
+    assert torch.equal(weights(left)[name][kept], weights(dense)[name][kept])
+    assert not torch.equal(weights(left)[name], weights(swept)[name])
+
+
+@pytest.mark.parametrize(("options", "forwards"), [({"permute": True}, 1), ({"reconstruct": Reconstruct(epochs=1)}, 1)])
+def test_where_nobody_observes_only_the_first_batch_runs_through_the_unpruned_block(options, forwards, monkeypatch):
+    recipe = Recipe(pruner=Magnitude(), pattern=TWO_OF_FOUR, **options)
+    seen, run = [], Walk.output
+
+    def count(walk, index, batch):
+        seen.append((index, batch))
+        return run(walk, index, batch)
+
+    model = llama(num_hidden_layers=1)
+    monkeypatch.setattr(block, "prune_linears", lambda *arguments: seen.append("pruned") or [])
+    monkeypatch.setattr(Walk, "output", count)
+    anatomy = dissect(model)
+    walk = Walk(model, anatomy, IDS)
+    cut = block.Cut(
+        anatomy=anatomy,
+        index=0,
+        recipe=recipe,
+        patterns=dict.fromkeys(anatomy.linears(0), TWO_OF_FOUR),
+        foldings=dict.fromkeys(anatomy.linears(0)),
+    )
+    with torch.no_grad():
+        block.observe_then_prune(cut, walk, walk.twin() if recipe.follows_dense else None)
+    before = seen[: seen.index("pruned")]
+    assert len(before) == forwards + (len(IDS) if recipe.follows_dense else 0)
 
 
 def test_magnitude_can_be_tuned_though_it_observes_nothing():
@@ -210,8 +236,8 @@ def test_magnitude_can_be_tuned_though_it_observes_nothing():
 def test_an_allocation_arrives():
     dense, pattern = llama(), parse_pattern("50%@matrix")
     _, rows = pruned(dense, Wanda(), pattern=pattern, allocation=Allocation(sparsities=(0.25, 0.5, 0.75)))
-    for block, share in enumerate((0.25, 0.5, 0.75)):
-        own = [row for row in rows if row.block == block]
+    for index, share in enumerate((0.25, 0.5, 0.75)):
+        own = [row for row in rows if row.block == index]
         assert sum(row.zeros for row in own) == share * sum(row.out_features * row.in_features for row in own)
 
 
@@ -223,6 +249,12 @@ def test_an_allocation_arrives():
         ({"pruner": Wanda(), "permute": True, "low_rank": LowRank()}, "low_rank: .* permute"),
         ({"pruner": Wanda(), "update": Leave(), "low_rank": LowRank()}, "low_rank: .* update"),
         ({"pruner": Wanda(), "reconstruct": Reconstruct(), "low_rank": LowRank()}, "low_rank: .* reconstruct"),
+        ({"pruner": None}, "pruner: none given"),
+        ({"pruner": None, "low_rank": LowRank()}, "pruner: none given"),
+        ({"pruner": None, "low_rank": SVD(rank=3)}, "pattern: 2:4 given, .* use 0% or no rank"),
+        ({"pruner": None, "update": Leave(), "low_rank": SVD(linears=("mlp",))}, "update: without a pruner"),
+        ({"pruner": Wanda(), "low_rank": SVD()}, "pruner: .* low rank takes all linears; choose some, or no pruner"),
+        ({"pruner": Wanda(), "permute": True, "low_rank": SVD(linears=("mlp",))}, "low_rank: .* permute"),
         ({"pruner": Wanda(), "order": "linear"}, "order: .* valid is block or group"),
     ],
 )

@@ -6,7 +6,7 @@ import torch
 from tasks.prune.packing import choose_packing
 from tasks.prune.weight.magnitude import Magnitude
 from tasks.prune.weight.pattern import NM, Unstructured, parse_pattern
-from tasks.prune.weight.share import check_rank, largest_rank, share_out
+from tasks.prune.weight.share import budget_rank, check_rank, largest_rank, share_out
 from tasks.prune.weight.sparsegpt import SparseGPT
 
 SHAPES = [(64, 64), (96, 48), (48, 1024), (129, 336)]
@@ -73,6 +73,16 @@ def test_the_largest_rank_is_the_last_one_that_saves_a_number(shape):
     outputs, inputs = shape
     saving = [rank for rank in range(outputs * inputs + 1) if rank * (outputs + inputs) < outputs * inputs]
     assert largest_rank(outputs, inputs) == saving[-1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("text", ["50%", "29%", "70%@matrix", "2:4", "8:16"])
+def test_the_rank_of_a_budget_is_the_largest_that_fits(text, shape, dtype):
+    pattern, rank_bytes = parse_pattern(text), sum(shape) * dtype.itemsize
+    rank, budget = budget_rank(pattern, *shape, dtype.itemsize), packed_bytes(shape, pattern, dtype)
+    assert rank * rank_bytes <= budget < (rank + 1) * rank_bytes
+    check_rank(rank, *shape)
 
 
 def test_what_cannot_be_shared_out_is_refused():
