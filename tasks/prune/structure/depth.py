@@ -53,14 +53,14 @@ def slice_blocks(
     channels = {index: units[index].of("channels") for index in ffn}
     attentions = {index: _attention(present[index]) for index in range(len(present)) if index not in blocks}
     for index in attention:
-        if attentions[index] is None:
+        if not attentions[index]:
             raise ValueError(f"attention: {index} given, that block has none")
-    attentive = [index for index, found in attentions.items() if found is not None and index not in attention]
+    attentive = [index for index, found in attentions.items() if found and index not in attention]
     if not attentive:
         raise ValueError("attention: none would be left; valid is to leave it in one block at least")
     made = Slice()
     for index in attention:
-        _put(made, present[index], attentions[index] or "", NoAttention())
+        _put(made, present[index], attentions[index], NoAttention())
     for index, of_block in channels.items():
         _remove_ffn(made, present[index], of_block)
     if blocks:
@@ -108,9 +108,9 @@ def _put(made: Slice, block: nn.Module, name: str, module: nn.Module) -> None:
     made.replace(block.get_submodule(parent), leaf, module.train(old.training))
 
 
-def _attention(block: nn.Module) -> str | None:
-    """The name of the module that writes into the cache, and so knows its slot; some blocks are told the slot, too."""
-    return next((name for name, module in block.named_modules() if name and hasattr(module, "layer_idx")), None)
+def _attention(block: nn.Module) -> str:
+    """The name of the module that writes into the cache, and so knows its slot (some blocks know it, too); or ""."""
+    return next((name for name, module in block.named_modules() if name and hasattr(module, "layer_idx")), "")
 
 
 def _check(field: str, indices: Sequence[int], count: int, taken: Sequence[int]) -> None:

@@ -80,7 +80,8 @@ def _chosen(
         for kind, kept_U in kinds.items():
             of_kind = every[block].of(kind)
             of_kind.check(kept_U)
-            if linears_of(blocks[block])[of_kind.reader].in_features != of_kind.count * of_kind.columns_each:
+            reader = linears_of(blocks[block]).get(of_kind.reader)
+            if reader is None or reader.in_features != of_kind.count * of_kind.columns_each:
                 raise ValueError(f"units: those given for block {block} are not the model's; it has been cut since")
             chosen.append((blocks[block], of_kind, kept_U))
     return chosen
@@ -133,5 +134,5 @@ def _numbers(units: Units, kept: int) -> dict[str, int]:
 def _zeroing(units: Units, kept_U: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], Tensor]:
     """A hook that zeroes the inputs of the reader that belong to other units."""
     gone_U = units.removed(kept_U)
-    gone_I = units.columns_of(gone_U).to(kept_U.device) if len(gone_U) else gone_U
+    gone_I = (units.columns_of(gone_U) if len(gone_U) else gone_U).to(kept_U.device)
     return lambda _, inputs: inputs[0].index_fill(-1, gone_I, 0)

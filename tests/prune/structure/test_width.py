@@ -65,6 +65,24 @@ def test_removing_equals_masking_and_zero_weights(family, kind):
     assert sum(parameter.numel() for parameter in model.parameters()) < sum(p.numel() for p in zeroed.parameters())
 
 
+def test_masking_nothing_changes_nothing():
+    model = llama()
+    dense = logits(model)
+    with masked(model, {0: {"channels": torch.arange(FFN), "head_groups": indices(0, 1)}}):
+        assert torch.equal(logits(model), dense)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", CUTS)
+def test_removing_equals_masking_on_a_gpu(kind):
+    model = llama().cuda()
+    ids = batches((3, 24))[0].cuda()
+    with torch.no_grad(), masked(model, kept_of(kind)):
+        expected = model(ids).logits
+    with torch.no_grad(), slice_units(model, kept_of(kind)):
+        torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_every_implementation_of_attention_follows(attention):
     model, zeroed = llama(), llama()
