@@ -1,0 +1,189 @@
+"""Each formula against a brute force in float64, from the inputs and gradients of the model's own forward."""
+
+import copy
+
+import pytest
+import torch
+from cases import FAMILIES, batches, gpt_neox, llama
+from pieces import blocks_of, pieces, weights
+from torch import nn
+
+from tasks.calibrate.importance import IMPORTANCES
+from tasks.calibrate.importance.activation import Activation
+from tasks.calibrate.importance.fisher import Fisher
+from tasks.calibrate.importance.flap import FLAP
+from tasks.calibrate.importance.influence import Influence
+from tasks.calibrate.importance.taylor import Taylor
+from tasks.calibrate.importance.wanda_sp import WandaSp
+from tasks.calibrate.importance.weight_norm import WeightNorm
+from tasks.model.units import units_of
+
+FAMILY_NAMES = ["llama", "qwen2", "qwen3", "mistral", "opt", "gemma", "gemma2"]
+SHAPES = (3, 24), (2, 24), (2, 9)
+CHEAP = [name for name in IMPORTANCES if name != "leave_one_out"]
+
+
+def units_to_check(model):
+    """(block, its number, kind, unit), all but most channels."""
+    for index, (block, of_block) in enumerate(zip(blocks_of(model), units_of(model), strict=True)):
+        for kind, units in of_block.kinds.items():
+            for unit in range(units.count) if kind != "channels" else (0, 5, units.count - 1):
+                yield block, index, kind, unit
+
+
+def check(model, scores, expected):
+    """`expected(block, kind, unit)` is what every score is."""
+    assert all(score_U.dtype == torch.float64 for of_block in scores for score_U in of_block.values())
+    for block, index, kind, unit in units_to_check(model):
+        found = scores[index][kind][unit].item()
+        assert found == pytest.approx(float(expected(block, kind, unit)), rel=1e-9, abs=1e-15), (index, kind, unit)
+
+
+@torch.no_grad()
+def inputs_of(model, ids):
+    """x_TI of every linear, all of them kept."""
+    seen = {}
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    hooks = [
+        linear.register_forward_pre_hook(
+            lambda module, inputs: seen.setdefault(module, []).append(inputs[0].reshape(-1, module.in_features))
+        )
+        for linear in linears
+    ]
+    for ids_BT in ids:
+        model(ids_BT)
+    for hook in hooks:
+        hook.remove()
+    return {linear: torch.cat(parts) for linear, parts in seen.items()}
+
+
+@pytest.fixture(params=FAMILY_NAMES)
+def model(request):
+    return FAMILIES[request.param]().double()
+
+
+@torch.no_grad()
+def test_weight_norm(model):
+    def by_hand(block, kind, unit):
+        return torch.cat([view.flatten() for _, _, view in weights(block, kind, unit)]).norm()
+
+    check(model, WeightNorm().score(model), by_hand)
+
+
+def test_activation(model):
+    x_TI = inputs_of(model, batches(*SHAPES))
+
+    def by_hand(block, kind, unit):
+        _, (reader, columns) = pieces(block, kind, unit)
+        return x_TI[reader][:, columns].abs().mean()
+
+    check(model, Activation().score(model, batches(*SHAPES)), by_hand)
+
+
+@torch.no_grad()
+def test_wanda_sp(model):
+    x_TI = inputs_of(model, batches(*SHAPES))
+    tokens = sum(windows * length for windows, length in SHAPES)
+
+    def by_hand(block, kind, unit):
+        makers, (reader, columns) = pieces(block, kind, unit)
+        total = (reader.weight[:, columns].abs() * x_TI[reader][:, columns].norm(dim=0)).sum()
+        for linear, rows in makers:
+            total += (linear.weight[rows].abs() * x_TI[linear].norm(dim=0)).sum()
+            total += 0 if linear.bias is None else linear.bias[rows].abs().sum() * torch.ones(tokens).double().norm()
+        return total
+
+    check(model, WandaSp().score(model, batches(*SHAPES)), by_hand)
+
+
+@torch.no_grad()
+def test_flap(model):
+    x_TI = inputs_of(model, batches(*SHAPES))
+
+    def by_hand(block, kind, unit):
+        _, (reader, columns) = pieces(block, kind, unit)
+        return (x_TI[reader][:, columns].var(0) * reader.weight[:, columns].square().sum(0)).sum()
+
+    check(model, FLAP().score(model, batches(*SHAPES)), by_hand)
+
+
+def nll(model, ids_BT):
+    """Of each window the nats of its tokens but the first, (B, T - 1)."""
+    log_chances_BTV = model(ids_BT).logits[:, :-1].log_softmax(-1)
+    return -log_chances_BTV.gather(-1, ids_BT[:, 1:, None]).squeeze(-1)
+
+
+def products(model, loss):
+    """w·g of every unit by (block, kind, unit), from autograd's own gradients of all parameters."""
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter, gradient in zip(twin.parameters(), gradients, strict=True):
+            parameter.zero_() if gradient is None else parameter.copy_(gradient)
+    twin_of = dict(zip(blocks_of(model), blocks_of(twin), strict=True))
+    return {
+        (block, kind, unit): sum(
+            (weight * gradient).sum().item()
+            for (*_, weight), (*_, gradient) in zip(
+                weights(block, kind, unit), weights(twin_of[block], kind, unit), strict=True
+            )
+        )
+        for block, _, kind, unit in units_to_check(model)
+    }
+
+
+def test_taylor(model):
+    found = Taylor().score(model, batches(*SHAPES))
+    summed = products(model, torch.cat([nll(model, ids_BT).flatten() for ids_BT in batches(*SHAPES)]).mean())
+    check(model, found, lambda *unit: abs(summed[unit]))
+
+
+def test_fisher(model):
+    found = Fisher().score(model, batches(*SHAPES))
+    samples = [products(model, nll(model, ids_T[None]).mean()) for ids_BT in batches(*SHAPES) for ids_T in ids_BT]
+    assert len(samples) == 7
+    check(model, found, lambda *unit: sum(sample[unit] ** 2 for sample in samples))
+
+
+@torch.no_grad()
+def test_influence(model):
+    found = Influence().score(model, batches(*SHAPES))
+    cosines = [[] for _ in found]
+
+    def see(index):
+        def hook(block, inputs, output):
+            output = output[0] if isinstance(output, tuple) else output
+            dot_BT = (inputs[0] * output).sum(-1)
+            cosines[index].append((dot_BT / inputs[0].norm(dim=-1) / output.norm(dim=-1)).flatten())
+
+        return hook
+
+    for index, block in enumerate(blocks_of(model)):
+        block.register_forward_hook(see(index))
+    for ids_BT in batches(*SHAPES):
+        model(ids_BT)
+    for of_block, cosine_T in zip(found, cosines, strict=True):
+        assert list(of_block) == ["blocks"]
+        assert of_block["blocks"].tolist() == pytest.approx([1 - torch.cat(cosine_T).mean().item()], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", IMPORTANCES)
+def test_windows_may_be_dealt_out_and_ordered_as_one_likes(name):
+    model = llama().double()
+    ids_BT = torch.cat(batches((6, 16)))
+    kinds = {"kinds": ("head_groups", "blocks")} if name == "leave_one_out" else {}
+    importance = IMPORTANCES[name](**kinds)
+    whole = importance.score(model, [ids_BT])
+    for other in (ids_BT.split(1), ids_BT.split(4), [ids_BT.flip(0)]):
+        for of_block, again in zip(whole, importance.score(model, other), strict=True):
+            assert list(of_block) == list(again) != []
+            for kind, score_U in of_block.items():
+                torch.testing.assert_close(again[kind], score_U, rtol=1e-9, atol=1e-15)
+
+
+def test_a_family_without_head_groups_has_scores_of_its_channels():
+    for name in CHEAP:
+        for of_block in IMPORTANCES[name]().score(gpt_neox(), batches()):
+            kind = "blocks" if name == "influence" else "channels"
+            assert {kind: len(score_U) for kind, score_U in of_block.items()} == {kind: 1 if kind == "blocks" else 64}
