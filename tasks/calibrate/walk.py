@@ -1,6 +1,6 @@
-"""Walking a model block by block: every hidden state waits on the CPU, and one block at a time is on the device.
+"""Walking a model block by block: hidden states wait between the blocks, and one block at a time is on the device.
 
-What waits beyond a limit waits in files (tasks.calibrate.spill), and a model that was opened by
+They wait on a GPU, in memory or in files, as there is room (tasks.calibrate.spill), and a model that was opened by
 tasks.model.mapped.mapped_model is in memory one block at a time.
 
 Axes: B windows of a batch, T tokens of a window, D model width.
@@ -25,7 +25,7 @@ TOLERANCE = 1e-3  # relative; the same operations on the same device differ by r
 
 
 class Walk:
-    """The inputs of one block for all batches: `hidden[batch]`, on the CPU. Starts before block 0.
+    """The inputs of one block for all batches: `hidden[batch]`, wherever it waits. Starts before block 0.
 
     `batches` are ids, (windows, tokens) each, of any shapes. `device` is where blocks run; None for where the model is.
     `spill`: where the hidden states wait; None for `Spill()`.
@@ -64,7 +64,7 @@ class Walk:
     def advance(self, index: int, batch: int) -> Tensor:
         """As `output`, which has then replaced the inputs of this batch."""
         output_BTD = self.output(index, batch)
-        self.hidden[batch] = output_BTD.cpu()
+        self.hidden[batch] = output_BTD
         return output_BTD
 
     def step(self, index: int) -> Iterator[Tensor]:

@@ -54,6 +54,25 @@ def test_below_the_limit_no_file_is_made(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_gpu_has_made_stays_there_while_there_is_room():
+    """Tensors on the device "meta", which cannot be copied to the host, stand for those of a GPU."""
+    spill = Spill(1000, device_limit_bytes=100)
+    hidden = HiddenStates(spill)
+    for _ in range(2):
+        hidden.append(torch.empty(10, device="meta"))
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):
+        hidden.append(torch.empty(10, device="meta"))
+    hidden[0] = torch.empty(15, device="meta")  # takes the room of the one it replaces
+    hidden.append(torch.empty(10))  # made on the host, it waits there
+    assert (spill.device_bytes, spill.held_bytes, hidden.nbytes) == (100, 40, 140)
+    assert [each.device.type for each in hidden] == ["meta", "meta", "cpu"]
+    del hidden
+    gc.collect()
+    assert (spill.device_bytes, spill.held_bytes) == (0, 0)
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):
+        Spill().put(torch.empty(10, device="meta"))  # no limit can be found out there: none stay
+
+
 def test_a_twin_costs_nothing_until_it_goes_its_own_way(tmp_path):
     spill = Spill(40, tmp_path)
     hidden, values = filled(spill)

@@ -8,7 +8,8 @@ from cases import batches, llama
 from test_pruners import case
 
 from tasks.calibrate.observers import InputGram
-from tasks.model.anatomy import find_blocks, linears_of
+from tasks.calibrate.walk import Walk
+from tasks.model.anatomy import dissect, find_blocks, linears_of
 from tasks.prune import PRUNERS, UPDATES
 from tasks.prune.pack import load_packed, pack_checkpoint
 from tasks.prune.weight.apply import prune_model
@@ -113,6 +114,14 @@ def test_a_model_in_memory_goes_to_the_gpu_block_by_block(order):
     rows = prune_model(model, SparseGPT(), NM(2, 4), batches(), device="cuda", order=order)
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
     assert {row.sparsity for row in rows} == {0.5}
+
+
+def test_between_two_blocks_hidden_states_stay_on_the_gpu():
+    model = llama().cuda()
+    walk = Walk(model, dissect(model), batches())
+    with torch.no_grad():
+        outputs = list(walk.step(0))
+    assert all(waiting is output and waiting.is_cuda for waiting, output in zip(walk.hidden, outputs, strict=True))
 
 
 @pytest.mark.parametrize("method", [Wanda(), SparseGPT()])

@@ -1,4 +1,4 @@
-"""On a GPU the sweep and every selection never wait for it, shown without one.
+"""On a GPU no sweep, selection or observer waits for it, shown without one.
 
 Tensors on the device "meta" have a shape and a dtype but no numbers, and are taken for those of a GPU here: whatever
 needs a number on the host raises. What raises on a GPU alone is looked for in everything that is computed: copies from
@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tasks.calibrate.observers import InputDrift, InputGram, InputNorm
 from tasks.prune.weight import replay, sweep
 from tasks.prune.weight.pattern import parse_pattern
 
@@ -107,3 +108,16 @@ def test_a_selection_never_waits(pattern):
     with NeverWaiting():
         keep_OI = parse_pattern(pattern).select(score_OI)
     assert (keep_OI.dtype, keep_OI.shape) == (torch.bool, score_OI.shape)
+
+
+@pytest.mark.parametrize("kind", [InputNorm, InputGram, InputDrift])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_observer_never_waits_while_tokens_come(kind, dtype):
+    stat, x_BTI = kind(INPUTS, "meta"), empty(2, 8, INPUTS, dtype=dtype)
+    with NeverWaiting() as seen:
+        if kind is InputDrift:
+            stat.see_both(x_BTI, x_BTI)
+        else:
+            stat.see(x_BTI)
+    assert stat.count == 16
+    assert seen.operations > 0
