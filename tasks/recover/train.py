@@ -8,19 +8,18 @@ weights and the optimizer's state stay in float32.
 Axes: N windows, T tokens of a window.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedModel
+
+from tasks.recover import state
+from tasks.recover.schedule import trapezoid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class Recipe:
 
     def rate(self, spent: float) -> float:
         """The factor on the peak learning rates after a fraction (0 to 1) of the budget."""
-        return max(0.0, min(1.0, spent / self.warmup, (1.0 - spent) / self.decay))
+        return trapezoid(spent, self.warmup, self.decay)
 
     def pieces(self, spent: float) -> int:
         """Into how many pieces a window is cut after a fraction of the budget: 4, then 2, then none."""
@@ -121,7 +120,7 @@ def train(
         )
         if time.monotonic() - reported >= report_every or done.fraction >= 1.0:
             if checkpoint is not None:
-                save(checkpoint, model, optimizers, done, training)
+                state.save(checkpoint, model, optimizers, asdict(done), training)
             report(done)
             losses, reported = [], time.monotonic()
             started = reported - done.seconds
@@ -161,46 +160,12 @@ def batch_of(step: int, windows: int, recipe: Recipe) -> Tensor:
 
 def name_training(model: PreTrainedModel, windows_NT: Tensor, recipe: Recipe) -> str:
     """SHA-256 over what a training is of: the windows, the recipe, the model's configuration; not its budget."""
-    config = model.config.to_dict() | {"transformers_version": None}  # another version goes on with the same model
-    digest = hashlib.sha256(json.dumps([asdict(recipe), config, windows_NT.shape], sort_keys=True).encode())
-    digest.update(windows_NT.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
+    return state.name_training({"recipe": asdict(recipe), "config": state.config_of(model)}, windows_NT)
 
 
-def save(
-    path: Path, model: PreTrainedModel, optimizers: dict[str, Optimizer], progress: Progress, training: str
-) -> None:
-    """Weights, optimizer state, progress and the training's name as one safetensors file, renamed when it is whole."""
-    tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
-    for name, optimizer in optimizers.items():
-        for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"{name}.{index}.{field}": tensor for field, tensor in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".partial")
-    save_file(tensors, aside, metadata={"progress": json.dumps(asdict(progress)), "training": training})
-    aside.rename(path)
-
-
-@torch.no_grad()
 def restore(path: Path, model: PreTrainedModel, optimizers: dict[str, Optimizer], training: str) -> Progress:
-    """Bring weights and optimizer state back from what `save` wrote; return the progress at that time.
-
-    ValueError for the state of another training.
-    """
-    with safe_open(path, "pt") as stored:
-        if stored.metadata().get("training") != training:
-            raise ValueError(f"checkpoint: {path} is of another text, recipe or model; delete it to begin anew")
-        tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a dict)
-        progress = Progress(**json.loads(stored.metadata()["progress"]))
-    for name, parameter in model.named_parameters():
-        parameter.copy_(tensors.pop(f"model.{name}"))
-    states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in optimizers}
-    for key, tensor in tensors.items():
-        name, index, field = key.split(".", 2)
-        states[name].setdefault(int(index), {})[field] = tensor
-    for name, optimizer in optimizers.items():
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": states[name]})
-    return progress
+    """Bring weights and optimizer state back; return the progress at that time. ValueError for another training's."""
+    return Progress(**state.restore(path, model, optimizers, training))
 
 
 def _check(windows_NT: Tensor, recipe: Recipe, seconds: float, tokens: float) -> None:
