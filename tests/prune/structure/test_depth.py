@@ -23,9 +23,8 @@ CUTS = {  # for 3 blocks or 4, whose kinds of attention alternate in Gemma 2 and
     "everything at once": {"blocks": [0], "attention": [1], "ffn": [1, 2]},
 }
 EVERY = [(family, cut) for family in CUTTABLE for cut in CUTS]
-SOME = [
-    (family, cut) for family in ("llama", "mistral", "gemma3", "opt") for cut in CUTS
-]  # each its own way of caching
+CACHING = ("llama", "mistral", "gemma3", "opt")  # each in its own way
+SOME = [(family, cut) for family in CACHING for cut in CUTS]
 
 
 @torch.no_grad()
