@@ -58,7 +58,7 @@ class Bitmask:
     name: ClassVar[str] = "bitmask"
 
     def size_bytes(self, weight_OI: Tensor) -> int:
-        return int(is_kept(weight_OI).count_nonzero()) * weight_OI.itemsize + packed_length(weight_OI.numel(), 1)
+        return count_kept(weight_OI) * weight_OI.itemsize + packed_length(weight_OI.numel(), 1)
 
     def pack(self, weight_OI: Tensor) -> dict[str, Tensor]:
         kept = is_kept(weight_OI).flatten()
@@ -147,7 +147,7 @@ def choose_packing(weight: Tensor, pattern: Pattern | None = None) -> Packing:
         return Dense()
     if isinstance(pattern, NM):
         _refuse_near_miss(weight, pattern)
-    if not is_kept(weight).any():
+    if not count_kept(weight):
         return Empty()
     if isinstance(pattern, NM) and pattern.m <= 16:
         positions = Positions(n=pattern.n, m=pattern.m)
@@ -175,6 +175,11 @@ def pattern_bytes(pattern: NM | Unstructured, outputs: int, inputs: int, itemsiz
 def is_kept(weight: Tensor) -> Tensor:
     """False where a weight is +0.0 to the bit; -0.0 counts as kept, for it must come back as -0.0."""
     return as_integers(weight) != 0
+
+
+def count_kept(weight: Tensor) -> int:
+    """As `is_kept` counts, without a matrix of flags."""
+    return int(as_integers(weight).count_nonzero())
 
 
 def as_integers(weight: Tensor) -> Tensor:
@@ -209,12 +214,11 @@ def unpack_numbers(packed: Tensor, count: int, bits: int) -> Tensor:
 def _refuse_near_miss(weight_OI: Tensor, pattern: NM) -> None:
     """A matrix with as many zeros as n:m has was meant to be n:m. By value, as -0.0 prunes as well as 0.0 does."""
     n, m = pattern.n, pattern.m
-    kept_OI = weight_OI != 0
-    if int(kept_OI.count_nonzero()) * m > kept_OI.numel() * n:
+    if int(weight_OI.count_nonzero()) * m > weight_OI.numel() * n:
         return
     if not pattern.divides(weight_OI.shape[1]):
         raise ValueError(f"pattern: {pattern} does not divide {weight_OI.shape[1]} inputs")
-    fullest, group = kept_OI.view(-1, m).sum(1, dtype=torch.int16).max(0)
+    fullest, group = (weight_OI != 0).view(-1, m).sum(1, dtype=torch.int16).max(0)
     if fullest > n:
         row, column = divmod(int(group) * m, weight_OI.shape[1])
         raise ValueError(f"pattern: {pattern} given, {int(fullest)} of {m} kept at row {row}, input {column}")

@@ -5,11 +5,12 @@ from collections import Counter
 
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from tasks.caching import cache_key
 from tasks.calibrate.spill import Spill
 from tasks.handles import Checkpoint, Packed, Pruned, Tokens
-from tasks.model.anatomy import prunable
+from tasks.model.anatomy import prunable, prunable_blocks
 from tasks.model.load import load_config
 from tasks.model.mapped import mapped_model
 from tasks.model.shards import save_parts
@@ -19,6 +20,7 @@ from tasks.prune.allocators import Allocator
 from tasks.prune.journal import Journal
 from tasks.prune.pack import pack_checkpoint
 from tasks.prune.weight.apply import prune_blocks
+from tasks.prune.weight.budget import patterns_for
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.recipe import Recipe
 from tasks.record import home
@@ -67,14 +69,22 @@ def pack(checkpoint: Checkpoint, pattern: Pattern, allocation: Allocation | None
     """Store the pruned linears as kept values and their positions; every other tensor as it is."""
     with home.store("packed") as draft:
         folder = open_folder(checkpoint)
-        pruned = [f"{linear}.weight" for linear in prunable(load_config(folder))]
-        summary = pack_checkpoint(folder, draft.path, None if allocation else pattern, pruned)
+        summary = pack_checkpoint(folder, draft.path, _patterns(load_config(folder), pattern, allocation))
     return Packed(
         checkpoint=Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind="packed"),
         formats=dict(Counter(tensor.format for tensor in summary.tensors)),
         size_bytes=sum(tensor.packed_bytes for tensor in summary.tensors),
         dense_bytes=sum(tensor.dense_bytes for tensor in summary.tensors),
     )
+
+
+def _patterns(config: PreTrainedConfig, pattern: Pattern, allocation: Allocation | None) -> dict[str, Pattern]:
+    """What `prune` has laid over each linear, by the name of its weight."""
+    names = [f"{linear}.weight" for linear in prunable(config)]
+    if allocation is None:
+        return dict.fromkeys(names, pattern)
+    by_block = patterns_for(allocation, pattern, prunable_blocks(config))
+    return dict(zip(names, (each for of_block in by_block for each in of_block.values()), strict=True))
 
 
 def _batches(calibration: Tokens, device: str) -> tuple[Tensor, ...]:

@@ -40,7 +40,7 @@ def test_orders_come_back(permuted):
 def test_every_pruned_linear_is_packed_as_2_of_4_and_comes_back_bit_for_bit(permuted, tmp_path):
     folder, model, orders, tensors = permuted
     target = tmp_path / "packed"
-    summary = pack_checkpoint(folder, target, TWO_OF_FOUR, tensors)
+    summary = pack_checkpoint(folder, target, dict.fromkeys(tensors, TWO_OF_FOUR))
     assert {row.name for row in summary.tensors if row.format == "nm"} == set(tensors)
     assert set(orders) < set(tensors)  # some are folded
     state = model.state_dict()
@@ -51,7 +51,7 @@ def test_without_its_order_a_permuted_weight_is_refused_as_2_of_4(permuted, tmp_
     folder, _, _, tensors = permuted
     (folder / "orders-00001.safetensors").unlink()
     with pytest.raises(ValueError, match="2:4"):
-        pack_checkpoint(folder, tmp_path / "packed", TWO_OF_FOUR, tensors)
+        pack_checkpoint(folder, tmp_path / "packed", dict.fromkeys(tensors, TWO_OF_FOUR))
 
 
 def test_nothing_is_written_without_orders(tmp_path):

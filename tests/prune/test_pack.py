@@ -14,6 +14,7 @@ from tasks.model.load import load_model
 from tasks.prune import pack
 from tasks.prune.pack import load_packed, pack_checkpoint, read_packed
 from tasks.prune.semi_structured import to_semi_structured
+from tasks.prune.unpack import digest
 from tasks.prune.weight.magnitude import Magnitude
 from tasks.prune.weight.pattern import NM, parse_pattern
 from tests.cases import FAMILIES, llama
@@ -81,6 +82,8 @@ def test_shards(source, tmp_path, shard_bytes):
     pack_checkpoint(source, tmp_path / "packed", NM(2, 4), shard_bytes=shard_bytes)
     shards = sorted(tmp_path.glob("packed/packed-*.safetensors"))
     assert len(shards) > 2
+    held = [[tensor.nbytes for tensor in load_file(shard).values()] for shard in shards]
+    assert all(sum(sizes) <= shard_bytes or len(sizes) <= 2 for sizes in held)  # values and positions stay together
     assert same_weights(load_packed(tmp_path / "packed"), load_model(source))
     shards[1].unlink()
     with pytest.raises(ValueError, match=f"cannot be read from .*{shards[1].name}"):
@@ -144,14 +147,14 @@ def test_zeros_of_tensors_that_were_not_pruned_are_taken_as_they_come(tmp_path):
     model.get_input_embeddings().weight.data[:60] = 0  # more than 3:4 asks for, and in whole rows
     source = write(model, NM(3, 4), tmp_path / "source")
     linears = [name for name in load_file(source / "model.safetensors") if "_proj" in name]
-    summary = pack_checkpoint(source, tmp_path / "packed", NM(3, 4), pruned=linears)
+    summary = pack_checkpoint(source, tmp_path / "packed", dict.fromkeys(linears, NM(3, 4)))
     formats = {row.name: row.format for row in summary.tensors}
     assert formats["model.embed_tokens.weight"] == "bitmask"
     assert same_weights(load_packed(tmp_path / "packed"), load_model(source))
     with pytest.raises(ValueError, match=r"row 60, input 0 \(model.embed_tokens.weight\)"):
         pack_checkpoint(source, tmp_path / "all", NM(3, 4))
-    with pytest.raises(ValueError, match=r"pruned: .* has no tensor 'q_proj'"):
-        pack_checkpoint(source, tmp_path / "unknown", NM(3, 4), pruned=["q_proj"])
+    with pytest.raises(ValueError, match=r"patterns: .* has no tensor 'q_proj'"):
+        pack_checkpoint(source, tmp_path / "unknown", {"q_proj": NM(3, 4)})
 
 
 def test_a_packed_folder_is_not_written_over(source, tmp_path):
@@ -184,7 +187,7 @@ def test_a_checksum_that_was_made_to_fit_does_not_hide_a_mask_that_does_not(sour
     save_file(parts, tmp_path / "packed/packed-00001.safetensors")
     index = json.loads((tmp_path / "packed/packing.json").read_text())
     forged = {part: parts[f"{name}.{part}"] for part in ("mask", "values")}
-    index["tensors"][name]["sha256"] = pack._digest(forged)
+    index["tensors"][name]["sha256"] = digest(forged)
     (tmp_path / "packed/packing.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=f"{name} in .* is damaged: the mask keeps"):
         dict(read_packed(tmp_path / "packed"))
