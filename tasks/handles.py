@@ -122,6 +122,29 @@ class LinearRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitRow:
+    """units: one row per unit per importance per run."""
+
+    importance: str  # its name in tasks.calibrate.importance.IMPORTANCES
+    block: int
+    kind: str  # head_groups | query_heads | channels | blocks
+    unit: int  # its number in the block; 0 for a block as a whole
+    score: float  # the higher, the more it matters; comparable within an importance and a kind
+    loss_without: float | None  # nats per token, measured; None where the unit was not in the sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceRow:
+    """importances: one row per importance and kind of unit per run, of the kinds that were measured."""
+
+    importance: str
+    kind: str
+    units: int  # scored
+    sampled: int  # measured
+    correlation: float | None  # Spearman, scores with losses without the unit; None where all of either are equal
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRow:
     """evaluations: one row per evaluated model per text per run."""
 
