@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from tasks.model.anatomy import find_blocks, linears_of
 from tasks.model.folder import weight_bytes
+from tasks.model.mapped import release
 
 __all__ = ["count_parameters", "count_sparse_linears", "counted_sparsity", "memory_bytes", "weight_bytes"]
 
@@ -16,19 +17,21 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def memory_bytes(model: nn.Module) -> int:
-    """Bytes of the parameters and buffers as they lie in memory; what is tied counts once."""
+    """Bytes of the parameters and buffers in memory, where mapped ones would lie too; what is tied counts once."""
     return sum(_bytes_held(tensor) for tensor in (*model.parameters(), *model.buffers()))
 
 
 def counted_sparsity(model: PreTrainedModel) -> float:
     """Zeros counted in the linears of the decoder blocks, which are what is pruned, over their weights: 0 to 1."""
     zeros = total = 0
-    for linear in linears_of(find_blocks(model)[1]).values():
-        weight_OI = linear.weight
-        if isinstance(weight_OI, SparseSemiStructuredTensor):
-            weight_OI = weight_OI.to_dense()
-        zeros += weight_OI.numel() - int(weight_OI.count_nonzero())
-        total += weight_OI.numel()
+    for block in find_blocks(model)[1]:
+        for linear in linears_of(block).values():
+            weight_OI = linear.weight
+            if isinstance(weight_OI, SparseSemiStructuredTensor):
+                weight_OI = weight_OI.to_dense()
+            zeros += weight_OI.numel() - int(weight_OI.count_nonzero())
+            total += weight_OI.numel()
+        release(block.parameters())
     return zeros / total
 
 

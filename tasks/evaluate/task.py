@@ -1,51 +1,68 @@
 """The door of the evaluation room: the stages `evaluate` and `time_speed`, of models as they were stored."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
+from tasks.calibrate.memory import free_bytes, give_back
 from tasks.evaluate.perplexity import bits_per_byte, perplexity
 from tasks.evaluate.size import count_parameters, counted_sparsity, memory_bytes, weight_bytes
 from tasks.evaluate.speed import compare_speed
 from tasks.handles import Checkpoint, EvaluationRow, SpeedRow, Tokens
+from tasks.model.anatomy import find_blocks
 from tasks.model.load import context_of, load_model, vocabulary_of
+from tasks.model.mapped import mapped_model
 from tasks.progress import progress
-from tasks.prune.pack import load_packed
+from tasks.prune.unpack import is_packed, load_packed, unpack_checkpoint, unpacked_bytes
+from tasks.record.unfinished import workplace
 from tasks.stage import open_folder, stage
 
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 2048  # of a mapped model too, though it is read anew for each batch: so that its score is the same
 PROMPT_TOKENS, DECODE_TOKENS = 256, 64  # of one timed repetition; a shorter context shortens the prompt
 
 
 @stage()
 def evaluate(checkpoint: Checkpoint, tokens: Tokens, subject: str, device: str) -> EvaluationRow:
     """Perplexity of the stored checkpoint on the whole text, with what it costs and how many zeros it really has."""
-    model = _load(checkpoint, device)
+    folder = open_folder(checkpoint)
     ids = load_file(open_folder(tokens) / "tokens.safetensors")["ids"]
     batch_size = max(1, BATCH_TOKENS // tokens.window)
-    with progress(f"perplexity of the {subject} model", total=tokens.windows) as reach:
+    with (
+        opened(folder, device) as model,
+        progress(f"perplexity of the {subject} model", total=tokens.windows) as reach,
+    ):
         score = perplexity(model, ids, tokens.window, batch_size, on_batch=lambda done, _: reach(done))
-    return EvaluationRow(
-        subject=subject,
-        checkpoint=checkpoint.hash,
-        source=tokens.source,
-        window=tokens.window,
-        windows=score.windows,
-        tokens=score.tokens,
-        nll=score.nll,
-        ppl=score.ppl,
-        bits_per_byte=bits_per_byte(score.nll, tokens.tokens, tokens.text_bytes),
-        parameters=count_parameters(model),
-        size_bytes=weight_bytes(open_folder(checkpoint)),
-        memory_bytes=memory_bytes(model),
-        sparsity=counted_sparsity(model),
-    )
+        return EvaluationRow(
+            subject=subject,
+            checkpoint=checkpoint.hash,
+            source=tokens.source,
+            window=tokens.window,
+            windows=score.windows,
+            tokens=score.tokens,
+            nll=score.nll,
+            ppl=score.ppl,
+            bits_per_byte=bits_per_byte(score.nll, tokens.tokens, tokens.text_bytes),
+            parameters=count_parameters(model),
+            size_bytes=weight_bytes(folder),
+            memory_bytes=memory_bytes(model),
+            sparsity=counted_sparsity(model),
+        )
 
 
 @stage()
 def time_speed(dense: Checkpoint, pruned: Checkpoint, device: str, machine: str) -> list[SpeedRow]:
-    """Prefill and decode speed of both, interleaved. `machine` is in the key: another machine measures anew."""
-    models = [_load(dense, device), _load(pruned, device)]
+    """Prefill and decode speed of both, interleaved. `machine` is in the key: another machine measures anew.
+
+    Raises ValueError, before it loads any of them, where they do not fit into memory.
+    """
+    folders = [open_folder(dense), open_folder(pruned)]
+    for folder in folders:
+        check_speed(folder, device)
+    models = [_load(folder, device) for folder in folders]
     config = models[0].config
     context = context_of(config) or PROMPT_TOKENS + DECODE_TOKENS
     decode_tokens = min(DECODE_TOKENS, context // 2)
@@ -55,6 +72,50 @@ def time_speed(dense: Checkpoint, pruned: Checkpoint, device: str, machine: str)
     )
 
 
-def _load(checkpoint: Checkpoint, device: str) -> Any:
-    folder = open_folder(checkpoint)
-    return load_packed(folder, device) if checkpoint.kind == "packed" else load_model(folder, device)
+def check_speed(folder: Path, device: str) -> None:
+    """Raises ValueError where the model in `folder` and its pruned version cannot be in memory together."""
+    if not fits(folder, device):
+        raise ValueError(
+            f"speed: {folder} and its pruned version take {_size_bytes(folder) / 1e9:.2f} GB each, and whoever times "
+            f"them needs both in memory, of which {free_bytes() / 1e9:.2f} GB are free; give --no-speed"
+        )
+
+
+def fits(folder: Path, device: str) -> bool:
+    """Whether the model in `folder` is loaded: on the CPU if it takes no more than half of the memory that is free.
+
+    Free is what the machine and the control groups of this process leave it. Half, so that there is room for a second
+    one, or for what runs on the first. A GPU must hold its model in any case.
+    """
+    return device != "cpu" or _size_bytes(folder) <= free_bytes() / 2
+
+
+@contextmanager
+def opened(folder: Path, device: str) -> Iterator[PreTrainedModel]:
+    """The model in `folder`: loaded if it `fits`, else mapped from its files (tasks.model.mapped), the same bits.
+
+    A packed one is unpacked for that, tensor by tensor, into a folder beside the artifacts, which is removed in the
+    end. The system's temporary folder might be in memory.
+    """
+    if fits(folder, device):
+        yield _load(folder, device)
+        return
+    with ExitStack() as held:
+        if is_packed(folder):
+            place = held.enter_context(workplace(f"unpacked-{folder.name}"))
+            unpacked = Path(held.enter_context(TemporaryDirectory(dir=place)))
+            unpack_checkpoint(folder, unpacked)
+            folder = unpacked
+        model = held.enter_context(mapped_model(folder))
+        for block in find_blocks(model)[1]:
+            block.register_forward_hook(lambda *_: give_back())  # or the allocator keeps more with every block
+        yield model
+
+
+def _load(folder: Path, device: str) -> PreTrainedModel:
+    return load_packed(folder, device) if is_packed(folder) else load_model(folder, device)
+
+
+def _size_bytes(folder: Path) -> int:
+    """Of the weights in memory."""
+    return unpacked_bytes(folder) if is_packed(folder) else weight_bytes(folder)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from sparse_weight import sparse_weight
 
+from tasks.evaluate import size
 from tasks.evaluate.size import (
     count_parameters,
     count_sparse_linears,
@@ -10,7 +11,9 @@ from tasks.evaluate.size import (
     weight_bytes,
 )
 from tasks.model.anatomy import find_blocks, linears_of
+from tasks.model.mapped import mapped_model, release
 from tests.cases import FAMILIES, llama
+from tests.pages import mapped_pages, needs_smaps
 
 
 def test_parameters_and_bytes_count_what_is_tied_once():
@@ -44,6 +47,29 @@ def test_zeros_are_counted_in_the_linears_of_the_blocks_alone(family):
     linear.weight.data[0] = 0
     total = sum(linear.weight.numel() for linear in linears.values())
     assert counted_sparsity(model) == linear.in_features / total, name
+
+
+@needs_smaps
+def test_zeros_of_a_mapped_model_are_counted_block_by_block(tmp_path, monkeypatch):
+    model = llama(num_hidden_layers=12, hidden_size=256, intermediate_size=1024)
+    for block in model.model.layers:
+        block.mlp.up_proj.weight.data[:, ::4] = 0
+    model.save_pretrained(tmp_path)
+    block_bytes = sum(parameter.nbytes for parameter in model.model.layers[0].parameters())
+    in_memory = []
+
+    def watched(parameters):
+        in_memory.append(mapped_pages())
+        release(parameters)
+
+    monkeypatch.setattr(size, "release", watched)
+    with mapped_model(tmp_path) as mapped:
+        before = mapped_pages()
+        found = counted_sparsity(mapped)
+        assert memory_bytes(mapped) == memory_bytes(model)
+    assert len(in_memory) == 12
+    assert block_bytes / 2 < max(in_memory) - before < 2 * block_bytes
+    assert found == counted_sparsity(model)
 
 
 def test_a_tensor_made_of_others_holds_what_they_hold():

@@ -1,5 +1,4 @@
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from tasks.model.load import load_model
 from tasks.model.mapped import Mapped, mapped_model, own, release, remap
+from tests.pages import mapped_pages, needs_smaps
 
 MANY_BLOCKS = {"num_hidden_layers": 24, "hidden_size": 256, "intermediate_size": 1024}
 
@@ -15,17 +15,6 @@ MANY_BLOCKS = {"num_hidden_layers": 24, "hidden_size": 256, "intermediate_size":
 def saved(model, folder, **how):
     model.save_pretrained(folder, **how)
     return folder
-
-
-def mapped_pages() -> int:
-    """Bytes of safetensors files that are in this process's memory now."""
-    resident, counts = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if line[0] in "0123456789abcdef" and "-" in line.split()[0]:
-            counts = line.endswith(".safetensors")
-        elif counts and line.startswith("Rss:"):
-            resident += int(line.split()[1]) * 1024
-    return resident
 
 
 @torch.no_grad()
@@ -40,12 +29,12 @@ def test_a_mapped_model_is_the_model(make, tie, tmp_path):
         assert dict(model.named_parameters()).keys() == dict(loaded.named_parameters()).keys()
         assert all(isinstance(parameter, Mapped) and parameter.is_view for parameter in model.parameters())
         for ids_BT in batches():
-            torch.testing.assert_close(model(ids_BT).logits, loaded(ids_BT).logits)
+            assert torch.equal(model(ids_BT).logits, loaded(ids_BT).logits)
         for name, value in loaded.state_dict().items():
             assert torch.equal(model.state_dict()[name], value), name
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="the kernel does not say what is in memory")
+@needs_smaps
 @torch.no_grad()
 def test_a_forward_leaves_no_block_in_memory(tmp_path):
     folder = saved(llama(**MANY_BLOCKS), tmp_path)
