@@ -1,4 +1,7 @@
-"""One process, or one of several that `accelerate launch` has started; the training loop reads the same for both."""
+"""One process, or one of several that `accelerate launch` has started; the training loop reads the same for both.
+
+The configurations lie in tasks/recover/configs: recover_ddp.yaml and recover_fsdp.yaml.
+"""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -31,12 +34,17 @@ class Processes:
 
 
 class LaunchedProcesses(Processes):
-    """One of several, as the configuration that `accelerate launch` was given has them: DDP or FSDP."""
+    """One of several, as the configuration that `accelerate launch` was given has them: DDP, or FSDP on GPUs.
+
+    Without a GPU they meet over gloo. ValueError for FSDP there, which accelerate would make DDP without a word.
+    """
 
     def __init__(self) -> None:
         from accelerate import Accelerator
 
-        self._accelerator = Accelerator()
+        self._accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        if os.environ.get("ACCELERATE_USE_FSDP", "false") == "true" and not self._accelerator.is_fsdp2:
+            raise ValueError(f"fsdp: {self._accelerator.device} given, valid are GPUs and version 2; DDP runs anywhere")
         self.rank = self._accelerator.process_index
         self.count = self._accelerator.num_processes
 

@@ -72,7 +72,7 @@ def recover(
     steps = recovery.steps(windows.ids_NW.shape[1])
     recovery.share(processes.count)
     check_windows(windows, steps * recovery.batch)
-    _check_model(model)
+    _check(model, checkpoint_every)
     training = _name(model, windows, recovery, objective)
     pruned = pruned_linears(model)
     wrapped, optimizer = processes.prepare(model, _optimizer(model, recovery))
@@ -87,6 +87,7 @@ def recover(
             rate = recovery.rate_at(number, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            optimizer.zero_grad()
             torch.manual_seed((recovery.seed << 32) + number * processes.count + processes.rank)
             batch_B = windows.order_S[number * recovery.batch : (number + 1) * recovery.batch]
             loss, count = _backward(wrapped, windows, batch_B, recovery, objective, processes)
@@ -97,7 +98,6 @@ def recover(
                     f"rate: {recovery.rate} given, step {number} has a loss of {loss}; valid is a lower one"
                 )
             optimizer.step()
-            optimizer.zero_grad()
             curve.append(Step(step=number, loss=loss, learned=count, rate=rate, gradient_norm=norm))
             if checkpoint is not None and ((number + 1) % checkpoint_every == 0 or number + 1 == steps):
                 facts = {"curve": [asdict(point) for point in curve]}
@@ -111,7 +111,9 @@ def recover(
     )
 
 
-def _check_model(model: PreTrainedModel) -> None:
+def _check(model: PreTrainedModel, checkpoint_every: int) -> None:
+    if checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every: {checkpoint_every} given, valid is 1 step or more")
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not trained:
         raise ValueError("model: none of its parameters has a gradient, so there is nothing to train")
@@ -160,7 +162,10 @@ def _optimizer(model: PreTrainedModel, recovery: Recovery) -> AdamW:
 
 @contextmanager
 def _training(model: PreTrainedModel, recovery: Recovery) -> Iterator[None]:
-    """The model in training mode, recomputing if asked; then as it was, and the random numbers of others untouched."""
+    """The model in training mode, recomputing if asked.
+
+    Then its modes are what they were, it holds no gradients, and nobody else's random numbers have moved.
+    """
     modes = {module: module.training for module in model.modules()}
     model.train()
     device = next(model.parameters()).device
@@ -171,6 +176,7 @@ def _training(model: PreTrainedModel, recovery: Recovery) -> Iterator[None]:
         ):
             yield
     finally:
+        model.zero_grad()
         for module, mode in modes.items():
             module.training = mode
 

@@ -201,11 +201,20 @@ def test_what_cannot_be_trained_gets_one_line(changes, complaint):
     assert "\n" not in str(error.value)
 
 
+def test_gradients_that_others_left_play_no_part_and_none_are_left():
+    clean, used = pruned_llama(), pruned_llama()
+    used(torch.tensor([[1, 2, 3]])).logits.sum().backward()
+    assert recover(used, some_windows(), RECOVERY) == recover(clean, some_windows(), RECOVERY)
+    assert all(parameter.grad is None for parameter in used.parameters())
+
+
 def test_a_model_that_cannot_be_trained_gets_one_line():
     with pytest.raises(ValueError, match=r"^model: .* is torch.bfloat16, valid is float32"):
         recover(pruned_llama().bfloat16(), some_windows(), RECOVERY)
     with pytest.raises(ValueError, match=r"^model: none of its parameters has a gradient"):
         recover(pruned_llama().requires_grad_(False), some_windows(), RECOVERY)
+    with pytest.raises(ValueError, match=r"^checkpoint_every: 0 given, valid is 1 step or more$"):
+        recover(pruned_llama(), some_windows(), RECOVERY, checkpoint_every=0)
 
 
 def test_windows_without_anything_to_learn_are_refused():
