@@ -1,5 +1,6 @@
 """What a flow's parameters may be: one set of types for the command line, the presets and the form in Prefect."""
 
+import re
 import shlex
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +22,14 @@ from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.sparsegpt import SparseGPT
 
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError(f"device: {text!r} given, valid is auto, cpu, cuda or cuda:1")
+    return text
+
+
+DeviceText = Annotated[str, AfterValidator(_device)]
 PatternText = Annotated[str, AfterValidator(lambda text: str(parse_pattern(text)))]
 SourceText = Annotated[str, AfterValidator(lambda text: str(parse_source(text)))]
 
@@ -29,7 +38,7 @@ class Oneshot(Strict):
     """One run of the flow `oneshot`: a model, a method, a pattern, two texts."""
 
     model: str = Field("builtin", description="a folder, a name on the hub, or 'builtin'")
-    pruner: PrunerChoice
+    pruner: PrunerChoice | None = Field(description="null: none, where low rank takes the place of the weights")
     pattern: PatternText = "2:4"
     calibration: SourceText = "docs"
     evaluation: SourceText = "docs"
@@ -37,7 +46,7 @@ class Oneshot(Strict):
         None, description="of the weights that stay; by default as the pruner leaves them"
     )
     permute: bool = Field(False, description="order the inputs of each linear so that n:m keeps more")
-    low_rank: LowRankChoice | None = Field(None, description="a share of the bytes for two factors beside the zeros")
+    low_rank: LowRankChoice | None = Field(None, description="two factors beside the zeros, or in place of weights")
     reconstruct: TunerChoice | None = Field(None, description="tune each block once it is pruned")
     allocation: AllocationChoice = ALLOCATION_CHOICES["uniform"](method="uniform")
     samples: int = Field(128, ge=1, description="calibration windows")
@@ -47,7 +56,7 @@ class Oneshot(Strict):
     sampling: Literal["random", "first"] = "random"
     order: Literal["block", "group"] = "block"
     seed: int = Field(0, ge=0)
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: DeviceText = "auto"
     speed: bool = Field(True, description="measure prefill and decode speed beside the dense model")
 
     @model_validator(mode="after")
@@ -68,7 +77,7 @@ class Oneshot(Strict):
 
     def recipe(self) -> Recipe:
         return Recipe(
-            pruner=self.pruner.build(),
+            pruner=None if self.pruner is None else self.pruner.build(),
             pattern=parse_pattern(self.pattern),
             update=None if self.update is None else self.update.build(),
             permute=self.permute,
@@ -88,14 +97,13 @@ class Oneshot(Strict):
 
     def command(self) -> str:
         """The command line that repeats this run."""
-        words = ["espalier", "oneshot"]
-        for name in ("model", "pruner", "pattern", "calibration", "evaluation"):
-            words += [f"--{name}", str(getattr(self, name))]
-        if self.update is not None:
-            words += ["--update", str(self.update)]
+        words = ["espalier", "oneshot", "--model", self.model, "--pruner", str(self.pruner or "none")]
+        for name in ("pattern", "calibration", "evaluation"):
+            words += [f"--{name}", getattr(self, name)]
+        for word, choice in (("--update", self.update), ("--low-rank", self.low_rank)):
+            words += [word, str(choice)] if choice is not None else []
         words += ["--permute"] if self.permute else []
-        for word, choice in (("--low-rank", self.low_rank), ("--reconstruct", self.reconstruct)):
-            words += [word, *str(choice).split(",", 1)[1:]] if choice is not None else []
+        words += ["--reconstruct", *str(self.reconstruct).split(",", 1)[1:]] if self.reconstruct is not None else []
         if isinstance(given := self.allocation.build(), Given):
             words += ["--allocation", str(list(given.sparsities))]
         elif self.allocation.method != "uniform":

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from flows.environment import use_project_settings
 from flows.server import prefect_server
+from flows.terminal import outcome_json, say, show_end, show_rows
 
 if TYPE_CHECKING:
-    from flows.oneshot import Outcome
+    from flows.choices import Oneshot
 
 
 class Words(argparse.ArgumentParser):
@@ -63,12 +64,23 @@ def build_parser() -> Words:
     made.add_argument(
         "--pruner",
         required=True,
-        help="magnitude, wanda, ria, clearcut, sparsegpt or FILE.py:Class; options follow: sparsegpt,damp=0.02",
+        help="magnitude, wanda, ria, clearcut, sparsegpt or FILE.py:Class; options follow: sparsegpt,damp=0.02; "
+        "none prunes nothing, beside --low-rank svd",
     )
     made.add_argument("--pattern", required=True, help="2:4 (any n:m), 50%% (of each row) or 50%%@matrix")
-    made.add_argument("--update", help="of the weights that stay: none, sweep, refit; options follow: refit,drift=0.5")
+    made.add_argument(
+        "--update",
+        help="of the weights that stay: none (as they were; for sparsegpt: without its sweep), sweep, refit; options "
+        "follow: refit,drift=0.5",
+    )
     made.add_argument("--permute", action="store_true", help="order the inputs of each linear so that n:m keeps more")
-    made.add_argument("--low-rank", nargs="?", const="", help="a share of the bytes for two factors: 0.25")
+    made.add_argument(
+        "--low-rank",
+        nargs="?",
+        const="",
+        help="two factors: 0.25 (that share of the bytes, beside the zeros), svd or activation_svd (in place of the "
+        "weights); options follow: svd,rank=64,linears=q_proj+o_proj",
+    )
     made.add_argument(
         "--reconstruct", nargs="?", const="", help="tune each block once it is pruned; options: epochs=10,rate=0.001"
     )
@@ -110,10 +122,10 @@ def build_parser() -> Words:
     return parser
 
 
-def run_oneshot(arguments: argparse.Namespace) -> int:
+def oneshot_of(arguments: argparse.Namespace) -> "Oneshot":
+    """The words of `espalier oneshot` as the parameters of its flow. ValueError in one line."""
     from flows.choices import Oneshot
     from flows.methods import parse_allocation, parse_low_rank, parse_pruner, parse_reconstruct, parse_update
-    from flows.prepare import prepare
 
     taken = {name: value for name, value in vars(arguments).items() if name in Oneshot.model_fields}
     taken["pruner"] = parse_pruner(arguments.pruner)
@@ -121,7 +133,13 @@ def run_oneshot(arguments: argparse.Namespace) -> int:
     taken["low_rank"] = None if arguments.low_rank is None else parse_low_rank(arguments.low_rank)
     taken["reconstruct"] = None if arguments.reconstruct is None else parse_reconstruct(arguments.reconstruct)
     taken["allocation"] = parse_allocation(arguments.allocation)
-    parameters = Oneshot.parse(**taken)
+    return Oneshot.parse(**taken)
+
+
+def run_oneshot(arguments: argparse.Namespace) -> int:
+    from flows.prepare import prepare
+
+    parameters = oneshot_of(arguments)
     prepare(parameters)  # before a server is started for it
 
     from flows.oneshot import oneshot
@@ -174,9 +192,9 @@ def run_report(arguments: argparse.Namespace) -> int:
 
 
 def run_runs(arguments: argparse.Namespace) -> int:
-    from tasks.record.metrics import query_named
+    from tasks.record.listing import runs_table
 
-    show_rows(query_named("runs"))
+    print(runs_table(), end="")
     return 0
 
 
@@ -192,52 +210,6 @@ def run_up(arguments: argparse.Namespace) -> int:
 
     return up()
 
-
-def say(line: str) -> None:
-    print(f"espalier: {line}", file=sys.stderr, flush=True)
-
-
-def show_rows(rows: list[dict]) -> None:
-    """Rows as a Markdown table on stdout, every number as it is stored."""
-    if not rows:
-        print("no rows")
-        return
-    print("| " + " | ".join(rows[0]) + " |")
-    print("|" + " --- |" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join("" if value is None else str(value) for value in row.values()) + " |")
-
-
-def show_end(run: str, report: str, aside: bool) -> None:
-    """The results table and where to look; `aside` of a program that reads JSON from stdout."""
-    from tasks.record.metrics import query_named
-    from tasks.record.report import markdown_table
-
-    (found,) = query_named("cached", run=run)
-    say(f"{found['cached']} of {found['stages']} stages came from the cache")
-    place = sys.stderr if aside else sys.stdout
-    print(markdown_table(run), file=place)
-    print(f"\nreport   {report}", file=place)
-    print("Prefect  make up, then http://127.0.0.1:4200", file=place)
-    print("MLflow   make up, then http://127.0.0.1:5000", file=place)
-
-
-def outcome_json(outcome: "Outcome") -> dict:
-    """The JSON object that programs read; both models with the same fields."""
-    speeds = {(row.subject, row.phase): row.tokens_per_s for row in outcome.speeds}
-    subjects = {}
-    for row in (outcome.dense, outcome.result):
-        facts = {name: getattr(row, name) for name in SCORES + SIZES}
-        for phase in ("prefill", "decode"):
-            if (row.subject, phase) in speeds:
-                facts[f"{phase}_tokens_per_s"] = speeds[row.subject, phase]
-        subjects[row.subject] = facts
-    places = {"checkpoint": outcome.checkpoint, "packed": outcome.packed, "report": outcome.report}
-    return {"run": outcome.run, **places, "dense": subjects["dense"], "result": subjects["pruned"]}
-
-
-SCORES = ("ppl", "nll", "bits_per_byte", "tokens", "windows")
-SIZES = ("parameters", "size_bytes", "memory_bytes", "sparsity")
 
 if __name__ == "__main__":
     sys.exit(main())

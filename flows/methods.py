@@ -10,12 +10,11 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from tasks.prune import ALLOCATIONS, PRUNERS, UPDATES
+from tasks.prune import ALLOCATIONS, DECOMPOSERS, PRUNERS, UPDATES
 from tasks.prune.allocators import Given, from_file, from_text
 from tasks.prune.own import load_pruner
-from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.pruner import Pruner
 from tasks.prune.weight.reconstruct import Reconstruct
 
@@ -46,7 +45,18 @@ class Choice(Strict):
 
     def __str__(self) -> str:
         changed = self.model_dump(exclude={"method"}, exclude_defaults=True)
-        return ",".join([self.method, *(f"{name}={value}" for name, value in changed.items())])
+        return ",".join([self.method, *(f"{name}={_said(value)}" for name, value in changed.items())])
+
+
+def _split(given: Any) -> Any:
+    return given.split("+") if isinstance(given, str) else given
+
+
+def _said(value: Any) -> Any:
+    return "+".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]  # in words q_proj+o_proj
 
 
 def _choices_of(registry: Mapping[str, type]) -> dict[str, type[Choice]]:
@@ -54,7 +64,7 @@ def _choices_of(registry: Mapping[str, type]) -> dict[str, type[Choice]]:
 
 
 def _choice_of(name: str, kind: type) -> type[Choice]:
-    hints = get_type_hints(kind)
+    hints = {name: Names if hint == tuple[str, ...] else hint for name, hint in get_type_hints(kind).items()}
     members: dict[str, Any] = {
         field.name: (hints[field.name], ... if field.default is MISSING else field.default) for field in fields(kind)
     }
@@ -86,7 +96,7 @@ class OwnPruner(Choice):
 
 PRUNER_CHOICES = _choices_of(PRUNERS)
 UPDATE_CHOICES = _choices_of(UPDATES)
-LOW_RANK_CHOICES = _choices_of({"low_rank": LowRank})
+LOW_RANK_CHOICES = _choices_of(DECOMPOSERS)
 TUNER_CHOICES = _choices_of({"reconstruct": Reconstruct})
 ALLOCATION_CHOICES = _choices_of({**ALLOCATIONS, "given": Given})
 if TYPE_CHECKING:
@@ -98,13 +108,15 @@ if TYPE_CHECKING:
 else:
     PrunerChoice = Annotated[reduce(or_, [*PRUNER_CHOICES.values(), OwnPruner]), Field(discriminator="method")]
     UpdateChoice = Annotated[reduce(or_, UPDATE_CHOICES.values()), Field(discriminator="method")]
-    LowRankChoice = LOW_RANK_CHOICES["low_rank"]
+    LowRankChoice = Annotated[reduce(or_, LOW_RANK_CHOICES.values()), Field(discriminator="method")]
     TunerChoice = TUNER_CHOICES["reconstruct"]
     AllocationChoice = Annotated[reduce(or_, ALLOCATION_CHOICES.values()), Field(discriminator="method")]
 
 
-def parse_pruner(text: str) -> Choice:
-    """`sparsegpt`, `sparsegpt,damp=0.02,block=64`, `mine.py:Class,power=2`. ValueError names what is valid."""
+def parse_pruner(text: str) -> Choice | None:
+    """`sparsegpt`, `sparsegpt,damp=0.02,block=64`, `mine.py:Class,power=2`; `none`. ValueError names what is valid."""
+    if text == "none":
+        return None
     place, *pairs = text.split(",")
     file, colon, name = place.rpartition(":")
     if not colon:
@@ -125,8 +137,12 @@ def parse_reconstruct(text: str) -> Choice:
 
 
 def parse_low_rank(text: str) -> Choice:
-    """The hyper-parameters alone: `share=0.25,rounds=40`, or nothing; of the first, `0.25` will do."""
-    options = [f"share={text}" if text[:1].isdigit() else text] if text else []
+    """`svd`, `activation_svd,rank=64,linears=q_proj+o_proj`; or of factors beside zeros the hyper-parameters alone,
+    `share=0.25,rounds=40`, or nothing; of the first, `0.25` will do."""
+    first = text.partition(",")[0]
+    if text[:1].isalpha() and "=" not in first:
+        return _parse("low_rank", text, LOW_RANK_CHOICES)
+    options = [f"share={text}" if "=" not in first else text] if text else []
     return _parse("low_rank", ",".join(["low_rank", *options]), LOW_RANK_CHOICES)
 
 

@@ -24,7 +24,6 @@ from tasks.model.load import (
 from tasks.prune.allocation import Allocation
 from tasks.prune.allocators import Allocator, Given
 from tasks.prune.weight.budget import patterns_for
-from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.recipe import Recipe
 from tasks.record import home
 
@@ -72,10 +71,11 @@ def _check_fit(content: str, folder: Path, recipe: Recipe, allocator: Allocator)
     for linear, module in prunable(config).items():
         if not pattern.divides(module.in_features):
             raise ValueError(f"pattern: {pattern} does not divide the {module.in_features} inputs of {linear}")
-        if isinstance(recipe.low_rank, LowRank):
-            recipe.low_rank.check(pattern, module.out_features, module.in_features)
-    if isinstance(allocator, Given):
-        patterns_for(Allocation(sparsities=allocator.sparsities), pattern, prunable_blocks(config))
+    blocks = prunable_blocks(config)
+    sparsities = allocator.sparsities if isinstance(allocator, Given) else (pattern.sparsity,) * len(blocks)
+    patterns = patterns_for(Allocation(sparsities=sparsities), pattern, blocks)
+    if recipe.low_rank is not None:
+        recipe.low_rank.check_blocks(blocks, patterns)
 
 
 def _window(asked: int | None, config: PreTrainedConfig) -> int:

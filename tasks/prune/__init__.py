@@ -1,16 +1,19 @@
-"""The methods, updates and patterns by name.
+"""The methods, updates, ways to low rank and patterns by name.
 
 Nothing but this file knows them all, so that an edit of one method leaves the caches of the others valid.
 """
 
 from tasks.prune.allocators import ALLOCATIONS
 from tasks.prune.weight.clearcut import ClearCut
+from tasks.prune.weight.decomposer import Decomposer
+from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.magnitude import Magnitude
 from tasks.prune.weight.pattern import NM, Pattern, Unstructured
 from tasks.prune.weight.pruner import Pruner
 from tasks.prune.weight.refit import Refit
 from tasks.prune.weight.ria import RIA
 from tasks.prune.weight.sparsegpt import SparseGPT
+from tasks.prune.weight.svd import SVD, ActivationSVD
 from tasks.prune.weight.sweep import Sweep
 from tasks.prune.weight.update import Leave, Update
 from tasks.prune.weight.wanda import Wanda
@@ -23,6 +26,7 @@ PRUNERS: dict[str, type[Pruner]] = {
     "sparsegpt": SparseGPT,
 }
 UPDATES: dict[str, type[Update]] = {"none": Leave, "sweep": Sweep, "refit": Refit}
+DECOMPOSERS: dict[str, type[Decomposer]] = {"low_rank": LowRank, "svd": SVD, "activation_svd": ActivationSVD}
 PATTERNS: dict[str, type[Pattern]] = {"unstructured": Unstructured, "nm": NM}
 
 __all__ = ["ALLOCATIONS", "PATTERNS", "PRUNERS", "UPDATES"]

@@ -6,6 +6,7 @@ from itertools import groupby
 
 from tasks.record import units
 from tasks.record.metrics import query_named
+from tasks.record.results import overlap_of
 from tasks.record.tables import Column, Row, section, to_html
 
 
@@ -54,7 +55,8 @@ def datasets(run: str) -> str:
         Column(title="SHA-256 of the texts", show=lambda row: f"{row['dataset_hash'][:16]}…", numeric=False),
     ]
     rows = query_named("datasets", run=run)
-    return section("Texts", to_html(columns, rows, "Texts", "What was read.")) if rows else ""
+    caption = f"What was read. {overlap_of(run)}".strip()
+    return section("Texts", to_html(columns, rows, "Texts", caption)) if rows else ""
 
 
 OF_SOME_LINEARS = {  # a column of the rows -> of the page, where it says something

@@ -14,7 +14,7 @@ from tasks.record import figures, home, units
 from tasks.record.details import datasets, linears, stages
 from tasks.record.metrics import query_named
 from tasks.record.provenance import machine_in_words, versions_in_words
-from tasks.record.results import markdown_table, pruned_and_best, result_columns, results_of, summary
+from tasks.record.results import markdown_table, pruned_and_best, ranks_of, result_columns, results_of, summary
 from tasks.record.tables import Row, section, to_html
 
 __all__ = ["markdown_table", "write_report"]
@@ -85,7 +85,7 @@ def _tiles(results: Sequence[Row]) -> str:
         tiles = [
             ("Perplexity", units.digits(row["ppl"]), f"dense {units.digits(dense['ppl'])}"),
             ("Bits per byte", units.digits(row["bits_per_byte"]), f"dense {units.digits(dense['bits_per_byte'])}"),
-            ("Zeros, counted", units.percent(row["sparsity"]), f"pattern {row['pattern']}"),
+            ("Zeros, counted", units.percent(row["sparsity"]), f"{ranks_of(row)} pattern {row['pattern']}".strip()),
             ("Size on disk", units.size(row["size_bytes"]), f"dense {units.size(dense['size_bytes'])}"),
         ]
         tiles += [
@@ -111,10 +111,15 @@ def _results(results: Sequence[Row]) -> str:
         tokens, windows = (units.count(group[0][name]) for name in ("tokens", "windows"))
         caption = (
             f"{model} on {source}: {tokens} tokens scored in {windows} windows of {window}. Zeros are counted in the "
-            f"pruned linears. {_speed_caption(group)}"
+            f"pruned linears{_factors_caption(group)}. {_speed_caption(group)}"
         )
         tables.append(to_html(result_columns(group), group, "Results", caption, mark=_mark))
     return section("Results", *tables)
+
+
+def _factors_caption(results: Sequence[Row]) -> str:
+    """Nothing where no model has factors."""
+    return "; of a weight with factors, in the sparse part beside them" if any(map(ranks_of, results)) else ""
 
 
 def _speed_caption(results: Sequence[Row]) -> str:

@@ -44,7 +44,7 @@ def result_columns(rows: Sequence[Row]) -> list[Column]:
         Column(title="Perplexity", show=lambda row: units.digits(row["ppl"]), strong=lambda row: row["best"]),
         Column(title="nats/token", show=lambda row: units.digits(row["nll"])),
         Column(title="bits/byte", show=lambda row: units.digits(row["bits_per_byte"])),
-        Column(title="Zeros", show=lambda row: units.percent(row["sparsity"])),
+        Column(title="Zeros", show=lambda row: units.percent(row["sparsity"]), note=ranks_of),
         Column(title="Size", show=lambda row: units.size(row["size_bytes"]), note=_relative_size),
         *timed,
         *([Column(title="Sparse linears", show=_sparse_linears)] if any(map(_could_run_sparse, rows)) else []),
@@ -54,6 +54,20 @@ def result_columns(rows: Sequence[Row]) -> list[Column]:
 def name_of(row: Row) -> tuple[str, str]:
     """Method and pattern of an evaluated model; the dense one has neither."""
     return ("dense", units.ABSENT) if row["subject"] == "dense" else (row["method"], row["pattern"])
+
+
+def ranks_of(row: Row) -> str:
+    """What stands beside the zeros of an evaluated model: `+ rank 12`, `+ ranks 12 to 18`, or nothing."""
+    least, largest = row["least_rank"], row["largest_rank"]
+    if largest is None:
+        return ""
+    return f"+ rank {largest}" if least == largest else f"+ ranks {least} to {largest}"
+
+
+def overlap_of(run: str) -> str:
+    """A sentence where a model was calibrated on the very text that it is evaluated on; else nothing."""
+    sources = ", ".join(row["source"] for row in query_named("overlap", run=run))
+    return f"Calibrated on the text of the evaluation ({sources}): the score flatters." if sources else ""
 
 
 def pruned_and_best(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -73,9 +87,10 @@ def summary(rows: Sequence[Row]) -> str:
         lowest = f" The lowest after pruning: {found}." if best else ""
         return f"The dense model's perplexity is {units.digits(dense['ppl'])}.{lowest} {_speed_sentence(pruned)}"
     [row] = pruned
+    beside = f" beside factors ({ranks_of(row).removeprefix('+ ')})" if ranks_of(row) else ""
     return (
         f"Perplexity goes from {units.digits(dense['ppl'])} to {units.digits(row['ppl'])} with "
-        f"{units.percent(row['sparsity'])} of the weights in the pruned linears zero; the weight files go from "
+        f"{units.percent(row['sparsity'])} of the weights in the pruned linears zero{beside}; the weight files go from "
         f"{units.size(dense['size_bytes'])} to {units.size(row['size_bytes'])}. {_speed_sentence(pruned)}"
     )
 

@@ -1,6 +1,7 @@
 """What a mistake in the words gets: exit code 2 and one line that names the field, before any work."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flows.cli import main
+from flows.choices import Oneshot
+from flows.cli import build_parser, main, oneshot_of
+from flows.methods import parse_low_rank, parse_pruner, parse_update
+from tasks.prune.weight.lowrank import LowRank
+from tasks.prune.weight.svd import SVD, ActivationSVD
 from tasks.record import home
 
 
@@ -51,7 +56,7 @@ def complain(artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.Ca
         ({"window": "512"}, ("window",)),
         ({"seed": "-1"}, ("seed", "-1")),
         ({"order": "random"}, ("order", "block", "group")),
-        ({"device": "tpu"}, ("device", "tpu")),
+        ({"device": "tpu"}, ("device: 'tpu' given, valid is auto, cpu, cuda or cuda:1",)),
         ({"model": "no-such-model"}, ("model", "no-such-model")),
         ({"update": "refitt"}, ("update", "refitt", "none, sweep, refit")),
         ({"update": "refit,drift=2"}, ("update", "drift", "0 to 1")),
@@ -63,6 +68,16 @@ def complain(artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.Ca
         ({"low-rank": "0.25", "pattern": "1:4"}, ("1:4",)),
         ({"low-rank": "2"}, ("low_rank", "share", "2")),
         ({"low-rank": "0.25", "reconstruct": "epochs=2"}, ("low_rank", "reconstruct")),
+        ({"low-rank": "svdd"}, ("low_rank", "svdd", "low_rank, svd, activation_svd")),
+        ({"low-rank": "svd,ranks=3"}, ("low_rank", "svd", "ranks=3", "linears=…", "rank=…")),
+        ({"low-rank": "svd"}, ("pruner", "all linears")),
+        ({"low-rank": "svd,linears=q_prj"}, ("linears", "q_prj", "q_proj, k_proj, v_proj, o_proj, gate_proj")),
+        ({"low-rank": "svd,linears=self_attn+mlp"}, ("linears", "leave linears out")),
+        ({"low-rank": "svd,rank=22,linears=mlp"}, ("rank: 22", "64 x 32", "1 to 21", "block 0, mlp.gate_proj")),
+        ({"low-rank": "activation_svd,rank=0,linears=mlp"}, ("rank: 0", "1 or more")),
+        ({"low-rank": "0.25,rank=3"}, ("low_rank", "rank=3", "share=…")),
+        ({"pruner": "none"}, ("pruner", "none", "svd")),
+        ({"pruner": "none", "low-rank": "svd,rank=4"}, ("pattern", "2:4", "0%")),
         ({"allocation": "owls"}, ("allocation", "owls", "uniform, owl")),
         ({"allocation": "owl"}, ("spread", "2:4")),
         ({"allocation": "[0.5, 0.5, 0.5]"}, ("allocation", "3 blocks", "has 2")),
@@ -72,6 +87,31 @@ def complain(artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.Ca
 def test_a_mistake_is_one_line_that_names_the_field(complain, changed: dict[str, str], says: tuple[str, ...]):
     line = complain(**changed)
     assert all(part in line for part in says), line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"low_rank": parse_low_rank("0.3,rounds=5,linears=q_proj+o_proj"), "pruner": parse_pruner("wanda")},
+        {"low_rank": parse_low_rank("activation_svd,rank=4,linears=mlp"), "pruner": parse_pruner("wanda")},
+        {"low_rank": parse_low_rank("svd"), "pruner": parse_pruner("none")},
+        {"low_rank": parse_low_rank(""), "pruner": parse_pruner("sparsegpt,damp=0.02")},
+        {"update": parse_update("none"), "pruner": parse_pruner("sparsegpt")},
+    ],
+)
+def test_the_command_of_a_run_repeats_it(words: dict):
+    parameters = Oneshot.parse(**words)
+    again = build_parser().parse_args(shlex.split(parameters.command())[1:])
+    assert oneshot_of(again) == parameters
+    assert Oneshot.model_validate_json(parameters.model_dump_json()) == parameters
+
+
+def test_words_of_low_rank_become_what_they_say():
+    assert parse_low_rank("0.25").build() == LowRank(share=0.25)
+    assert parse_low_rank("share=0.3,rounds=5").build() == LowRank(share=0.3, rounds=5)
+    assert parse_low_rank("").build() == LowRank()
+    assert parse_low_rank("svd,rank=64,linears=q_proj+o_proj").build() == SVD(rank=64, linears=("q_proj", "o_proj"))
+    assert parse_low_rank("activation_svd,damp=0.1").build() == ActivationSVD(damp=0.1)
 
 
 def test_an_empty_text(complain, tmp_path: Path):

@@ -105,10 +105,6 @@ def record_run(
         speed("dense", "decode", 1.0, 1.0, 1.0, "reference", device),
         speed("pruned", "decode", 1.12, 1.07, 1.18, "faster", device, sparse_linears),
     ]
-    datasets = [
-        DatasetRow(role=role, source="docs", documents=99, text_bytes=123_456, tokens=9999, windows=39, window=256)
-        for role in ("calibration", "evaluation")
-    ]
     artifacts = [
         ArtifactRow(kind="checkpoint", hash="f" * 64, folder="store/checkpoints/f", size_bytes=12_600_000),
         ArtifactRow(kind="packed", hash="c" * 64, folder="store/packed/c", size_bytes=7_000_000),
@@ -117,13 +113,20 @@ def record_run(
         StageRow(stage=name, seconds=1.5, cached=name == "tokenize") for name in ("tokenize", "prune", "evaluate")
     ]
     metrics.record(context, "stages", stages)
-    metrics.record(context, "datasets", datasets)
+    record_texts(context)
     metrics.record(context, "blocks", blocks)
     metrics.record(context, "linears", linears)
     metrics.record(context, "evaluations", [evaluation("dense", nll=1.8, ppl=6.05), pruned or evaluation()])
     metrics.record(context, "speeds", speeds)
     metrics.record(context, "artifacts", artifacts)
     finish(context, sweep)
+
+
+def record_texts(context: Context = CONTEXT, calibration_hash: str = "b" * 64) -> None:
+    """Record the text that the run of `context` is calibrated on, and the one that it is evaluated on."""
+    for role, dataset_hash in (("calibration", calibration_hash), ("evaluation", context.dataset_hash)):
+        row = DatasetRow(role=role, source="docs", documents=99, text_bytes=9999, tokens=999, windows=39, window=256)
+        metrics.record(dataclasses.replace(context, dataset_hash=dataset_hash), "datasets", [row])
 
 
 def finish(context: Context = CONTEXT, sweep: str | None = None) -> None:

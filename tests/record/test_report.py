@@ -9,12 +9,13 @@ from html.parser import HTMLParser
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from plausible import CONTEXT, evaluation, record_run
+from plausible import CONTEXT, evaluation, record_run, record_texts
 
+from tasks.handles import LinearRow
 from tasks.record import metrics, units
 from tasks.record.drawing import standalone
 from tasks.record.report import drawings, markdown_table, write_report
-from tasks.record.results import results_of, summary
+from tasks.record.results import overlap_of, results_of, summary
 
 POINTS = {  # run -> method, pattern, sparsity, perplexity
     "r1": ("wanda", "50%", 0.5, 29.25),
@@ -193,6 +194,74 @@ def test_an_error_that_norms_estimate_is_marked():
     page = write_report("r1").read_text()
     assert page.count("≈ 0.01") == 2
     assert "≈ is an estimate from the norms of the inputs alone" in page
+
+
+def factor(run: str, zeros_and_ranks: list[tuple[int, int | None]], sweep: str | None = None) -> None:
+    """Record a run whose pruned model has no zeros, as a product of factors has none; then its linears."""
+    context = dataclasses.replace(CONTEXT, run=run, method="wanda+low_rank")
+    record_run(context, sweep=sweep, pruned=evaluation(sparsity=0.0))
+    rows = [
+        LinearRow(
+            block=number // 2,
+            linear=("self_attn.q_proj", "mlp.down_proj")[number % 2],
+            out_features=64,
+            in_features=64,
+            zeros=zeros,
+            sparsity=zeros / 4096,
+            error=0.01,
+            rank=rank,
+            seconds=0.1,
+        )
+        for number, (zeros, rank) in enumerate(zeros_and_ranks)
+    ]
+    metrics.record(context, "linears", rows)
+
+
+def zeros_of(run: str) -> str:
+    """The cell of the zeros of the pruned model of a run."""
+    return markdown_table(run).splitlines()[-1].split("|")[6].strip()
+
+
+def test_of_weights_with_factors_the_zeros_are_those_of_the_sparse_part_and_the_rank_stands_beside():
+    factor("r1", [(2560, 12)] * 4)
+    factor("r2", [(2560, 12), (3072, 18), (2048, 0), (2048, None)])  # 0: the pattern alone did better; None: not chosen
+    factor("r3", [(0, 20)] * 4)  # factors alone
+    factor("r4", [(2048, 0)] * 4)
+    assert zeros_of("r1") == "62.5 % + rank 12"
+    assert zeros_of("r2") == "59.4 % + ranks 12 to 18"
+    assert zeros_of("r3") == "0.0 % + rank 20"
+    assert zeros_of("r4") == "0.0 %"  # what was counted in the model: no factors to speak of
+    page = write_report("r1").read_text()
+    assert "with 62.5 % of the weights in the pruned linears zero beside factors (rank 12); the weight files" in page
+    assert "of a weight with factors, in the sparse part beside them" in page
+    assert "+ rank 12 pattern 2:4" in page
+    assert [row["sparsity"] for row in results_of("r1")] == [0.0, 0.625]  # the dense model has none
+
+
+def test_linears_recorded_before_there_were_ranks_are_read():
+    record_run()
+    before = markdown_table("r1")
+    [file] = (metrics.home.root() / "metrics" / "linears").iterdir()
+    pq.write_table(pq.read_table(file).drop_columns(["rank", "order"]), file)
+    assert markdown_table("r1") == before
+    assert "factors" not in write_report("r1").read_text()
+
+
+def test_a_model_calibrated_on_the_text_of_its_evaluation_is_pointed_out():
+    record_run()
+    assert overlap_of("r1") == ""
+    assert "flatters" not in write_report("r1").read_text()
+    record_texts(calibration_hash=CONTEXT.dataset_hash)
+    assert overlap_of("r1") == "Calibrated on the text of the evaluation (docs): the score flatters."
+    assert overlap_of("r1") in write_report("r1").read_text()
+
+
+def test_a_text_that_one_run_read_and_another_was_scored_on_is_none_of_theirs():
+    for run, calibration, evaluated in (("r1", "1" * 64, "2" * 64), ("r2", "2" * 64, "3" * 64)):
+        context = dataclasses.replace(CONTEXT, run=run, dataset_hash=evaluated)
+        record_run(context, sweep="s1")
+        record_texts(context, calibration)
+    assert overlap_of("s1") == ""
 
 
 def test_a_figure_stands_alone_too(swept):

@@ -1,11 +1,19 @@
 -- Every evaluated model of a run or of a sweep ($run): the dense one once per text, then the pruned ones, the smaller
 -- sparsity first and then the lower perplexity. `best` marks the lowest perplexity wherever several models pruned to one
--- pattern (how its zeros were chosen, after the @, apart) were evaluated on one text.
+-- pattern (how its zeros were chosen, after the @, apart) were evaluated on one text. Of weights with factors `sparsity`
+-- counts the sparse parts beside them: in their sum nothing is zero.
 WITH scope AS (
     SELECT run, seconds FROM runs WHERE run = $run OR sweep = $run
+), factored AS (
+    SELECT
+        run, 'pruned' AS subject, sum(zeros) / sum(out_features * in_features) AS sparsity,
+        min(rank) FILTER (rank > 0) AS least_rank, max(rank) AS largest_rank
+    FROM linears GROUP BY run HAVING largest_rank > 0
 ), evaluated AS (
-    SELECT *
-    FROM evaluations JOIN scope USING (run)
+    SELECT
+        evaluations.* REPLACE (coalesce(factored.sparsity, evaluations.sparsity) AS sparsity),
+        seconds, least_rank, largest_rank
+    FROM evaluations JOIN scope USING (run) LEFT JOIN factored USING (run, subject)
     QUALIFY subject <> 'dense'
         OR row_number() OVER (PARTITION BY subject, model_hash, source, "window" ORDER BY recorded_at, run) = 1
 ), timed AS (
@@ -15,7 +23,7 @@ WITH scope AS (
 )
 SELECT
     run, model, model_hash, subject, method, pattern, seed, source, "window", windows, tokens,
-    nll, ppl, bits_per_byte, sparsity, parameters, size_bytes, memory_bytes, seconds, checkpoint,
+    nll, ppl, bits_per_byte, sparsity, least_rank, largest_rank, parameters, size_bytes, memory_bytes, seconds, checkpoint,
     prefill.tokens_per_s AS prefill_tokens_per_s, prefill.ratio AS prefill_ratio,
     prefill.ratio_low AS prefill_low, prefill.ratio_high AS prefill_high, prefill.verdict AS prefill_verdict,
     decode.tokens_per_s AS decode_tokens_per_s, decode.ratio AS decode_ratio,

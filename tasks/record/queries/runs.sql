@@ -1,8 +1,12 @@
--- All runs, the latest first, with the dense and the pruned perplexity on the first text of each.
+-- All runs, the latest first, with the dense and the pruned perplexity on the first text of each. Of weights with factors
+-- `sparsity` counts the sparse parts beside them, as results.sql does.
 SELECT
     run, recorded_at, flow, sweep, model, method, pattern, seed, seconds, registered_version, command,
     (SELECT arg_min(ppl, source) FROM evaluations WHERE run = runs.run AND subject = 'dense') AS dense_ppl,
     (SELECT arg_min(ppl, source) FROM evaluations WHERE run = runs.run AND subject <> 'dense') AS ppl,
-    (SELECT arg_min(sparsity, source) FROM evaluations WHERE run = runs.run AND subject <> 'dense') AS sparsity
+    coalesce(
+        (SELECT sum(zeros) / sum(out_features * in_features) FROM linears WHERE run = runs.run HAVING max(rank) > 0),
+        (SELECT arg_min(sparsity, source) FROM evaluations WHERE run = runs.run AND subject <> 'dense')
+    ) AS sparsity
 FROM runs
 ORDER BY recorded_at DESC, run

@@ -1,0 +1,55 @@
+"""What a command says: results on stdout, everything else on stderr."""
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flows.oneshot import Outcome
+
+SCORES = ("ppl", "nll", "bits_per_byte", "tokens", "windows")
+SIZES = ("parameters", "size_bytes", "memory_bytes", "sparsity")
+
+
+def say(line: str) -> None:
+    print(f"espalier: {line}", file=sys.stderr, flush=True)
+
+
+def show_rows(rows: list[dict]) -> None:
+    """Rows as a Markdown table on stdout, every number as it is stored."""
+    if not rows:
+        print("no rows")
+        return
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|" + " --- |" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join("" if value is None else str(value) for value in row.values()) + " |")
+
+
+def show_end(run: str, report: str, aside: bool) -> None:
+    """The results table and where to look; `aside` of a program that reads JSON from stdout."""
+    from tasks.record.metrics import query_named
+    from tasks.record.results import markdown_table, overlap_of
+
+    (found,) = query_named("cached", run=run)
+    say(f"{found['cached']} of {found['stages']} stages came from the cache")
+    if overlap := overlap_of(run):
+        say(f"warning: {overlap}")
+    place = sys.stderr if aside else sys.stdout
+    print(markdown_table(run), file=place)
+    print(f"\nreport   {report}", file=place)
+    print("Prefect  make up, then http://127.0.0.1:4200", file=place)
+    print("MLflow   make up, then http://127.0.0.1:5000", file=place)
+
+
+def outcome_json(outcome: "Outcome") -> dict:
+    """The JSON object that programs read; both models with the same fields."""
+    speeds = {(row.subject, row.phase): row.tokens_per_s for row in outcome.speeds}
+    subjects = {}
+    for row in (outcome.dense, outcome.result):
+        facts = {name: getattr(row, name) for name in SCORES + SIZES}
+        for phase in ("prefill", "decode"):
+            if (row.subject, phase) in speeds:
+                facts[f"{phase}_tokens_per_s"] = speeds[row.subject, phase]
+        subjects[row.subject] = facts
+    places = {"checkpoint": outcome.checkpoint, "packed": outcome.packed, "report": outcome.report}
+    return {"run": outcome.run, **places, "dense": subjects["dense"], "result": subjects["pruned"]}

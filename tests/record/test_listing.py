@@ -1,0 +1,63 @@
+"""The list of runs: complete, and never wider than a terminal."""
+
+import dataclasses
+
+import pytest
+from plausible import CONTEXT, evaluation, record_run
+
+from tasks.record.listing import WIDTH, runs_table
+
+
+@pytest.fixture(autouse=True)
+def artifacts(tmp_path, monkeypatch):
+    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
+
+
+def cells() -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in runs_table().splitlines()]
+
+
+def record(run: str, sweep: str | None = None, minute: int = 0, **changes: str) -> None:
+    context = dataclasses.replace(CONTEXT, run=run, recorded_at=f"2026-01-02T03:{minute:02}:05+00:00", **changes)
+    record_run(context, sweep=sweep, pruned=evaluation(ppl=20.123456789, sparsity=0.49987))
+
+
+def test_numbers_are_rounded_and_the_latest_comes_first():
+    record("r1")
+    record("r2", minute=1, pattern="50%")
+    assert cells()[0] == ["Run", "Model", "Method", "Pattern", "Dense", "Perplexity", "Zeros"]
+    assert cells()[2:] == [
+        ["r2", "stories", "wanda", "50%", "6.050", "20.12", "50.0 %"],
+        ["r1", "stories", "wanda", "2:4", "6.050", "20.12", "50.0 %"],
+    ]
+
+
+def test_the_runs_of_a_sweep_stand_below_it():
+    record("r1")
+    record("r2", sweep="s1", minute=1)
+    record("r3", sweep="s1", minute=2)
+    assert [row[:3] for row in cells()[2:]] == [
+        ["s1", "stories", "sweep of 2 runs"],
+        ["· r3", "stories", "wanda"],
+        ["· r2", "stories", "wanda"],
+        ["r1", "stories", "wanda"],
+    ]
+
+
+def test_no_line_is_wider_than_a_terminal_and_what_is_cut_says_so():
+    long = "sparsegpt,damp=0.02,block=64+refit,drift=0.5+reconstruct,epochs=10+permute+group"
+    name = "20260102-030405-abcd"
+    record(
+        name, sweep="20260102-030400-ef01", method=long, model="a-model-with-a-long-name-instruct", pattern="50%@matrix"
+    )
+    lines = runs_table().splitlines()
+    assert max(map(len, lines)) == WIDTH
+    [run] = [row for row in cells() if name in row[0]]
+    assert run[1] == "a-model-with-a-…"
+    assert run[2].endswith("…")
+    assert long.startswith(run[2][:-1])
+    assert len(run[2]) > 25
+
+
+def test_before_the_first_run_there_are_no_rows():
+    assert runs_table() == "no rows\n"
