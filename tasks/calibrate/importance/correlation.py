@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from scipy.stats import spearmanr
 
-from tasks.calibrate.importance.importance import BLOCKS, Scores, Unit
+from tasks.calibrate.importance.importance import BLOCKS, Scores, Unit, units_of_kind
 from tasks.handles import ImportanceRow, UnitRow
 from tasks.model.units import BlockUnits
 
@@ -22,10 +22,7 @@ def sample_units(units: Sequence[BlockUnits], kind: str, count: int, seed: int =
     """
     if count < LEAST:
         raise ValueError(f"count: {count} given, valid is {LEAST} or more")
-    sizes = [1 if kind == BLOCKS else of_block.kinds[kind].count if kind in of_block.kinds else 0 for of_block in units]
-    every = [
-        Unit(of_block.block, kind, unit) for of_block, size in zip(units, sizes, strict=True) for unit in range(size)
-    ]
+    every = [unit for of_block in units for unit in units_of_kind(of_block, kind)]
     if not every:
         valid = ", ".join([BLOCKS, *dict.fromkeys(known for of_block in units for known in of_block.kinds)])
         raise ValueError(f"kind: {kind!r} given, this model has {valid}")

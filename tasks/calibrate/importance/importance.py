@@ -20,9 +20,8 @@ from tasks.model.units import BlockUnits, units_in
 
 BLOCKS = "blocks"  # the kind of a block as a whole, which has one unit of it
 
-Scores = list[
-    dict[str, Tensor]
-]  # of each block, by kind of unit: float64 (U,) on the CPU; the higher, the more it matters
+# Of each block, by kind of unit: float64 (U,) on the CPU. The higher, the more the unit matters.
+Scores = list[dict[str, Tensor]]
 
 
 class Unit(NamedTuple):
@@ -31,6 +30,12 @@ class Unit(NamedTuple):
     block: int
     kind: str
     unit: int
+
+
+def units_of_kind(of_block: BlockUnits, kind: str) -> list[Unit]:
+    """All units of one kind in a block; none where it has no such kind."""
+    count = 1 if kind == BLOCKS else of_block.kinds[kind].count if kind in of_block.kinds else 0
+    return [Unit(of_block.block, kind, unit) for unit in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +100,7 @@ class Importance(ABC):
     ) -> Iterator[Subject]:
         """The model taken apart, after all checks; it is in evaluation mode within."""
         place = torch.device(device or model.device)
-        if self.whole and place != model.device:
+        if self.whole and (place.type, place.index or 0) != (model.device.type, model.device.index or 0):
             name = type(self).__name__
             raise ValueError(f"device: {place} given, {name} runs the whole model, which is on {model.device}")
         text = list(batches or ())

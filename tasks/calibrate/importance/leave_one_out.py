@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tasks.calibrate.importance.importance import BLOCKS, Importance, Scores, Subject, Unit
+from tasks.calibrate.importance.importance import BLOCKS, Importance, Scores, Subject, Unit, units_of_kind
 from tasks.calibrate.importance.loss import nll, scored
 from tasks.calibrate.walk import Walk
 from tasks.model.anatomy import Anatomy
@@ -23,8 +23,8 @@ from tasks.model.units import KINDS
 class LeaveOneOut(Importance):
     """The loss without the unit, in nats per token; nothing else in the model changes.
 
-    Every unit of the `kinds` costs a forward of the blocks from its own on; `losses_without` measures a sample.
-    All weights of a unit are without effect where its columns of the reader see zeros.
+    What the unit hands to its reader is zero, so none of its weights has an effect. Every unit of the `kinds` costs a
+    forward of the blocks from its own on; `losses_without` measures a sample.
     """
 
     kinds: tuple[str, ...] = (BLOCKS, *KINDS)
@@ -37,19 +37,17 @@ class LeaveOneOut(Importance):
             raise ValueError(f"kinds: {self.kinds} given, valid are some of {', '.join([BLOCKS, *KINDS])}")
 
     def _score(self, subject: Subject) -> Scores:
-        counts = [{BLOCKS: 1} | {kind: units.count for kind, units in of.kinds.items()} for of in subject.units]
-        units_of = [
-            {
-                kind: [Unit(block, kind, unit) for unit in range(count)]
-                for kind, count in of.items()
-                if kind in self.kinds
-            }
-            for block, of in enumerate(counts)
+        asked = [
+            {kind: units for kind in self.kinds if (units := units_of_kind(of_block, kind))}
+            for of_block in subject.units
         ]
-        losses = _losses(subject, [unit for of_block in units_of for units in of_block.values() for unit in units])
+        losses = _losses(subject, [unit for of_block in asked for units in of_block.values() for unit in units])
         return [
-            {kind: torch.tensor([losses[unit] for unit in units], dtype=torch.float64) for kind, units in of.items()}
-            for of in units_of
+            {
+                kind: torch.tensor([losses[unit] for unit in units], dtype=torch.float64)
+                for kind, units in of_block.items()
+            }
+            for of_block in asked
         ]
 
 
@@ -66,9 +64,9 @@ def losses_without(model: PreTrainedModel, batches: Sequence[Tensor], sample: Se
 def _losses(subject: Subject, sample: Sequence[Unit]) -> dict[Unit, float]:
     for unit in sample:
         _check(subject, unit)
-    walk, losses = subject.walk(), {}
+    walk, losses = subject.walk(), dict.fromkeys(sample, 0.0)
     for index in range(max((unit.block for unit in sample), default=-1) + 1):
-        for unit in sample:
+        for unit in losses:
             if unit.block == index:
                 losses[unit] = _loss_without(subject, walk, unit)
         for _ in walk.step(index):
@@ -78,11 +76,11 @@ def _losses(subject: Subject, sample: Sequence[Unit]) -> dict[Unit, float]:
 
 def _loss_without(subject: Subject, walk: Walk, unit: Unit) -> float:
     """`walk` is before the block of the unit. A whole block is left out by handing on its inputs in its place too."""
-    handing_on = unit.block + (unit.kind == BLOCKS)
+    skipped = unit.block + (unit.kind == BLOCKS)
     total = torch.zeros((), dtype=torch.float64, device=subject.device)
     with _zeroed(subject, unit):
         for batch, ids_BT in enumerate(subject.batches):
-            with _handing_on(subject.anatomy, handing_on, walk.hidden[batch].to(subject.device)):
+            with _handing_on(subject.anatomy, skipped, walk.hidden[batch].to(subject.device)):
                 total += nll(subject.model, ids_BT)
     return total.item() / scored(subject.batches)
 

@@ -18,6 +18,7 @@ from tasks.calibrate.importance.importance import Importance, Scores, Subject
 from tasks.calibrate.observers import Observer
 from tasks.calibrate.walk import Walk, lent
 from tasks.model.anatomy import before_each
+from tasks.model.units import BlockUnits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,20 +37,17 @@ class ObservedImportance(Importance):
     @torch.no_grad()
     def _score(self, subject: Subject) -> Scores:
         walk = subject.walk() if self.observes else None
-        scores: Scores = []
-        for of_block in subject.units:
-            linears = subject.anatomy.linears(of_block.block)
-            with lent(subject.anatomy.blocks[of_block.block], subject.device):
-                stats = self._observe(subject, walk, of_block.block) if walk else {}
-                scores.append(
-                    {
-                        kind: self.of_units(coupled_of(units, linears), stats).cpu()
-                        for kind, units in of_block.kinds.items()
-                    }
-                )
-        return scores
+        return [self._of_block(subject, of_block, walk) for of_block in subject.units]
 
-    def _observe(self, subject: Subject, walk: Walk, index: int) -> dict[str, Observer]:
+    def _of_block(self, subject: Subject, of_block: BlockUnits, walk: Walk | None) -> dict[str, Tensor]:
+        linears = subject.anatomy.linears(of_block.block)
+        with lent(subject.anatomy.blocks[of_block.block], subject.device):
+            stats = self._observe(subject, of_block.block, walk) if walk else {}
+            return {
+                kind: self.of_units(coupled_of(units, linears), stats).cpu() for kind, units in of_block.kinds.items()
+            }
+
+    def _observe(self, subject: Subject, index: int, walk: Walk) -> dict[str, Observer]:
         """For each linear the observer of its input, shared by those that read one. The walk moves on."""
         assert self.observes is not None
         linears = subject.anatomy.linears(index)
