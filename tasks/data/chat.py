@@ -41,7 +41,7 @@ def read_chat(path: Path, start: int = 0, stop: int | None = None) -> list[Conve
         raise ValueError(f"source: {path} given, valid for conversations is .json or .jsonl")
     try:
         text = path.read_text(encoding="utf-8")
-        rows = json.loads(text) if path.suffix == ".json" else map(json.loads, text.splitlines())
+        rows = json.loads(text) if path.suffix == ".json" else map(json.loads, filter(str.strip, text.split("\n")))
         return [_conversation(path, number, row) for number, row in enumerate(islice(rows, start, stop), start)]
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"source: {path} is not JSON in UTF-8: {error}") from error
@@ -57,12 +57,14 @@ def encode_chat(conversations: Sequence[Conversation], tokenizer: PreTrainedToke
         raise ValueError("tokenizer: it has no chat template, so conversations cannot be rendered")
     if not tokenizer.is_fast:
         raise ValueError("tokenizer: a slow one given, which does not say where in a text its tokens stand")
-    by_marks = MARKED.search(str(tokenizer.chat_template)) is not None
-    find = _spoken_by_marks if by_marks else _spoken_by_growth
+    find = _spoken_by_marks if MARKED.search(str(tokenizer.chat_template)) else _spoken_by_growth
     ids: list[Tensor] = []
     labels: list[Tensor] = []
     for index, conversation in enumerate(conversations):
-        ids_T, spoken_T = find(conversation, tokenizer, index)
+        try:
+            ids_T, spoken_T = find(conversation, tokenizer)
+        except ValueError as error:
+            raise ValueError(f"conversation {index}: {error}") from error
         if not spoken_T.any():
             raise ValueError(f"conversation {index}: the assistant says nothing in it, so there is nothing to learn")
         ids.append(ids_T)
@@ -72,9 +74,7 @@ def encode_chat(conversations: Sequence[Conversation], tokenizer: PreTrainedToke
     return torch.cat(ids), torch.cat(labels)
 
 
-def _spoken_by_marks(
-    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, index: int
-) -> tuple[Tensor, Tensor]:
+def _spoken_by_marks(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, Tensor]:
     """The tokens of a conversation, and which of them the template marks as generated."""
     encoded: Any = tokenizer.apply_chat_template(
         conversation, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
@@ -82,9 +82,7 @@ def _spoken_by_marks(
     return torch.tensor(encoded["input_ids"]), torch.tensor(encoded["assistant_masks"]).bool()
 
 
-def _spoken_by_growth(
-    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, index: int
-) -> tuple[Tensor, Tensor]:
+def _spoken_by_growth(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, Tensor]:
     """The tokens of a conversation, and which of them stand wholly in what an assistant's turn adds to the text."""
     text = _render(conversation, tokenizer)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -95,13 +93,13 @@ def _spoken_by_growth(
         if message["role"] != ASSISTANT:
             continue
         if turn == 0:
-            raise ValueError(f"conversation {index}: the assistant speaks first, valid is to answer another's turn")
+            raise ValueError("the assistant speaks first, valid is to answer another's turn")
         before = _render(conversation[:turn], tokenizer, ask=True)
         after = _render(conversation[: turn + 1], tokenizer)
         if not (after.startswith(before) and text.startswith(after)):
             raise ValueError(
-                f"conversation {index}: the template renders turn {turn} otherwise once more follows, so what is the "
-                "assistant's cannot be told; valid is a template with {% generation %} marks"
+                f"the template renders turn {turn} otherwise once more follows, so what is the assistant's cannot be "
+                "told; valid is a template with {% generation %} marks"
             )
         spoken_T |= (offsets[:, 0] >= len(before)) & (offsets[:, 1] <= len(after)) & (offsets[:, 0] < offsets[:, 1])
     return ids_T, spoken_T
@@ -116,7 +114,7 @@ def _conversation(path: Path, number: int, row: Any) -> Conversation:
     """The messages of a row, whichever of the usual forms it has."""
     messages = []
     for role, content in _turns(row):
-        if role not in ROLES or not isinstance(content, str):
+        if not (isinstance(role, str) and role in ROLES and isinstance(content, str)):
             raise ValueError(f"source: row {number} of {path} has a turn of {role!r}, valid are {', '.join(ROLES)}")
         messages.append({"role": ROLES[role], "content": content})
     if not messages:

@@ -104,14 +104,14 @@ def test_real_conversations_are_read_encoded_and_packed(shared, name, asked, ans
 
 
 def test_the_usual_forms_of_a_row_are_one_conversation(tmp_path):
-    talk = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    talk = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So.\u2028Or so."}]
     rows = [
         {"messages": talk, "id": 1},
-        {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]},
-        {"instruction": "Why?", "response": "So."},
+        {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": talk[1]["content"]}]},
+        {"instruction": "Why?", "response": talk[1]["content"]},
     ]
     path = tmp_path / "talk.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n", encoding="utf-8")
     assert read_chat(path) == [talk] * 3
     assert read_chat(path, 1, 2) == [talk]
 
@@ -123,6 +123,7 @@ def test_the_usual_forms_of_a_row_are_one_conversation(tmp_path):
         ('{"text": "alone"}', "row 0 of .* has no messages"),
         ("[1]", "row 0 of .* has no messages"),
         ('{"messages": [{"role": "tool", "content": "x"}]}', "row 0 of .* has a turn of 'tool', valid are"),
+        ('{"messages": [{"role": ["user"], "content": "x"}]}', r"row 0 of .* has a turn of .'user'., valid are"),
         ('{"question": "x", "answer": 4}', "row 0 of .* has a turn of 'assistant'"),
         ("{", "is not JSON in UTF-8"),
     ],
