@@ -1,7 +1,7 @@
 """How large what a unit hands to its reader is on average.
 
 Source: Muralidharan et al.: Compact Language Models via Pruning and Knowledge Distillation, arXiv:2407.14679,
-section 2.2 (importance from activations alone).
+on importance from activations alone.
 Axes: U units of one kind in a block.
 """
 

@@ -3,7 +3,7 @@
 At a minimum, where the summed gradient vanishes, removing weights w costs ½ wᵀHw, and H is there about the sum of g gᵀ
 over samples. So that a unit's weights are taken together, the inner product is squared and not each weight's share.
 
-Source: Kwon et al.: A Fast Post-Training Pruning Framework for Transformers, arXiv:2204.09656, equations 7 to 9.
+Source: Kwon et al.: A Fast Post-Training Pruning Framework for Transformers, arXiv:2204.09656.
 Axes: B windows of a batch, T tokens of a window, N units of a model.
 """
 

@@ -3,7 +3,7 @@
 What does not fluctuate can be replaced by a bias, so it matters little however large it is.
 
 Source: An, Zhao, Yu, Tang, Wang: Fluctuation-based Adaptive Structured Pruning for Large Language Models,
-arXiv:2312.11983, equation 5. Their scores are then standardised within each block before blocks are compared, which
+arXiv:2312.11983. Their scores are then standardised within each block before blocks are compared, which
 here is the business of an allocation.
 Axes: U units of one kind in a block, I inputs of a linear.
 """

@@ -1,7 +1,7 @@
 """Block influence: how far a block turns the hidden states.
 
 Source: Men et al.: ShortGPT: Layers in Large Language Models are More Redundant Than You Expect, arXiv:2403.03853,
-equation 1.
+"block influence".
 Axes: B windows of a batch, T tokens of a window, D model width.
 """
 

@@ -1,7 +1,7 @@
 """Taylor: how much the loss would change if a unit were removed, were it linear in the unit's weights.
 
-Source: Ma, Fang, Wang: LLM-Pruner: On the Structural Pruning of Large Language Models, arXiv:2305.11627, section 3.2,
-equation 3 without its second order; Molchanov et al., arXiv:1906.10771.
+Source: Ma, Fang, Wang: LLM-Pruner: On the Structural Pruning of Large Language Models, arXiv:2305.11627,
+after Molchanov et al., arXiv:1906.10771; the first order alone.
 Axes: B windows of a batch, T tokens of a window, N units of a model.
 """
 

@@ -1,6 +1,6 @@
 """The norm of a unit's weights: how much there is of it, whatever the text.
 
-Source: Fang, Ma, Song, Mi, Wang: DepGraph: Towards Any Structural Pruning, arXiv:2301.12900, section 3.3 (group norm).
+Source: Fang, Ma, Song, Mi, Wang: DepGraph: Towards Any Structural Pruning, arXiv:2301.12900 (norm of a group).
 Axes: U units of one kind in a block.
 """
 
