@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 from flows.choices import Oneshot
 from tasks.data.sources import check_source
+from tasks.evaluate.task import check_speed
 from tasks.handles import Checkpoint
 from tasks.model.anatomy import prunable, prunable_blocks
 from tasks.model.load import (
@@ -51,6 +52,9 @@ def prepare(parameters: Oneshot) -> Prepared:
     home.check_writable(min_free_bytes=4 * weight_bytes(folder))
     recipe, allocator = parameters.recipe(), parameters.allocation.build()
     config = load_config(folder)
+    device = _device(parameters.device)
+    if parameters.speed:
+        check_speed(folder, device)
     content = fingerprint(folder)
     _check_fit(content, folder, recipe, allocator)
     return Prepared(
@@ -59,7 +63,7 @@ def prepare(parameters: Oneshot) -> Prepared:
         recipe=recipe,
         allocator=allocator,
         window=_window(parameters.window, config),
-        device=_device(parameters.device),
+        device=device,
     )
 
 
