@@ -221,7 +221,7 @@ def test_where_norms_follow_a_block_without_parts_is_not_a_block_less():
         (Profile(name="ffn", blocks=(2,)), "profile: 'ffn' given again, valid is a name other than none, heads, ffn"),
         (Profile(name=NONE, blocks=(2,)), "profile: 'none' given again"),
         (Profile(name="new", blocks=(7,)), r"blocks: \[7\] given, valid are"),
-        (Profile(name="new", kept={0: {"channels": indices(1)}}, blocks=(0, 1, 2)), "none would be left"),
+        (Profile(name="new", kept={0: {"channels": indices(1)}}, attention=(0, 1, 2)), "none would be left"),
         (Profile(name="new", kept={0: {"channels": indices(FFN)}}), "indices 0 to 63"),
         (
             Profile(name="new", blocks=(2,), weights={"lm_head.weight": torch.ones(1)}),
