@@ -6,8 +6,6 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tasks.calibrate.memory import give_back
-
 SHARD_BYTES = 256 << 20
 
 
@@ -37,7 +35,6 @@ class Shards:
         """Write what is held."""
         save_file(self._held, self._folder / self._file_name, self._metadata)
         self._held, self._held_bytes = {}, 0
-        give_back()
 
     @property
     def _file_name(self) -> str:

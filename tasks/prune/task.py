@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from tasks.caching import cache_key
+from tasks.calibrate.memory import give_back
 from tasks.calibrate.spill import Spill
 from tasks.handles import Checkpoint, Packed, Pruned, Tokens
 from tasks.model.anatomy import prunable, prunable_blocks
@@ -70,6 +71,7 @@ def pack(checkpoint: Checkpoint, pattern: Pattern, allocation: Allocation | None
     with home.store("packed") as draft:
         folder = open_folder(checkpoint)
         summary = pack_checkpoint(folder, draft.path, _patterns(load_config(folder), pattern, allocation))
+        give_back()
     return Packed(
         checkpoint=Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind="packed"),
         formats=dict(Counter(tensor.format for tensor in summary.tensors)),
