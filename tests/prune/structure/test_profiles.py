@@ -123,7 +123,7 @@ def test_weights_replace_those_of_the_plain_cut_and_touch_no_other():
     name = "model.layers.0.mlp.down_proj.weight"
     profiles = Profiles(model)
     profiles.add(plain)
-    profiles.add(Profile(name="repaired", kept=plain.kept, blocks=(1,), weights={name: repaired}))
+    profiles.add(Profile(name="repaired", kept=plain.kept, weights={name: repaired}))
     with profiles.using("repaired"):
         assert torch.equal(model.model.layers[0].mlp.down_proj.weight, repaired)
     with profiles.using("ffn"):
