@@ -11,6 +11,7 @@ from cases import BLOCKS, FAMILIES, batches, gemma, gpt_neox, llama, opt, qwen2
 from safetensors.torch import load_file, save_file
 
 from tasks.model.cost import Widths, sizes_of
+from tasks.model.load import BUILTIN, check_folder, load_model
 from tasks.model.units import units_of
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.export import FORMS, export_model, forms_of
@@ -193,6 +194,16 @@ def test_padding_goes_on_to_the_next_number_of_heads_that_the_class_can_have(tmp
     export_model(model, "padded", tmp_path, tmp_path / "padded")
     config = json.loads((tmp_path / "padded" / "config.json").read_text())
     assert (config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]) == (8, 4, 4)
+
+
+def test_a_whole_folder_is_written_that_loads_here_as_any_model_does(tmp_path):
+    model = load_model(BUILTIN)
+    slice_units(model, {0: {"channels": torch.arange(64)}, 1: {"head_groups": indices(0)}})
+    export_model(model, "padded", BUILTIN, tmp_path / "padded")
+    check_folder(tmp_path / "padded")
+    assert model.generation_config.to_dict() == load_model(tmp_path / "padded").generation_config.to_dict()
+    assert digest_of_logits(load_model(tmp_path / "padded")) == digest_of_logits(model)
+    assert (tmp_path / "padded" / "tokenizer.json").read_bytes() == (BUILTIN / "tokenizer.json").read_bytes()
 
 
 @pytest.mark.parametrize(
