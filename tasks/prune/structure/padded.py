@@ -64,8 +64,8 @@ def _candidates(outline: Outline) -> list[Widths]:
     most_ratio = config.num_attention_heads // most_groups
     every = [
         Widths(query_heads=kv_heads * each, kv_heads=kv_heads, channels=channels)
-        for kv_heads in range(groups, most_groups + 1)
-        for each in range(ratio, most_ratio + 1)
+        for kv_heads in range(groups, max(groups, most_groups) + 1)
+        for each in range(ratio, max(ratio, most_ratio) + 1)
     ]
     return sorted(every, key=lambda widths: (widths.query_heads, widths.kv_heads))
 

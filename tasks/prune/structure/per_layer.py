@@ -49,9 +49,8 @@ def _source(outline: Outline) -> str:
 def _settings(outline: Outline) -> dict:
     """The configuration as it was before the cut, with the width of a head stated, and how each block differs."""
     config = outline.model.config
-    settings = config.to_dict() | {"model_type": f"per_layer_{config.model_type}"}
-    settings |= {"head_dim": outline.head_dim}
-    per_block = {}
+    own = {"model_type": f"per_layer_{config.model_type}", "head_dim": outline.head_dim}
+    settings, per_block = config.to_dict() | own, {}
     for index, (widths, removed) in enumerate(zip(outline.widths, outline.removed, strict=True)):
         stated = width_settings(config, widths, outline.head_dim)
         different: dict[str, object] = {name: value for name, value in stated.items() if settings[name] != value}
