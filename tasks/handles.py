@@ -145,6 +145,27 @@ class ImportanceRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SliceRow:
+    """slices: one row per block per run that cut units."""
+
+    block: int  # its number once whole blocks were removed
+    head_groups: int | None  # KV heads that are left; None where the block has no attention, or one in fused linears
+    head_groups_before: int | None
+    query_heads: int | None  # that are left in all groups together
+    query_heads_before: int | None
+    channels: int | None  # of the FFN
+    channels_before: int | None
+    parameters: int  # of the block
+    parameters_before: int
+    cut_error: float | None  # ||block - dense||^2 / ||dense||^2 of its output on windows held out, without its repair
+    repaired_error: float | None  # and with it; both behind blocks that were repaired
+    attention_gain: float | None  # fall of the reader's squared error by its repair, as a share of ||W x||^2
+    ffn_gain: float | None
+    damp: float | None  # share of mean(diag G) that the repair had to add to the diagonal of G, the larger of two
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRow:
     """evaluations: one row per evaluated model per text per run."""
 
