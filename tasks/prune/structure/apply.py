@@ -110,15 +110,11 @@ def _slice_block(cutting: _Cutting, index: int, kept: Mapping[str, Tensor]) -> t
     """All walks move on to the next block."""
     started, before, block = time.perf_counter(), _widths(cutting, index), cutting.anatomy.blocks[index]
     parameters = sum(parameter.numel() for parameter in block.parameters())
-    cut_error = repaired_error = None
-    if cutting.held and cutting.held_dense:
-        dense = list(cutting.held_dense.step(index))
-        with masked(cutting.model, {index: kept}, cutting.units):
-            cut_error = _error((cutting.held.output(index, batch) for batch in range(len(dense))), dense)
+    held, dense = cutting.held, list(cutting.held_dense.step(index)) if cutting.held_dense else []
+    with masked(cutting.model, {index: kept}, cutting.units):
+        cut_error = _error((held.output(index, batch) for batch in range(len(dense))), dense) if held else None
     slices, repaired = _cut_and_repair(cutting, index, kept)
-    if cutting.held:
-        error = _error(cutting.held.step(index), dense)
-        repaired_error = error if cutting.repair else None
+    error = _error(held.step(index), dense) if held else None
     if cutting.fit:
         _finish(cutting.fit, index)
     gains = {kind: each.gain for kind, each in repaired.items()}
@@ -129,7 +125,7 @@ def _slice_block(cutting: _Cutting, index: int, kept: Mapping[str, Tensor]) -> t
         parameters=sum(parameter.numel() for parameter in block.parameters()),
         parameters_before=parameters,
         cut_error=cut_error,
-        repaired_error=repaired_error,
+        repaired_error=error if cutting.repair else None,
         attention_gain=gains.get("head_groups", gains.get("query_heads")),
         ffn_gain=gains.get("channels"),
         damp=max((each.damp for each in repaired.values()), default=None),

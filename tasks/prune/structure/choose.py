@@ -52,17 +52,18 @@ def choose(
     """What stays when `budget` of the parameters of each block goes, in units of these `kinds`.
 
     Of two kinds each loses the same share, but for the steps: heads are rounded up or down, whichever lets the channels
-    come nearer to the budget. One head group, one query head of each group, and one step of channels stay at least.
+    come nearer to the budget; where a block has only one of them, that loses it all. One head group, one query head of
+    each group, and one step of channels stay at least.
 
     Raises ValueError for kinds that are not there or cannot be cut together, for scores that do not fit the units, and
     for a budget below the least step or beyond what can go: it says what is valid, and the least steps of all kinds.
     """
-    _check_kinds(kinds)
     frame, full = sizes_of(model)
     units, counts = units_of(model), []
+    _check_kinds(kinds, units)
     for of_block, widths, share in zip(units, full, _shares("budget", budget, len(units)), strict=True):
         ladders = _ladders(frame, widths, of_block, round_to)
-        chosen = [ladders[of_block.of(kind).kind] for kind in KINDS if kind in kinds]
+        chosen = [ladder for kind, ladder in ladders.items() if kind in kinds]
         whole = frame.block_cost(widths, tokens=1).parameters
         _check_share("budget", share, of_block.block, whole, chosen, ladders)
         counts.append(_spend(share * whole, chosen))
@@ -74,16 +75,17 @@ def choose_units(model: PreTrainedModel, scores: Scores, shares: Mapping[str, Sh
 
     Raises as `choose`.
     """
-    _check_kinds(list(shares))
     frame, full = sizes_of(model)
     units = units_of(model)
+    _check_kinds(list(shares), units)
     counts: list[dict[str, int]] = [{} for _ in units]
     for kind, given in shares.items():
         for of_block, widths, share in zip(units, full, _shares(kind, given, len(units)), strict=True):
             ladders = _ladders(frame, widths, of_block, round_to)
-            ladder = ladders[of_block.of(kind).kind]
-            _check_share(kind, share, of_block.block, ladder.full, [ladder], ladders)
-            counts[of_block.block] |= _spend(share * ladder.full, [ladder])
+            if kind in ladders:
+                whole = ladders[kind].full
+                _check_share(kind, share, of_block.block, whole, [ladders[kind]], ladders)
+                counts[of_block.block] |= _spend(share * whole, [ladders[kind]])
     return _choice(frame, full, units, scores, counts)
 
 
@@ -127,7 +129,9 @@ def _ladders(frame: Frame, widths: Widths, of_block: BlockUnits, round_to: int) 
 
 
 def _spend(wanted: float, ladders: Sequence[_Ladder]) -> dict[str, int]:
-    """How many units of each kind stay, so that parameters as near as can be to `wanted` go; of one kind or of two."""
+    """How many units of each kind stay, so that parameters as near as can be to `wanted` go; of two kinds at most."""
+    if not wanted:
+        return {}
     first, *others = ladders
     options = []
     for count in first.nearest(wanted * first.full / sum(ladder.full for ladder in ladders))[:2]:
@@ -190,11 +194,14 @@ def _shares(field: str, share: Share, blocks: int) -> list[float]:
     return shares
 
 
-def _check_kinds(kinds: Sequence[str]) -> None:
+def _check_kinds(kinds: Sequence[str], units: Sequence[BlockUnits]) -> None:
     if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= set(KINDS):
         raise ValueError(f"kinds: {', '.join(kinds) or 'none'} given, valid is some of {', '.join(KINDS)}")
     if {"head_groups", "query_heads"} <= set(kinds):
         raise ValueError("kinds: head_groups and query_heads given; cut one, then the other")
+    for kind in kinds:
+        if not any(kind in of_block.kinds for of_block in units):
+            units[0].of(kind)  # raises, saying what there is
 
 
 def _check_share(

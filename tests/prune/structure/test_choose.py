@@ -6,6 +6,7 @@ from tasks.calibrate.importance import IMPORTANCES
 from tasks.model.anatomy import find_blocks
 from tasks.model.units import units_of
 from tasks.prune.structure.choose import choose, choose_units
+from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.width import slice_units
 
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
@@ -118,6 +119,20 @@ def test_a_head_group_goes_where_channels_go_in_larger_steps():
     group, whole = 2 * 64 * 4 * 2 + 2 * 64 * 4, count(find_blocks(model)[1][0])
     made = choose(model, random_scores(model), group / whole, round_to=100)
     assert {(widths.kv_heads, widths.channels) for widths in made.widths} == {(7, 400)}
+
+
+def test_a_block_that_lost_its_attention_spends_its_share_on_the_ffn():
+    model = llama()
+    slice_blocks(model, attention=[1])
+    made = choose(model, random_scores(model), 0.4, round_to=1)
+    before = [count(block) for block in find_blocks(model)[1]]
+    slice_units(model, made.kept)
+    after = [count(block) for block in find_blocks(model)[1]]
+    assert made.parameters == count(model)
+    assert [widths.kv_heads for widths in made.widths] == [1, 0, 1]
+    assert [1 - now / then for now, then in zip(after, before, strict=True)] == pytest.approx([0.4] * 3, abs=0.01)
+    assert choose_units(llama(), random_scores(llama()), {"head_groups": 0.5}).kept.keys() == {0, 1, 2}
+    assert choose_units(model, random_scores(model), {"channels": [0, 0.5, 0]}, round_to=1).kept.keys() == {1}
 
 
 @pytest.mark.parametrize(
