@@ -7,47 +7,32 @@ most is asked about come first. `--table` writes methods.md from the lines alone
 
 import argparse
 import json
-import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from bench.methods_table import markdown
-from bench.models import DATA
-from tasks.data.sources import read
-from tasks.data.tokens import encode, sample_windows
+from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_lines, read_text
 from tasks.evaluate.perplexity import perplexity
 from tasks.evaluate.size import counted_sparsity
 from tasks.model.anatomy import prunable
-from tasks.model.load import BUILTIN, load_model, load_tokenizer
+from tasks.model.load import load_model
 from tasks.prune import PRUNERS, UPDATES
 from tasks.prune.weight.apply import prune_model
 from tasks.prune.weight.pattern import NM, parse_pattern
 from tasks.prune.weight.reconstruct import Reconstruct
 from tasks.prune.weight.refit import Refit
-from tasks.record.provenance import machine, versions
 
 RESULTS = Path(__file__).parent / "results"
 PATTERNS = ("50%", "60%", "70%", "2:4", "4:8")
-WINDOW, WINDOWS, WINDOWS_AT_ONCE = 256, 64, 4
-STORIES = DATA / "text" / "tinystories_train_sample.jsonl"
-MODELS = {  # name -> folder, text to calibrate on, text to score
-    "stories260K": (DATA / "models" / "stories260K", f"{STORIES}[:400]", f"{STORIES}[400:787]"),
-    "stories3M": (DATA / "models" / "stories3M", f"{STORIES}[:400]", f"{STORIES}[400:787]"),
-    "builtin": (BUILTIN, "docs", "docs"),
-}
 STEPS: dict[str, dict[str, Any]] = {  # what becomes of the weights that stay -> fields of a Recipe
     "none": {"update": UPDATES["none"]()},
     "sweep": {"update": UPDATES["sweep"]()},
@@ -66,17 +51,6 @@ class Cell:
     pattern: str
     permute: bool
     seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """A model's texts, encoded: the ids to draw calibration windows from, and those that are scored."""
-
-    calibration_T: Tensor
-    evaluation_T: Tensor
-
-    def batches(self, seed: int) -> tuple[Tensor, ...]:
-        return sample_windows(self.calibration_T, WINDOW, WINDOWS, seed).split(WINDOWS_AT_ONCE)
 
 
 def main() -> None:
@@ -101,7 +75,8 @@ def run(name: str, choice: argparse.Namespace) -> None:
         return
     folder, text = MODELS[name][0], read_text(name)
     model = load_model(folder)
-    add_line(file, circumstances(model, text, choice))
+    steps = {name: " ".join(f"{field}={value}" for field, value in step.items()) for name, step in STEPS.items()}
+    add_line(file, circumstances("bench.methods", model, text) | {"steps": steps})
     for number, cell in enumerate(wanted, 1):
         line = {"cell": asdict(cell)} | measure(load_model(folder), text, cell)
         add_line(file, line)
@@ -128,45 +103,9 @@ def measure(model: PreTrainedModel, text: Text, cell: Cell) -> dict[str, Any]:
     return {"ppl": score.ppl, "nll": score.nll, "sparsity": zeros, "seconds": seconds}
 
 
-def circumstances(model: PreTrainedModel, text: Text, choice: argparse.Namespace) -> dict[str, Any]:
-    score = perplexity(model, text.evaluation_T, WINDOW)
-    return {
-        "command": shlex.join(["python", "-m", "bench.methods", *sys.argv[1:]]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
-        "threads": choice.threads,
-        "load": os.getloadavg()[0],
-        "calibration": f"{WINDOWS} windows of {WINDOW} tokens",
-        "steps": {name: " ".join(f"{field}={value}" for field, value in step.items()) for name, step in STEPS.items()},
-        "dense": {"ppl": score.ppl, "nll": score.nll, "tokens": score.tokens, "windows": score.windows},
-    }
-
-
-def read_text(name: str) -> Text:
-    folder, calibration, evaluation = MODELS[name]
-    tokens = partial(encode, tokenizer=load_tokenizer(folder))
-    return Text(
-        calibration_T=tokens(read(str(calibration), "calibration").texts),
-        evaluation_T=tokens(read(str(evaluation), "evaluation").texts),
-    )
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
-
-
-def add_line(file: Path, line: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(line) + "\n")
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.methods", description=__doc__)
-    missing = [name for name, (folder, *_) in MODELS.items() if not folder.exists()]
-    present = [name for name in MODELS if name not in missing]
-    parser.add_argument("--models", nargs="+", choices=present, default=present, help="(all that are here)")
+    parser.add_argument("--models", nargs="+", choices=present(), default=present(), help="(all that are here)")
     parser.add_argument("--methods", nargs="+", choices=PRUNERS, default=list(PRUNERS), help="(all)")
     parser.add_argument("--patterns", nargs="+", default=PATTERNS, help=f"({' '.join(PATTERNS)})".replace("%", "%%"))
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="(all)")
