@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from tasks.model.anatomy import dissect
 from tasks.prune import PRUNERS
+from tasks.prune.weight import sweep
 from tasks.prune.weight.apply import prune_model
 from tasks.prune.weight.pattern import parse_pattern
 
@@ -108,17 +109,21 @@ def _time_pruning(
 
 
 def _reset_peak(device: torch.device) -> int:
-    """The bytes that are in use now, from which the next peak is measured."""
+    """The bytes that are held now, from which the next peak is measured: without the recordings of the run before.
+
+    Bytes held, not in use: what a CUDA graph works with is not counted as in use when it is replayed.
+    """
+    sweep._recorded.cache_clear()
     if device.type != "cuda":
         return 0
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
-    return torch.cuda.memory_allocated(device)
+    return torch.cuda.memory_reserved(device)
 
 
 def _peak(device: torch.device) -> int | None:
-    """The most bytes that were in use, once all work is done."""
+    """The most bytes that were held, once all work is done."""
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device)
+    return torch.cuda.max_memory_reserved(device)

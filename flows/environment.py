@@ -1,6 +1,7 @@
 """Settings of the libraries that run a flow, made before they are imported. What the user has set is left alone."""
 
 import os
+from pathlib import Path
 
 from tasks.record import home
 
@@ -22,3 +23,4 @@ def use_project_settings() -> None:
     }
     for name, value in (SETTINGS | places).items():
         os.environ.setdefault(name, value)
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # or Prefect warns when it is imported

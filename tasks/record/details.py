@@ -61,7 +61,7 @@ def datasets(run: str) -> str:
 
 OF_SOME_LINEARS = {  # a column of the rows -> of the page, where it says something
     "sweep_error": Column(title="Error of the sweep", show=lambda row: units.scientific(row["sweep_error"])),
-    "damp": Column(title="Damping", show=lambda row: f"{row['damp']:g}"),
+    "damp": Column(title="Damping", show=lambda row: units.ABSENT if row["damp"] is None else f"{row['damp']:g}"),
     "rank": Column(title="Rank", show=lambda row: units.count(row["rank"])),
     "order": Column(title="Order", show=lambda row: row["order"] or "as it is", numeric=False),
 }

@@ -95,6 +95,18 @@ def test_the_same_rows_give_the_same_bytes_and_parquet_is_enough(swept, artifact
     assert write_report("s1").read_bytes() == first
 
 
+def test_linears_of_which_some_have_no_damping_no_rank_and_no_sweep():
+    """As where some were refitted and others became two factors."""
+    record_run()
+    shared = {"out_features": 64, "in_features": 64, "zeros": 2048, "sparsity": 0.5, "seconds": 0.1}
+    refitted = LinearRow(block=0, linear="q_proj", error=0.01, sweep_error=0.02, damp=1e-4, **shared)
+    factored = LinearRow(block=0, linear="o_proj", error=0.03, rank=8, **shared)
+    metrics.record(CONTEXT, "linears", [refitted, factored])
+    page = write_report("r1").read_text()
+    fold = page.partition("2 linears</summary>")[2].partition("</details>")[0]
+    assert {"0.0001", "8", units.ABSENT} <= set(re.findall(r">([^<>]+)</td>", fold))
+
+
 def test_the_table_of_a_run():
     record_run()
     assert markdown_table("r1").splitlines() == [
