@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model in a folder: `kind` is "transformers" (AutoModelForCausalLM loads it) or "packed" (tasks.prune.pack)."""
+    """A model in a folder: `kind` is "transformers" (AutoModelForCausalLM loads it), "per_layer" (it does, and runs the
+    modeling file that tasks.prune.structure.export wrote) or "packed" (tasks.prune.pack)."""
 
     hash: str
     folder: str
@@ -163,6 +164,20 @@ class SliceRow:
     ffn_gain: float | None
     damp: float | None  # share of mean(diag G) that the repair had to add to the diagonal of G, the larger of two
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryRow:
+    """recoveries: one row per source of text per run that trained its cut model."""
+
+    source: str
+    windows: int  # trained, a window each time it was shown
+    distinct: int  # different ones; where that is less, the source was shown more than once
+    read: int  # tokens in these windows
+    learned: int  # of which so many were predicted and corrected
+    steps: int
+    first_loss: float  # nats per token: the mean of the first tenth of the steps
+    last_loss: float  # and of the last tenth
 
 
 @dataclass(frozen=True, kw_only=True)

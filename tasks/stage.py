@@ -18,7 +18,7 @@ from prefect.settings import get_current_settings
 from rich.console import Console
 
 from tasks.caching import cache_key
-from tasks.handles import Checkpoint, StageRow, Tokens
+from tasks.handles import StageRow
 from tasks.model.load import fingerprint
 from tasks.record import home
 
@@ -104,7 +104,7 @@ def run_always(task: Callable[..., Any], *inputs: Any) -> Any:
     return state.result()
 
 
-def open_folder(handle: Checkpoint | Tokens) -> Path:
+def open_folder(handle: home.Handle) -> Path:
     """The folder of a handle, after a check that it still has the content which the handle names."""
     folder = home.locate(handle.folder)
     if not Path(handle.folder).is_absolute():

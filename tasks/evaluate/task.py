@@ -32,7 +32,7 @@ def evaluate(checkpoint: Checkpoint, tokens: Tokens, subject: str, device: str) 
     ids = load_file(open_folder(tokens) / "tokens.safetensors")["ids"]
     batch_size = max(1, BATCH_TOKENS // tokens.window)
     with (
-        opened(folder, device) as model,
+        opened(folder, device, run_code=checkpoint.kind == "per_layer") as model,
         progress(f"perplexity of the {subject} model", total=tokens.windows) as reach,
     ):
         score = perplexity(model, ids, tokens.window, batch_size, on_batch=lambda done, _: reach(done))
@@ -59,10 +59,10 @@ def time_speed(dense: Checkpoint, pruned: Checkpoint, device: str, machine: str)
 
     Raises ValueError, before it loads any of them, where they do not fit into memory.
     """
-    folders = [open_folder(dense), open_folder(pruned)]
-    for folder in folders:
+    folders = [(open_folder(each), each.kind == "per_layer") for each in (dense, pruned)]
+    for folder, _ in folders:
         check_speed(folder, device)
-    models = [_load(folder, device) for folder in folders]
+    models = [_load(folder, device, run_code) for folder, run_code in folders]
     config = models[0].config
     context = context_of(config) or PROMPT_TOKENS + DECODE_TOKENS
     decode_tokens = min(DECODE_TOKENS, context // 2)
@@ -91,14 +91,14 @@ def fits(folder: Path, device: str) -> bool:
 
 
 @contextmanager
-def opened(folder: Path, device: str) -> Iterator[PreTrainedModel]:
+def opened(folder: Path, device: str, *, run_code: bool = False) -> Iterator[PreTrainedModel]:
     """The model in `folder`: loaded if it `fits`, else mapped from its files (tasks.model.mapped), the same bits.
 
     A packed one is unpacked for that, tensor by tensor, into a folder beside the artifacts, which is removed in the
-    end. The system's temporary folder might be in memory.
+    end. The system's temporary folder might be in memory. One with a modeling file (`run_code`) is always loaded.
     """
-    if fits(folder, device):
-        yield _load(folder, device)
+    if run_code or fits(folder, device):
+        yield _load(folder, device, run_code)
         return
     with ExitStack() as held:
         if is_packed(folder):
@@ -112,8 +112,8 @@ def opened(folder: Path, device: str) -> Iterator[PreTrainedModel]:
         yield model
 
 
-def _load(folder: Path, device: str) -> PreTrainedModel:
-    return load_packed(folder, device) if is_packed(folder) else load_model(folder, device)
+def _load(folder: Path, device: str, run_code: bool = False) -> PreTrainedModel:
+    return load_packed(folder, device) if is_packed(folder) else load_model(folder, device, run_code=run_code)
 
 
 def _size_bytes(folder: Path) -> int:

@@ -89,14 +89,16 @@ def vocabulary_of(config: PreTrainedConfig) -> int:
     return config.get_text_config().vocab_size
 
 
-def load_model(folder: Path, device: str = "cpu") -> PreTrainedModel:
+def load_model(folder: Path, device: str = "cpu", *, run_code: bool = False) -> PreTrainedModel:
     """The causal language model stored in `folder`, in the dtype it has there, in eval mode, on `device`.
 
-    Nothing is downloaded, no code of the folder is run. Raises ValueError where the weights do not fit the
-    configuration exactly: transformers would initialise what is missing at random.
+    Nothing is downloaded. `run_code`: run the modeling file that the folder brings, which is for folders that this
+    project has written; no code otherwise. Raises ValueError where the weights do not fit the configuration exactly:
+    transformers would initialise what is missing at random.
     """
-    model_class = _model_class(load_config(folder))
-    return _load_strictly(model_class, folder, folder, local_files_only=True, use_safetensors=True).to(device)
+    model_class = AutoModelForCausalLM if run_code else _model_class(load_config(folder))
+    local = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": run_code}
+    return _load_strictly(model_class, folder, folder, **local).to(device)
 
 
 def model_from(weights: dict[str, Tensor], folder: Path, device: str = "cpu") -> PreTrainedModel:

@@ -1,0 +1,129 @@
+"""A cut of a whole model in one value: how much goes, in which units, whether the rest is repaired, and its form."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tasks.handles import SliceRow
+from tasks.model.anatomy import find_blocks
+from tasks.model.units import KINDS, units_of
+from tasks.prune.structure.apply import slice_model
+from tasks.prune.structure.choose import Scores, choose
+from tasks.prune.structure.depth import slice_blocks
+from tasks.prune.structure.export import FORMS, forms_of
+from tasks.prune.structure.width import slice_units
+
+BLOCKS = ("blocks",)  # instead of kinds of units: whole blocks
+BEST_FORMS = ("uniform", "per_layer", "padded")  # the smallest first, and of those the one that any software loads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """`budget`: the share of the parameters of the blocks that goes, in units of these `kinds`, or in whole blocks.
+
+    `repair`: fit the readers of what was cut to the inputs that stay; whole blocks have none. `form`: of
+    tasks.prune.structure.export.FORMS, None for the first of BEST_FORMS that can express what is left.
+    """
+
+    budget: float
+    kinds: tuple[str, ...] = ("head_groups", "channels")
+    round_to: int = 64
+    repair: bool = True
+    form: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.budget < 1:
+            raise ValueError(f"budget: {self.budget:g} given, valid is more than 0 and less than 1")
+        given = f"units: {', '.join(self.kinds) or 'none'} given"
+        if self.kinds != BLOCKS and (
+            not self.kinds or len({*self.kinds}) < len(self.kinds) or not {*self.kinds} <= {*KINDS}
+        ):
+            raise ValueError(f"{given}, valid are some of {', '.join(KINDS)}; or blocks")
+        if {"head_groups", "query_heads"} <= {*self.kinds}:
+            raise ValueError(f"{given}; cut one, then the other")
+        if self.form not in (None, *FORMS):
+            raise ValueError(f"export: {self.form} given, valid is {', '.join(FORMS)}")
+
+    @property
+    def of_blocks(self) -> bool:
+        return self.kinds == BLOCKS
+
+
+def cut_model(
+    model: PreTrainedModel,
+    scores: Scores,
+    cut: Cut,
+    batches: Sequence[Tensor],
+    device: torch.device | str | None = None,
+) -> list[SliceRow]:
+    """Make `cut` in `model`, in place; a row for every block that is left.
+
+    `scores`: of each block, by kind (tasks.calibrate.importance). `batches`, `device`: as of `slice_model`.
+
+    Raises ValueError as `choose` and `slice_model`, and for a budget that no number of whole blocks can meet.
+    """
+    if cut.of_blocks:
+        slice_blocks(model, blocks=choose_blocks(model, scores, cut.budget))
+        return slice_model(model, {}, None, repair=False, device=device)
+    kept = choose(model, scores, cut.budget, kinds=cut.kinds, round_to=cut.round_to).kept
+    return slice_model(model, kept, batches, repair=cut.repair, device=device)
+
+
+def choose_blocks(model: PreTrainedModel, scores: Scores, budget: float) -> list[int]:
+    """The blocks that go, ascending: those of the lowest scores, as many as come nearest to `budget` of all blocks.
+
+    One goes and one stays at least. Raises ValueError for a budget below the smallest block, or beyond what can go.
+    """
+    blocks = find_blocks(model)[1]
+    sizes = torch.tensor([sum(parameter.numel() for parameter in block.parameters()) for block in blocks]).double()
+    shares, score_B = sizes / sizes.sum(), torch.cat([scores[index]["blocks"] for index in range(len(blocks))])
+    order_B = score_B.argsort(stable=True)
+    gone_B = shares[order_B].cumsum(0)[:-1]  # with 1, 2, … blocks
+    least, most = shares.min().item(), gone_B[-1].item() if len(gone_B) else 0.0
+    if not least - 1e-9 <= budget <= most + 1e-9:
+        valid = f"{least:.4f} to {most:.4f}" if most else "none, as there is one block"
+        raise ValueError(f"budget: {budget:g} given for whole blocks, valid is {valid}")
+    count = int((gone_B - budget).abs().argmin()) + 1
+    return sorted(order_B[:count].tolist())
+
+
+def best_form(model: PreTrainedModel, asked: str | None) -> str:
+    """The form `asked` for, or the first of BEST_FORMS, that can express `model` as it is cut.
+
+    Raises ValueError, naming those that can, where it cannot; and as `forms_of`.
+    """
+    forms = forms_of(model)
+    if asked is not None and asked not in forms:
+        raise ValueError(f"export: {asked} cannot express this cut, valid is {', '.join(forms) or 'none'}")
+    for form in BEST_FORMS if asked is None else (asked,):
+        if form in forms:
+            return form
+    raise ValueError(f"export: none of {', '.join(FORMS)} can express this cut of {type(model).__name__}")
+
+
+def check_cut(model: PreTrainedModel, cut: Cut) -> None:
+    """Raises ValueError where `model` has no such units, no such share of it can go, or no form can express the rest.
+
+    It is tried with scores that are all equal, without a text, and undone.
+    """
+    with _tried(model, cut):
+        best_form(model, cut.form)
+
+
+@contextmanager
+def _tried(model: PreTrainedModel, cut: Cut) -> Iterator[None]:
+    every = units_of(model)
+    scores = [
+        {kind: torch.zeros(units.count) for kind, units in of_block.kinds.items()} | {"blocks": torch.zeros(1)}
+        for of_block in every
+    ]
+    if cut.of_blocks:
+        made = slice_blocks(model, blocks=choose_blocks(model, scores, cut.budget))
+    else:
+        made = slice_units(model, choose(model, scores, cut.budget, kinds=cut.kinds, round_to=cut.round_to).kept, every)
+    with made:
+        yield

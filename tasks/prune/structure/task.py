@@ -1,0 +1,94 @@
+"""The door of the structure room: the stages `score_units`, `measure_units` and `slice_checkpoint`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tasks.calibrate.importance.correlation import sample_units
+from tasks.calibrate.importance.importance import Importance, Scores
+from tasks.calibrate.importance.leave_one_out import losses_without
+from tasks.handles import Checkpoint, Tokens
+from tasks.model.load import load_model
+from tasks.model.mapped import mapped_model
+from tasks.model.units import units_of
+from tasks.prune.structure.cut import Cut, best_form, cut_model
+from tasks.prune.structure.export import export_model
+from tasks.prune.structure.results import Scored, Sliced, UnitLoss
+from tasks.record import home
+from tasks.stage import open_folder, stage
+
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # of one calibration batch: what fits a cache, or fills a GPU
+BATCHES = 16  # at least, where there are windows for them: one of so many is held out
+
+
+@stage()
+def score_units(model: Checkpoint, calibration: Tokens, importance: Importance, name: str, device: str) -> Scored:
+    """How much every unit of every block matters on the calibration windows, by the importance of that `name`."""
+    with _opened(open_folder(model), device, whole=importance.whole) as network:
+        scores = importance.score(network, _batches(calibration, device), device)
+    with home.store("scores") as draft:
+        named = {f"{block}.{kind}": score_U for block, kinds in enumerate(scores) for kind, score_U in kinds.items()}
+        save_file(named, draft.path / "scores.safetensors")
+    return Scored(hash=draft.stored.hash, folder=draft.stored.folder, importance=name)
+
+
+@stage()
+def measure_units(
+    model: Checkpoint, calibration: Tokens, kinds: tuple[str, ...], count: int, seed: int, device: str
+) -> tuple[UnitLoss, ...]:
+    """The loss without a unit, for a sample of `count` units of each kind."""
+    with _opened(open_folder(model), device, whole=True) as network:
+        units = units_of(network)
+        sample = [unit for kind in kinds for unit in sample_units(units, kind, count, seed)]
+        losses = losses_without(network, _batches(calibration, device), sample)
+    return tuple(UnitLoss(block=unit.block, kind=unit.kind, unit=unit.unit, loss=loss) for unit, loss in losses.items())
+
+
+@stage()
+def slice_checkpoint(model: Checkpoint, calibration: Tokens, scored: Scored, cut: Cut, device: str) -> Sliced:
+    """Cut the units of the lowest scores out of `model`, repair what read them, and export what is left."""
+    folder = open_folder(model)
+    network = load_model(folder)
+    rows = cut_model(network, read_scores(scored), cut, _batches(calibration, device), device)
+    form = best_form(network, cut.form)
+    with home.store("checkpoints") as draft:
+        export_model(network, form, folder, draft.path)
+    kind = "per_layer" if form == "per_layer" else "transformers"
+    return Sliced(
+        checkpoint=Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind=kind),
+        form=form,
+        size_bytes=draft.stored.size_bytes,
+        blocks=tuple(rows),
+    )
+
+
+def read_scores(scored: Scored) -> Scores:
+    """The scores that `score_units` has stored, block by block."""
+    stored = load_file(open_folder(scored) / "scores.safetensors")
+    scores: Scores = []
+    for name in sorted(stored, key=lambda name: int(name.partition(".")[0])):
+        block, _, kind = name.partition(".")
+        scores += [{} for _ in range(int(block) + 1 - len(scores))]
+        scores[int(block)][kind] = stored[name]
+    return scores
+
+
+@contextmanager
+def _opened(folder: Path, device: str, *, whole: bool) -> Iterator[PreTrainedModel]:
+    """Loaded on the device for whole forwards; else mapped from its files, one block of it in memory at a time."""
+    if whole:
+        yield load_model(folder, device)
+        return
+    with mapped_model(folder) as network:
+        yield network
+
+
+def _batches(calibration: Tokens, device: str) -> Sequence[Tensor]:
+    ids: Tensor = load_file(open_folder(calibration) / "tokens.safetensors")["ids"]
+    largest = BATCH_TOKENS[torch.device(device).type] // calibration.window
+    return ids.split(max(1, min(largest, len(ids) // BATCHES)))
