@@ -8,19 +8,30 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from flows.methods import (
     ALLOCATION_CHOICES,
+    IMPORTANCE_CHOICES,
     AllocationChoice,
+    ImportanceChoice,
     LowRankChoice,
+    Names,
     PrunerChoice,
     Strict,
     TunerChoice,
     UpdateChoice,
     one_line,
 )
+from tasks.calibrate.importance import IMPORTANCES
+from tasks.calibrate.importance.correlation import LEAST
+from tasks.calibrate.importance.importance import BLOCKS, Importance
+from tasks.calibrate.importance.influence import Influence
+from tasks.calibrate.importance.leave_one_out import LeaveOneOut
 from tasks.data.sources import parse_source
+from tasks.model.units import KINDS
 from tasks.prune.allocators import Given
+from tasks.prune.structure.cut import Cut
 from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.sparsegpt import SparseGPT
+from tasks.recover.recovery import Recovery
 
 
 def _device(text: str) -> str:
@@ -34,14 +45,46 @@ PatternText = Annotated[str, AfterValidator(lambda text: str(parse_pattern(text)
 SourceText = Annotated[str, AfterValidator(lambda text: str(parse_source(text)))]
 
 
-class Oneshot(Strict):
-    """One run of the flow `oneshot`: a model, a method, a pattern, two texts."""
+class OfTexts(Strict):
+    """What every flow that calibrates a model and scores what becomes of it is told of the model and the texts."""
 
     model: str = Field("builtin", description="a folder, a name on the hub, or 'builtin'")
-    pruner: PrunerChoice | None = Field(description="null: none, where low rank takes the place of the weights")
-    pattern: PatternText = "2:4"
     calibration: SourceText = "docs"
     evaluation: SourceText = "docs"
+    samples: int = Field(128, ge=1, description="calibration windows")
+    window: int | None = Field(
+        None, ge=2, description="tokens a window; by default 2048, or the model's context if shorter"
+    )
+    sampling: Literal["random", "first"] = "random"
+    seed: int = Field(0, ge=0)
+    device: DeviceText = "auto"
+    speed: bool = Field(True, description="measure prefill and decode speed beside the dense model")
+
+    @model_validator(mode="after")
+    def _a_seed_draws_something(self) -> Self:
+        if self.sampling == "first" and self.seed:
+            raise ValueError("seed: sampling takes the first windows, so no seed is drawn from; leave it out")
+        return self
+
+    def _changed(self, *names: str) -> list[str]:
+        """The words of these fields, where they are not what they are by default."""
+        changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+        return [word for name in changed for word in (f"--{name.replace('_', '-')}", str(getattr(self, name)))]
+
+    @classmethod
+    def parse(cls, **words: Any) -> Self:
+        """From the words of a command line; ValueError is one line with the field and what is valid."""
+        try:
+            return cls(**words)
+        except ValidationError as error:
+            raise ValueError(one_line(error)) from error
+
+
+class Oneshot(OfTexts):
+    """One run of the flow `oneshot`: a model, a method, a pattern, two texts."""
+
+    pruner: PrunerChoice | None = Field(description="null: none, where low rank takes the place of the weights")
+    pattern: PatternText = "2:4"
     update: UpdateChoice | None = Field(
         None, description="of the weights that stay; by default as the pruner leaves them"
     )
@@ -49,15 +92,7 @@ class Oneshot(Strict):
     low_rank: LowRankChoice | None = Field(None, description="two factors beside the zeros, or in place of weights")
     reconstruct: TunerChoice | None = Field(None, description="tune each block once it is pruned")
     allocation: AllocationChoice = ALLOCATION_CHOICES["uniform"](method="uniform")
-    samples: int = Field(128, ge=1, description="calibration windows")
-    window: int | None = Field(
-        None, ge=2, description="tokens a window; by default 2048, or the model's context if shorter"
-    )
-    sampling: Literal["random", "first"] = "random"
     order: Literal["block", "group"] = "block"
-    seed: int = Field(0, ge=0)
-    device: DeviceText = "auto"
-    speed: bool = Field(True, description="measure prefill and decode speed beside the dense model")
 
     @model_validator(mode="after")
     def _every_option_is_used(self) -> Self:
@@ -67,12 +102,6 @@ class Oneshot(Strict):
             raise ValueError(f"pattern: {self.pattern} given, but sparsegpt compares within blocks of columns; use 50%")
         if self.reconstruct is not None and self.samples < 2:
             raise ValueError("samples: 1 given, but to reconstruct one is needed to train on and one to hold out")
-        return self
-
-    @model_validator(mode="after")
-    def _a_seed_draws_something(self) -> Self:
-        if self.sampling == "first" and self.seed:
-            raise ValueError("seed: sampling takes the first windows, so no seed is drawn from; leave it out")
         return self
 
     def recipe(self) -> Recipe:
@@ -108,22 +137,88 @@ class Oneshot(Strict):
             words += ["--allocation", str(list(given.sparsities))]
         elif self.allocation.method != "uniform":
             words += ["--allocation", str(self.allocation)]
-        for name in ("samples", "window", "sampling", "order", "seed", "device"):
-            if getattr(self, name) != type(self).model_fields[name].default:
-                words += [f"--{name}", str(getattr(self, name))]
+        words += self._changed("samples", "window", "sampling", "order", "seed", "device")
         return shlex.join(words if self.speed else [*words, "--no-speed"])
 
-    @classmethod
-    def parse(cls, **words: Any) -> Self:
-        """From the words of a command line; ValueError is one line with the field and what is valid."""
-        try:
-            return cls(**words)
-        except ValidationError as error:
-            raise ValueError(one_line(error)) from error
+
+class Slice(OfTexts):
+    """One run of the flow `slice`: a model, how much of its blocks goes, in which units, chosen by what, two texts."""
+
+    budget: float = Field(0.3, gt=0, lt=1, description="the share of the parameters of the blocks that goes")
+    cost: Literal["parameters"] = Field("parameters", description="what the budget is a share of")
+    importance: ImportanceChoice = IMPORTANCE_CHOICES["taylor"](method="taylor")
+    allocator: Literal["uniform"] = Field("uniform", description="the same share of every block")
+    units: Names = Field(("head_groups", "channels"), description="kinds of units that go; or blocks, whole")
+    round_to: int = Field(64, ge=1, description="the channels that stay are a multiple of it")
+    repair: bool = Field(True, description="fit the linears that read what was cut to what is left, by least squares")
+    recover_tokens: int = Field(0, ge=0, description="train what is left on so many tokens of the calibration text")
+    recover_rate: float = Field(2e-5, gt=0, description="the learning rate at its peak")
+    measure_units: int = Field(0, ge=0, description="measure the loss without so many units of each kind")
+    export: Literal["uniform", "padded", "per_layer"] | None = Field(
+        None, description="by default uniform where all blocks have one width, else per_layer"
+    )
+
+    @model_validator(mode="after")
+    def _every_option_is_used(self) -> Self:
+        cut, unscored = self.cut(), set(self.units) - set(_kinds_scored(self.importance.build()))
+        if unscored:
+            able = [name for name, kind in IMPORTANCES.items() if {*self.units} <= {*_kinds_scored(kind())}]
+            valid = f"{', '.join(sorted(unscored))}; valid is {', '.join(able) or 'blocks, or kinds of units'}"
+            raise ValueError(f"importance: {self.importance} gives no scores of {valid}")
+        if cut.of_blocks and not self.repair:
+            raise ValueError("repair: of whole blocks nothing is left to repair; leave --no-repair out")
+        if cut.of_blocks and self.round_to != type(self).model_fields["round_to"].default:
+            raise ValueError("round_to: whole blocks have no width to round; leave it out")
+        if self.repair and self.samples < 2:
+            raise ValueError("samples: 1 given, but to repair one is needed to fit to and one to hold out")
+        if 0 < self.measure_units < LEAST:
+            raise ValueError(f"measure_units: {self.measure_units} given, valid is 0, or {LEAST} or more")
+        if not self.recover_tokens and self.recover_rate != type(self).model_fields["recover_rate"].default:
+            raise ValueError("recover_rate: nothing is trained; give recover_tokens, or leave it out")
+        return self
+
+    def cut(self) -> Cut:
+        return Cut(budget=self.budget, kinds=self.units, round_to=self.round_to, repair=self.repair, form=self.export)
+
+    def recovery(self) -> Recovery | None:
+        if not self.recover_tokens:
+            return None
+        return Recovery(tokens=self.recover_tokens, rate=self.recover_rate, seed=self.seed)
+
+    @property
+    def name(self) -> str:
+        """What the rows call it: how units were chosen and what was done for those that stay, `taylor+repair`."""
+        steps = {"repair": self.repair and not self.cut().of_blocks, "recover": self.recover_tokens}
+        return "+".join([self.importance.label, *(step for step, done in steps.items() if done)])
+
+    @property
+    def pattern(self) -> str:
+        """`-30%` of the blocks' parameters; where not in the usual units, `-30%@channels`."""
+        usual = self.units == type(self).model_fields["units"].default
+        return f"-{100 * self.budget:g}%" + ("" if usual else f"@{'+'.join(self.units)}")
+
+    def command(self) -> str:
+        """The command line that repeats this run."""
+        words = ["espalier", "slice"]
+        for name in ("model", "calibration", "evaluation", "budget", "importance"):
+            words += [f"--{name}", str(getattr(self, name))]
+        if self.units != type(self).model_fields["units"].default:
+            words += ["--units", ",".join(self.units)]
+        words += [] if self.repair else ["--no-repair"]
+        words += self._changed("round_to", "recover_tokens", "recover_rate", "measure_units", "export")
+        words += self._changed("samples", "window", "sampling", "seed", "device")
+        return shlex.join(words if self.speed else [*words, "--no-speed"])
+
+
+def _kinds_scored(importance: Importance) -> tuple[str, ...]:
+    """The kinds of units of which it gives scores."""
+    if isinstance(importance, LeaveOneOut):
+        return importance.kinds
+    return (BLOCKS,) if isinstance(importance, Influence) else KINDS
 
 
 class Sweep(Strict):
     """One run of the flow `sweep`: the points of a grid, in order."""
 
     name: str
-    points: tuple[Oneshot, ...]
+    points: tuple[Oneshot | Slice, ...]

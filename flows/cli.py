@@ -14,16 +14,11 @@ from typing import TYPE_CHECKING
 from flows.environment import use_project_settings
 from flows.server import prefect_server
 from flows.terminal import outcome_json, say, show_end, show_rows
+from flows.words import Words, say_oneshot, say_slice, say_sweep
 
 if TYPE_CHECKING:
-    from flows.choices import Oneshot
-
-
-class Words(argparse.ArgumentParser):
-    """A parser whose complaint is one line."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise ValueError(message)
+    from flows.choices import Oneshot, Slice
+    from flows.outcome import Outcome
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,58 +54,9 @@ def build_parser() -> Words:
         made.set_defaults(run=run)
         return made
 
-    made = command("oneshot", run_oneshot, "prune a model in one pass, pack it, score it, register it")
-    made.add_argument("--model", default="builtin", help="a folder, a name on the hub, or 'builtin' (the default)")
-    made.add_argument(
-        "--pruner",
-        required=True,
-        help="magnitude, wanda, ria, clearcut, sparsegpt or FILE.py:Class; options follow: sparsegpt,damp=0.02; "
-        "none prunes nothing, beside --low-rank svd",
-    )
-    made.add_argument("--pattern", required=True, help="2:4 (any n:m), 50%% (of each row) or 50%%@matrix")
-    made.add_argument(
-        "--update",
-        help="of the weights that stay: none (as they were; for sparsegpt: without its sweep), sweep, refit; options "
-        "follow: refit,drift=0.5",
-    )
-    made.add_argument("--permute", action="store_true", help="order the inputs of each linear so that n:m keeps more")
-    made.add_argument(
-        "--low-rank",
-        nargs="?",
-        const="",
-        help="two factors: 0.25 (that share of the bytes, beside the zeros), svd or activation_svd (in place of the "
-        "weights); options follow: svd,rank=64,linears=q_proj+o_proj",
-    )
-    made.add_argument(
-        "--reconstruct", nargs="?", const="", help="tune each block once it is pruned; options: epochs=10,rate=0.001"
-    )
-    made.add_argument("--allocation", default="uniform", help="sparsity per block: uniform, owl or a JSON file")
-    made.add_argument(
-        "--calibration", default="docs", metavar="SOURCE", help="a source's name (docs), or FILE[first:last]"
-    )
-    made.add_argument(
-        "--evaluation", default="docs", metavar="SOURCE", help="the same (docs); .txt, .jsonl or .parquet files"
-    )
-    made.add_argument("--samples", default=128, help="calibration windows (128)")
-    made.add_argument("--window", help="tokens of a window (2048, or the model's context if that is shorter)")
-    made.add_argument("--sampling", default="random", help="which windows: random (seeded) or first")
-    made.add_argument(
-        "--order", default="block", help="calibrate a block at once, or group by group in one pass: group"
-    )
-    made.add_argument("--seed", default=0, help="of the sampling (0)")
-    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    made.add_argument("--no-speed", dest="speed", action="store_false", help="do not time the models")
-    made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
-
-    made = command("sweep", run_sweep, "run a grid and compare its points on one page")
-    made.add_argument("--preset", required=True, help="demo, patterns, methods, …")
-    made.add_argument("--model", action="append", default=[], help="instead of the preset's; several may be given")
-    made.add_argument("--calibration", metavar="SOURCE", help="instead of the preset's")
-    made.add_argument("--evaluation", metavar="SOURCE", help="instead of the preset's")
-    made.add_argument("--samples", help="calibration windows, instead of the preset's")
-    made.add_argument("--window", help="tokens of a window, instead of the preset's")
-    made.add_argument("--seed", help="of the sampling, instead of the preset's")
-    made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
+    say_oneshot(command("oneshot", run_oneshot, "prune a model in one pass, pack it, score it, register it"))
+    say_slice(command("slice", run_slice, "cut units out of a model, repair the rest, score it, register it"))
+    say_sweep(command("sweep", run_sweep, "run a grid and compare its points on one page"))
 
     made = command("report", run_report, "write a run's page anew from the stored rows")
     made.add_argument("run_id", nargs="?", metavar="RUN", help="a run or a sweep; the latest if not given")
@@ -136,6 +82,17 @@ def oneshot_of(arguments: argparse.Namespace) -> "Oneshot":
     return Oneshot.parse(**taken)
 
 
+def slice_of(arguments: argparse.Namespace) -> "Slice":
+    """The words of `espalier slice` as the parameters of its flow. ValueError in one line."""
+    from flows.choices import Slice
+    from flows.methods import parse_importance
+
+    taken = {name: value for name, value in vars(arguments).items() if name in Slice.model_fields}
+    taken["importance"] = parse_importance(arguments.importance)
+    taken["units"] = tuple(arguments.units.split(","))
+    return Slice.parse(**taken)
+
+
 def run_oneshot(arguments: argparse.Namespace) -> int:
     from flows.prepare import prepare
 
@@ -144,24 +101,40 @@ def run_oneshot(arguments: argparse.Namespace) -> int:
 
     from flows.oneshot import oneshot
 
+    return run_flow(lambda: oneshot(parameters), arguments.json)
+
+
+def run_slice(arguments: argparse.Namespace) -> int:
+    from flows.prepare import prepare_slice
+
+    parameters = slice_of(arguments)
+    prepare_slice(parameters)  # before a server is started for it
+
+    from flows.slice import slice_model
+
+    return run_flow(lambda: slice_model(parameters), arguments.json)
+
+
+def run_flow(start: Callable[[], "Outcome"], aside: bool) -> int:
+    """Run a flow beside a server, and say what came of it; `aside` of the JSON object that a program reads."""
     with prefect_server() as interface:
         say(f"watch this run at {interface}")
-        outcome = oneshot(parameters)
-    show_end(outcome.run, outcome.report, arguments.json)
-    if arguments.json:
+        outcome = start()
+    show_end(outcome.run, outcome.report, aside)
+    if aside:
         print(json.dumps(outcome_json(outcome)))
     return 0
 
 
 def run_sweep(arguments: argparse.Namespace) -> int:
-    from flows.prepare import prepare
+    from flows.prepare import check
     from flows.presets import sweep_named
 
     names = ("calibration", "evaluation", "samples", "window", "seed")
     changed = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     parameters = sweep_named(arguments.preset, arguments.model, **changed)
     for point in parameters.points:
-        prepare(point)
+        check(point)
 
     from flows.sweep import sweep
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_t
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
+from tasks.calibrate.importance import IMPORTANCES
 from tasks.prune import ALLOCATIONS, DECOMPOSERS, PRUNERS, UPDATES
 from tasks.prune.allocators import Given, from_file, from_text
 from tasks.prune.own import load_pruner
@@ -99,18 +100,21 @@ UPDATE_CHOICES = _choices_of(UPDATES)
 LOW_RANK_CHOICES = _choices_of(DECOMPOSERS)
 TUNER_CHOICES = _choices_of({"reconstruct": Reconstruct})
 ALLOCATION_CHOICES = _choices_of({**ALLOCATIONS, "given": Given})
+IMPORTANCE_CHOICES = _choices_of(IMPORTANCES)
 if TYPE_CHECKING:
     PrunerChoice = Choice
     UpdateChoice = Choice
     LowRankChoice = Choice
     TunerChoice = Choice
     AllocationChoice = Choice
+    ImportanceChoice = Choice
 else:
     PrunerChoice = Annotated[reduce(or_, [*PRUNER_CHOICES.values(), OwnPruner]), Field(discriminator="method")]
     UpdateChoice = Annotated[reduce(or_, UPDATE_CHOICES.values()), Field(discriminator="method")]
     LowRankChoice = Annotated[reduce(or_, LOW_RANK_CHOICES.values()), Field(discriminator="method")]
     TunerChoice = TUNER_CHOICES["reconstruct"]
     AllocationChoice = Annotated[reduce(or_, ALLOCATION_CHOICES.values()), Field(discriminator="method")]
+    ImportanceChoice = Annotated[reduce(or_, IMPORTANCE_CHOICES.values()), Field(discriminator="method")]
 
 
 def parse_pruner(text: str) -> Choice | None:
@@ -152,6 +156,11 @@ def parse_allocation(text: str) -> Choice:
         return _parse("allocation", text, ALLOCATION_CHOICES)
     given = from_text(text) if text.startswith("[") else from_file(text)
     return ALLOCATION_CHOICES["given"].model_validate({"method": "given", "sparsities": given.sparsities})
+
+
+def parse_importance(text: str) -> Choice:
+    """`taylor`, `wanda_sp`, `leave_one_out,kinds=channels`."""
+    return _parse("importance", text, IMPORTANCE_CHOICES)
 
 
 def _parse(field: str, text: str, choices: Mapping[str, type[Choice]]) -> Choice:

@@ -1,53 +1,23 @@
 """One-shot pruning, end to end: a model and a text go in; a pruned, packed, measured, registered model comes out."""
 
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from secrets import token_hex
+from dataclasses import replace
 from time import perf_counter
+from typing import Any
 
 from prefect import flow, runtime
 
 from flows.choices import Oneshot
-from flows.prepare import Prepared, prepare
+from flows.outcome import Outcome, dataset_row, describe, name_run, tokenize_texts
+from flows.prepare import prepare
 from flows.show import show_run
-from tasks.data.sources import identity
-from tasks.data.task import tokenize
 from tasks.evaluate.task import evaluate, time_speed
-from tasks.handles import (
-    ArtifactRow,
-    Context,
-    DatasetRow,
-    EvaluationRow,
-    Packed,
-    Pruned,
-    RunRow,
-    SpeedRow,
-    Tokens,
-)
+from tasks.handles import ArtifactRow, Packed, Pruned, RunRow
 from tasks.prune.allocators import Uniform
 from tasks.prune.task import allocate, pack, prune
 from tasks.record import home
-from tasks.record.provenance import machine, versions
+from tasks.record.provenance import machine
 from tasks.record.task import publish, record, write_report
 from tasks.stage import Stages, run_always
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a run leaves: where its checkpoint and report are, and its measured rows."""
-
-    run: str
-    checkpoint: str
-    packed: str
-    report: str
-    dense: EvaluationRow
-    result: EvaluationRow
-    speeds: tuple[SpeedRow, ...]
-
-
-def name_run() -> str:
-    """A run's id is the name of its Prefect flow run: its time, and four random digits."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{token_hex(2)}"
 
 
 @flow(name="oneshot", flow_run_name=name_run)
@@ -56,35 +26,15 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
     started, stages = perf_counter(), Stages()
     run = runtime.flow_run.name
     found = prepare(parameters)
-    calibration = stages(
-        tokenize,
-        named="tokenize calibration",
-        source=parameters.calibration,
-        identity=identity(parameters.calibration),
-        role="calibration",
-        model=found.model,
-        window=found.window,
-        samples=parameters.samples,
-        sampling=parameters.sampling,
-        seed=parameters.seed,
-    )
-    evaluation = stages(
-        tokenize,
-        named="tokenize evaluation",
-        source=parameters.evaluation,
-        identity=identity(parameters.evaluation),
-        role="evaluation",
-        model=found.model,
-        window=found.window,
-    )
-    on_calibration = {"model": found.model, "calibration": calibration, "device": found.device}
+    calibration, evaluation = tokenize_texts(stages, parameters, found)
+    on_calibration: dict[str, Any] = {"model": found.model, "calibration": calibration, "device": found.device}
     allocation = None
     if not isinstance(found.allocator, Uniform):
         pattern = found.recipe.pattern
         allocation = stages(allocate, **on_calibration, allocator=found.allocator, pattern=pattern)
     pruned = stages(prune, **on_calibration, recipe=found.recipe, allocation=allocation)
     packed = stages(pack, checkpoint=pruned.checkpoint, pattern=found.recipe.pattern, allocation=allocation)
-    on_text = {"tokens": evaluation, "device": found.device}
+    on_text: dict[str, Any] = {"tokens": evaluation, "device": found.device}
     dense = stages(evaluate, named="evaluate dense", checkpoint=found.model, subject="dense", **on_text)
     result = stages(evaluate, named="evaluate pruned", checkpoint=packed.checkpoint, subject="pruned", **on_text)
     speeds = []
@@ -92,7 +42,7 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
         pair = {"dense": found.model, "pruned": packed.checkpoint}
         speeds = stages(time_speed, **pair, device=found.device, machine=machine())
 
-    context = describe(run, parameters, found, evaluation)
+    context = describe("oneshot", run, parameters, found, evaluation)
     calibrated = replace(context, dataset_hash="")  # magnitude: what it did depends on no text, so no row names one
     if found.recipe.walks or allocation is not None:
         calibrated = replace(context, dataset_hash=calibration.dataset_hash)
@@ -108,7 +58,7 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
         checkpoint=pruned.checkpoint.hash,
         registered_version=None,
     )
-    run_always(publish, context, row, parameters.model_dump(), packed, [dense, result], speeds)
+    run_always(publish, context, row, parameters.model_dump(), packed.checkpoint, [dense, result], speeds)
     report = run_always(write_report, run)
     run_always(show_run, run, report)
     return Outcome(
@@ -118,35 +68,7 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
         report=report,
         dense=dense,
         result=result,
-        speeds=tuple(speeds),
-    )
-
-
-def describe(run: str, parameters: Oneshot, found: Prepared, evaluation: Tokens) -> Context:
-    return Context(
-        run=run,
-        flow="oneshot",
-        model=found.name,
-        model_hash=found.model.hash,
-        dataset_hash=evaluation.dataset_hash,
-        method=parameters.name,
-        pattern=parameters.pattern,
-        seed=parameters.seed,
-        versions=versions(),
-        machine=machine(),
-        recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def dataset_row(role: str, tokens: Tokens) -> DatasetRow:
-    return DatasetRow(
-        role=role,
-        source=tokens.source,
-        documents=tokens.documents,
-        text_bytes=tokens.text_bytes,
-        tokens=tokens.tokens,
-        windows=tokens.windows,
-        window=tokens.window,
+        speeds=speeds,
     )
 
 

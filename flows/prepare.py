@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig
 
-from flows.choices import Oneshot
+from flows.choices import OfTexts, Oneshot, Slice
+from tasks.calibrate.importance.importance import Importance
 from tasks.data.sources import check_source
-from tasks.evaluate.task import check_speed
+from tasks.evaluate.task import check_speed, fits
 from tasks.handles import Checkpoint
 from tasks.model.anatomy import prunable, prunable_blocks
 from tasks.model.load import (
@@ -18,53 +19,94 @@ from tasks.model.load import (
     context_of,
     fingerprint,
     load_config,
+    load_model,
     load_tokenizer,
     resolve,
     weight_bytes,
 )
 from tasks.prune.allocation import Allocation
 from tasks.prune.allocators import Allocator, Given
+from tasks.prune.structure.cut import Cut, check_cut
 from tasks.prune.weight.budget import patterns_for
 from tasks.prune.weight.recipe import Recipe
 from tasks.record import home
+from tasks.recover.recovery import Recovery
 
 USUAL_WINDOW = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A `Oneshot` with everything looked up: what the stages take."""
+class Found:
+    """What the words name, looked up."""
 
     name: str  # of the model, short
     model: Checkpoint
-    recipe: Recipe
-    allocator: Allocator
     window: int
     device: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Found):
+    """A `Oneshot` with everything looked up: what the stages take."""
+
+    recipe: Recipe
+    allocator: Allocator
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedSlice(Found):
+    """A `Slice` with everything looked up."""
+
+    importance: Importance
+    cut: Cut
+    recovery: Recovery | None
+
+
 def prepare(parameters: Oneshot) -> Prepared:
     """Look up and check everything that a run names. Raises ValueError in one line; reads the weights once."""
+    found, folder = _find(parameters)
+    recipe, allocator = parameters.recipe(), parameters.allocation.build()
+    _check_fit(found.model.hash, folder, recipe, allocator)
+    return Prepared(**vars(found), recipe=recipe, allocator=allocator)
+
+
+def prepare_slice(parameters: Slice) -> PreparedSlice:
+    """As `prepare`; the cut is tried on the model itself, which has to fit into memory."""
+    found, folder = _find(parameters)
+    cut, recovery = parameters.cut(), parameters.recovery()
+    if recovery is not None and recovery.tokens < (step := recovery.batch * found.window):
+        given = f"recover_tokens: {recovery.tokens} given"
+        raise ValueError(f"{given}, valid is {step} or more: a step of {recovery.batch} windows of {found.window}")
+    _check_cut(found.model.hash, folder, cut)
+    return PreparedSlice(**vars(found), importance=parameters.importance.build(), cut=cut, recovery=recovery)
+
+
+def check(parameters: Oneshot | Slice) -> None:
+    """Raises what preparing this run would raise."""
+    if isinstance(parameters, Slice):
+        prepare_slice(parameters)
+    else:
+        prepare(parameters)
+
+
+def _find(parameters: OfTexts) -> tuple[Found, Path]:
+    """What every flow over texts names, and the folder of its model."""
     folder = resolve(parameters.model)
     check_folder(folder)
     check_source(parameters.calibration, "calibration")
     check_source(parameters.evaluation, "evaluation")
     home.check_writable(min_free_bytes=4 * weight_bytes(folder))
-    recipe, allocator = parameters.recipe(), parameters.allocation.build()
     config = load_config(folder)
     device = _device(parameters.device)
     if parameters.speed:
         check_speed(folder, device)
-    content = fingerprint(folder)
-    _check_fit(content, folder, recipe, allocator)
-    return Prepared(
+    found = Found(
         name=folder.resolve().name,
-        model=Checkpoint(hash=content, folder=str(folder.absolute())),
-        recipe=recipe,
-        allocator=allocator,
+        model=Checkpoint(hash=fingerprint(folder), folder=str(folder.absolute())),
         window=_window(parameters.window, config),
         device=device,
     )
+    return found, folder
 
 
 @cache
@@ -80,6 +122,15 @@ def _check_fit(content: str, folder: Path, recipe: Recipe, allocator: Allocator)
     patterns = patterns_for(Allocation(sparsities=sparsities), pattern, blocks)
     if recipe.low_rank is not None:
         recipe.low_rank.check_blocks(blocks, patterns)
+
+
+@cache
+def _check_cut(content: str, folder: Path, cut: Cut) -> None:
+    """The tokenizer fits the model, and the model can be cut so. Once for every `content`."""
+    check_tokenizer(load_tokenizer(folder), load_config(folder))
+    if not fits(folder, "cpu"):
+        raise ValueError(f"model: {folder} takes more than half of the memory that is free; slice holds it whole")
+    check_cut(load_model(folder), cut)
 
 
 def _window(asked: int | None, config: PreTrainedConfig) -> int:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from flows.choices import Oneshot, Sweep
-from flows.methods import parse_pruner, parse_reconstruct, parse_update
+from flows.choices import Oneshot, Slice, Sweep
+from flows.methods import parse_importance, parse_pruner, parse_reconstruct, parse_update
 from tasks.prune import PRUNERS
 
 
@@ -40,6 +40,16 @@ def methods() -> Sweep:
     return Sweep(name="methods", points=plain.points + refit.points + best.points)
 
 
+def ladder() -> Sweep:
+    """From one calibration of the built-in model a rung every 10 %: what is left, what it costs, how fast it is."""
+    importance = parse_importance("wanda_sp")
+    points = [
+        Slice.parse(budget=percent / 100, importance=importance, samples=64, window=256)
+        for percent in range(10, 70, 10)
+    ]
+    return Sweep(name="ladder", points=tuple(points))
+
+
 def llama_1b_sparsegpt_2of4() -> Sweep:
     """Llama-3.2-1B to 2:4 with 128 windows of C4, scored on WikiText-2: needs the network (or its cache) and a GPU."""
     return grid(
@@ -58,12 +68,13 @@ SWEEPS: dict[str, Callable[[], Sweep]] = {
     "demo": demo,
     "patterns": patterns,
     "methods": methods,
+    "ladder": ladder,
     "llama-1b-sparsegpt-2of4": llama_1b_sparsegpt_2of4,
 }
 
 
 def sweep_named(preset: str, models: Sequence[str] = (), **changed: Any) -> Sweep:
-    """The parameters of a preset, for each of `models` if some are given, with fields of `Oneshot` changed.
+    """The parameters of a preset, for each of `models` if some are given, with fields of its points changed.
 
     ValueError lists the names there are, and says which field is not valid.
     """
@@ -71,7 +82,7 @@ def sweep_named(preset: str, models: Sequence[str] = (), **changed: Any) -> Swee
         raise ValueError(f"preset: {preset!r} is unknown; choose one of {', '.join(SWEEPS)}")
     sweep = SWEEPS[preset]()
     points = [
-        Oneshot.parse(**dict(point) | changed | ({"model": model} if model else {}))
+        type(point).parse(**dict(point) | changed | ({"model": model} if model else {}))
         for model in models or (None,)
         for point in sweep.points
     ]

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from prefect import flow, runtime
 
-from flows.choices import Sweep
-from flows.oneshot import Outcome, name_run, oneshot
-from flows.prepare import prepare
+from flows.choices import Oneshot, Slice, Sweep
+from flows.oneshot import oneshot
+from flows.outcome import Outcome, name_run
+from flows.prepare import check
 from flows.presets import sweep_named
 from flows.show import show_run
+from flows.slice import slice_model
 from tasks.record.task import write_report
 from tasks.stage import run_always
 
@@ -26,9 +28,9 @@ class SweepOutcome:
 def sweep(parameters: Sweep) -> SweepOutcome:
     """Check every point before the first one starts; run them; compare them."""
     for point in parameters.points:
-        prepare(point)
+        check(point)
     run = runtime.flow_run.name
-    outcomes = tuple(oneshot(point, sweep=run) for point in parameters.points)
+    outcomes = tuple(_run(point, run) for point in parameters.points)
     report = run_always(write_report, run)
     run_always(show_run, run, report)
     return SweepOutcome(run=run, report=report, outcomes=outcomes)
@@ -38,3 +40,7 @@ def sweep(parameters: Sweep) -> SweepOutcome:
 def sweep_preset(preset: str) -> SweepOutcome:
     """A sweep by the name of its preset: what a schedule runs."""
     return sweep(sweep_named(preset))
+
+
+def _run(point: Oneshot | Slice, sweep: str) -> Outcome:
+    return slice_model(point, sweep=sweep) if isinstance(point, Slice) else oneshot(point, sweep=sweep)

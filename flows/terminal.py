@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flows.oneshot import Outcome
+    from flows.outcome import Outcome
 
 SCORES = ("ppl", "nll", "bits_per_byte", "tokens", "windows")
 SIZES = ("parameters", "size_bytes", "memory_bytes", "sparsity")
@@ -51,5 +51,6 @@ def outcome_json(outcome: "Outcome") -> dict:
             if (row.subject, phase) in speeds:
                 facts[f"{phase}_tokens_per_s"] = speeds[row.subject, phase]
         subjects[row.subject] = facts
-    places = {"checkpoint": outcome.checkpoint, "packed": outcome.packed, "report": outcome.report}
+    packed = {"packed": outcome.packed} if outcome.packed is not None else {}
+    places = {"checkpoint": outcome.checkpoint, **packed, "report": outcome.report}
     return {"run": outcome.run, **places, "dense": subjects["dense"], "result": subjects["pruned"]}

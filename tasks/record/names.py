@@ -9,8 +9,11 @@ def registered_name(model: str, model_hash: str) -> str:
 
 
 def pattern_alias(pattern: str) -> str:
-    """best-2of4 for 2:4, best-50pct for 50% however its zeros are chosen (50%@matrix); MLflow allows no dot in it."""
-    size = pattern.partition("@")[0].replace(":", "of").replace("%", "pct").replace(".", "-")
+    """best-2of4 for 2:4, best-50pct for 50% however its zeros are chosen (50%@matrix), best-minus-30pct for -30%.
+
+    MLflow allows no dot in it.
+    """
+    size = pattern.partition("@")[0].replace("-", "minus-").replace(":", "of").replace("%", "pct").replace(".", "-")
     return f"best-{plain(size)}"
 
 

@@ -1,7 +1,8 @@
-"""The packed model as MLflow loads it: this file is stored beside every registered version, and run when it is loaded.
+"""The stored model as MLflow loads it: this file lies beside every registered version, and is run when it is loaded.
 
-MLflow reads a model "from code": no object is pickled. Beside this file lie the packed checkpoint and the few modules
-that unpack it, so a process that has only MLflow, torch, transformers and safetensors can load and run it:
+MLflow reads a model "from code": no object is pickled. Beside this file lies the checkpoint: a packed one with the few
+modules that unpack it, or a folder that transformers loads, with the modeling file that was written for it where it has
+one. So a process that has only MLflow, torch, transformers and safetensors can load and run it:
 
     mlflow.pyfunc.load_model("models:/<name>@best").predict(["Once upon a time"])
 """
@@ -15,16 +16,21 @@ from mlflow.pyfunc import PythonModel
 NEW_TOKENS = 40
 
 
-class PackedModel(PythonModel):
+class StoredModel(PythonModel):
     """Continues prompts greedily by NEW_TOKENS; for all else, `unwrap_python_model()` has `.model` and `.tokenizer`."""
 
     def load_context(self, context: Any) -> None:
-        from transformers import AutoTokenizer
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from tasks.prune.pack import load_packed
+        if "packed" in context.artifacts:
+            from tasks.prune.pack import load_packed
 
-        folder = Path(context.artifacts["packed"])
-        self.model = load_packed(folder).eval()
+            folder = Path(context.artifacts["packed"])
+            self.model = load_packed(folder).eval()
+        else:
+            folder = Path(context.artifacts["folder"])
+            written_for_it = (folder / "modeling_per_layer.py").is_file()
+            self.model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=written_for_it).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
 
     def predict(self, context: Any, model_input: list[str]) -> list[str]:  # type: ignore[override]
@@ -38,4 +44,4 @@ class PackedModel(PythonModel):
         return continuations
 
 
-set_model(PackedModel())
+set_model(StoredModel())

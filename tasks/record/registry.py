@@ -2,8 +2,9 @@
 
 The name is `espalier-<model>-<hash>` (tasks.record.names), so all versions of a name come from one dense model.
 `best-<pattern>`, such as `best-2of4` and `best-50pct`, is the version with the lowest perplexity among those of that
-pattern. `best` moves from the version that has it only to one that is at least as sparse (counted zeros, in whole
-percent) and has a lower perplexity: it never buys quality with size. The first version of a name takes it.
+pattern. `best` moves from the version that has it only to one of which at least as much is gone (counted zeros, and the
+parameters that were cut out, in whole percent) and which has a lower perplexity: it never buys quality with size. The
+first version of a name takes it.
 
 Perplexities are compared only on the same text, in the same window. Where an alias stands on a version that was
 measured otherwise, the newest comparison takes over: the alias moves to the new version, and is defended there. The
@@ -40,20 +41,26 @@ class Version:
 
 
 def publish(
-    client: "MlflowClient", context: Context, packed: Checkpoint, evaluation: EvaluationRow, run_id: str
+    client: "MlflowClient",
+    context: Context,
+    stored: Checkpoint,
+    evaluation: EvaluationRow,
+    run_id: str,
+    removed: float = 0.0,
 ) -> Version:
-    """Register the packed checkpoint as a version and let it take the aliases it deserves.
+    """Register a stored checkpoint as a version and let it take the aliases it deserves.
 
-    `client` and MLflow's `run_id` are those of tracking.log_run. A checkpoint is registered once for each text and
-    window it was measured on: whoever publishes it again gets the version that is there, with the tags that it had.
-    Raises home.Damaged if the packed folder no longer has the content of its hash.
+    `client` and MLflow's `run_id` are those of tracking.log_run. `removed`: the share of the dense model's parameters
+    that was cut out. A checkpoint is registered once for each text and window it was measured on: whoever publishes it
+    again gets the version that is there, with the tags that it had. Raises home.Damaged if its folder no longer has
+    the content of its hash.
     """
-    home.verify(packed)
+    home.verify(stored)
     name = registered_name(context.model, context.model_hash)
-    facts = _facts(context, packed, evaluation)
+    facts = _facts(context, stored, evaluation) | {"percent_removed": str(round(100 * removed))}
     same = (f"tags.{tag} = '{facts[tag]}'" for tag in ("checkpoint", *COMPARABLE))
     found = client.search_model_versions(" and ".join((f"name = '{name}'", *same)))
-    version = found[0] if found else _register(client, name, packed, facts, run_id)
+    version = found[0] if found else _register(client, name, stored, facts, run_id)
     _take_aliases(client, version)
     aliases = client.get_model_version(name, version.version).aliases
     return Version(name=name, version=str(version.version), aliases=tuple(sorted(aliases)))
@@ -66,14 +73,17 @@ def load_registered(name: str, version: str, device: str = "cpu") -> tuple[Any, 
     """
     from transformers import AutoTokenizer
 
+    from tasks.model.load import load_model
     from tasks.prune.pack import load_packed
 
     with tracking() as client:
         found = _find(client, name, version)
-        checkpoint = found.tags["checkpoint"]
+        checkpoint, kind = found.tags["checkpoint"], found.tags.get("kind", "packed")
         folder = Path(client.get_model_version_download_uri(name, found.version), "artifacts", checkpoint)
-    home.verify(Checkpoint(hash=checkpoint, folder=str(folder), kind="packed"))
-    return load_packed(folder, device), AutoTokenizer.from_pretrained(folder)
+    home.verify(Checkpoint(hash=checkpoint, folder=str(folder), kind=kind))
+    if kind == "packed":
+        return load_packed(folder, device), AutoTokenizer.from_pretrained(folder)
+    return load_model(folder, device, run_code=kind == "per_layer"), AutoTokenizer.from_pretrained(folder)
 
 
 def _find(client: "MlflowClient", name: str, version: str) -> "ModelVersion":
@@ -94,14 +104,15 @@ def _find(client: "MlflowClient", name: str, version: str) -> "ModelVersion":
         ) from error
 
 
-def _facts(context: Context, packed: Checkpoint, evaluation: EvaluationRow) -> dict[str, str]:
+def _facts(context: Context, stored: Checkpoint, evaluation: EvaluationRow) -> dict[str, str]:
     """The tags of a version: where it comes from, and what it was compared on."""
     return {
         "method": context.method,
         "pattern": context.pattern,
         "seed": str(context.seed),
         "run": context.run,
-        "checkpoint": packed.hash,
+        "checkpoint": stored.hash,
+        "kind": stored.kind,
         "model_hash": context.model_hash,
         "dataset_hash": context.dataset_hash,
         "window": str(evaluation.window),
@@ -111,9 +122,9 @@ def _facts(context: Context, packed: Checkpoint, evaluation: EvaluationRow) -> d
 
 
 def _register(
-    client: "MlflowClient", name: str, packed: Checkpoint, facts: dict[str, str], run_id: str
+    client: "MlflowClient", name: str, stored: Checkpoint, facts: dict[str, str], run_id: str
 ) -> "ModelVersion":
-    """Copy the packed folder into MLflow's files and make a version of it; its tags are there from its first moment."""
+    """Copy the folder into MLflow's files and make a version of it; its tags are there from its first moment."""
     from mlflow import pyfunc
     from mlflow.models import Model
 
@@ -125,6 +136,7 @@ def _register(
         params=run.data.params,
         tags=facts,
     )
+    packed = stored.kind == "packed"
     with tempfile.TemporaryDirectory() as aside:
         logged = Model.log(  # pyfunc.log_model would have to start the run, and then to end it
             artifact_path=None,
@@ -132,8 +144,8 @@ def _register(
             model_id=model.model_id,
             run_id=run_id,
             python_model=str(Path(__file__).with_name("registered.py")),
-            artifacts={"packed": str(home.locate(packed.folder))},
-            code_paths=[str(copy_loader(Path(aside)))],
+            artifacts={"packed" if packed else "folder": str(home.locate(stored.folder))},
+            code_paths=[str(copy_loader(Path(aside)))] if packed else None,
             pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
         )
     if not client.search_registered_models(f"name = '{name}'"):
@@ -165,7 +177,11 @@ def _is_better(version: "ModelVersion", holder: "ModelVersion") -> bool:
 
 
 def _is_as_sparse(version: "ModelVersion", holder: "ModelVersion") -> bool:
-    return int(version.tags["percent_zero"]) >= int(holder.tags["percent_zero"])
+    return _percent_gone(version) >= _percent_gone(holder)
+
+
+def _percent_gone(version: "ModelVersion") -> int:
+    return int(version.tags["percent_zero"]) + int(version.tags.get("percent_removed", "0"))
 
 
 def _requirements() -> dict[str, str]:

@@ -11,10 +11,19 @@ from pathlib import Path
 from string import Template
 
 from tasks.record import figures, home, units
+from tasks.record.cuts import cut_blocks, importances, recoveries
 from tasks.record.details import datasets, linears, stages
 from tasks.record.metrics import query_named
 from tasks.record.provenance import machine_in_words, versions_in_words
-from tasks.record.results import markdown_table, pruned_and_best, ranks_of, result_columns, results_of, summary
+from tasks.record.results import (
+    is_cut,
+    markdown_table,
+    pruned_and_best,
+    ranks_of,
+    result_columns,
+    results_of,
+    summary,
+)
 from tasks.record.tables import Row, section, to_html
 
 __all__ = ["markdown_table", "write_report"]
@@ -46,6 +55,9 @@ def write_report(run: str) -> Path:
         _header(run, title, runs, results),
         _results(results),
         _figures(run, results),
+        cut_blocks(run),
+        importances(run),
+        recoveries(run),
         stages(run, runs),
         datasets(run),
         linears(run),
@@ -85,7 +97,7 @@ def _tiles(results: Sequence[Row]) -> str:
         tiles = [
             ("Perplexity", units.digits(row["ppl"]), f"dense {units.digits(dense['ppl'])}"),
             ("Bits per byte", units.digits(row["bits_per_byte"]), f"dense {units.digits(dense['bits_per_byte'])}"),
-            ("Zeros, counted", units.percent(row["sparsity"]), f"{ranks_of(row)} pattern {row['pattern']}".strip()),
+            _gone_tile(row),
             ("Size on disk", units.size(row["size_bytes"]), f"dense {units.size(dense['size_bytes'])}"),
         ]
         tiles += [
@@ -103,6 +115,12 @@ def _tiles(results: Sequence[Row]) -> str:
     return f'<dl class="tiles">{cells}</dl>' if cells else ""
 
 
+def _gone_tile(row: Row) -> tuple[str, str, str]:
+    if is_cut(row):
+        return "Parameters", units.short(row["parameters"]), f"dense {units.short(row['dense']['parameters'])}"
+    return "Zeros, counted", units.percent(row["sparsity"]), f"{ranks_of(row)} pattern {row['pattern']}".strip()
+
+
 def _results(results: Sequence[Row]) -> str:
     """One table for each dense model and text."""
     tables = []
@@ -110,16 +128,19 @@ def _results(results: Sequence[Row]) -> str:
         group = list(rows)
         tokens, windows = (units.count(group[0][name]) for name in ("tokens", "windows"))
         caption = (
-            f"{model} on {source}: {tokens} tokens scored in {windows} windows of {window}. Zeros are counted in the "
-            f"pruned linears{_factors_caption(group)}. {_speed_caption(group)}"
+            f"{model} on {source}: {tokens} tokens scored in {windows} windows of {window}. {_gone_caption(group)} "
+            f"{_speed_caption(group)}"
         )
         tables.append(to_html(result_columns(group), group, "Results", caption, mark=_mark))
     return section("Results", *tables)
 
 
-def _factors_caption(results: Sequence[Row]) -> str:
-    """Nothing where no model has factors."""
-    return "; of a weight with factors, in the sparse part beside them" if any(map(ranks_of, results)) else ""
+def _gone_caption(results: Sequence[Row]) -> str:
+    """How the columns count that say what is gone."""
+    if all(is_cut(row) for row in results if row["subject"] != "dense"):
+        return "Parameters are counted in the models as they were loaded again; the pattern is a share of the blocks'."
+    factors = "; of a weight with factors, in the sparse part beside them" if any(map(ranks_of, results)) else ""
+    return f"Zeros are counted in the pruned linears{factors}."
 
 
 def _speed_caption(results: Sequence[Row]) -> str:
@@ -141,10 +162,14 @@ def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
     texts = groupby(results, key=lambda row: (row["model"], row["source"], row["window"]))
     for number, ((model, source, _), rows) in enumerate(texts):
         group = list(rows)
-        if group[0]["dense"] and len(group) > 1:
+        cut = [row for row in group if is_cut(row)]
+        if group[0]["dense"] and len(group) > 1 and len(cut) < len(group) - 1:
             caption = f"Perplexity against sparsity, {model} on {source}. The dotted line is the dense model."
             name = f"perplexity{number}"
             drawn[name] = figures.perplexity_by_sparsity(group, name), caption
+        if len(cut) > 1:
+            caption = f"Perplexity against what it bought, {model} on {source}: a point a cut. The diamond is dense."
+            drawn[f"frontier{number}"] = figures.frontier(cut, f"frontier{number}"), caption
     if blocks := query_named("blocks", run=run):
         caption = "By block: relative squared error of its output on the first calibration batch, and its zeros."
         drawn["blocks"] = figures.error_and_sparsity_by_block(blocks), caption

@@ -44,11 +44,25 @@ def result_columns(rows: Sequence[Row]) -> list[Column]:
         Column(title="Perplexity", show=lambda row: units.digits(row["ppl"]), strong=lambda row: row["best"]),
         Column(title="nats/token", show=lambda row: units.digits(row["nll"])),
         Column(title="bits/byte", show=lambda row: units.digits(row["bits_per_byte"])),
-        Column(title="Zeros", show=lambda row: units.percent(row["sparsity"]), note=ranks_of),
+        *_what_is_gone(rows),
         Column(title="Size", show=lambda row: units.size(row["size_bytes"]), note=_relative_size),
         *timed,
         *([Column(title="Sparse linears", show=_sparse_linears)] if any(map(_could_run_sparse, rows)) else []),
     ]
+
+
+def _what_is_gone(rows: Sequence[Row]) -> list[Column]:
+    """Parameters where they differ, zeros where there are some, or where neither tells the models apart."""
+    parameters = Column(title="Parameters", show=lambda row: units.count(row["parameters"]), note=_relative_parameters)
+    zeros = Column(title="Zeros", show=lambda row: units.percent(row["sparsity"]), note=ranks_of)
+    some_cut = any(map(is_cut, rows))
+    some_zero = any(row["sparsity"] > 0 or row["largest_rank"] is not None for row in rows)
+    return [parameters] * some_cut + [zeros] * (some_zero or not some_cut)
+
+
+def is_cut(row: Row) -> bool:
+    """Whether an evaluated model has fewer parameters than the dense one beside it."""
+    return bool(row["dense"]) and row["parameters"] < row["dense"]["parameters"]
 
 
 def name_of(row: Row) -> tuple[str, str]:
@@ -87,12 +101,18 @@ def summary(rows: Sequence[Row]) -> str:
         lowest = f" The lowest after pruning: {found}." if best else ""
         return f"The dense model's perplexity is {units.digits(dense['ppl'])}.{lowest} {_speed_sentence(pruned)}"
     [row] = pruned
-    beside = f" beside factors ({ranks_of(row).removeprefix('+ ')})" if ranks_of(row) else ""
     return (
-        f"Perplexity goes from {units.digits(dense['ppl'])} to {units.digits(row['ppl'])} with "
-        f"{units.percent(row['sparsity'])} of the weights in the pruned linears zero{beside}; the weight files go from "
-        f"{units.size(dense['size_bytes'])} to {units.size(row['size_bytes'])}. {_speed_sentence(pruned)}"
+        f"Perplexity goes from {units.digits(dense['ppl'])} to {units.digits(row['ppl'])} with {_gone_in_words(row)}; "
+        f"the weight files go from {units.size(dense['size_bytes'])} to {units.size(row['size_bytes'])}. "
+        f"{_speed_sentence(pruned)}"
     )
+
+
+def _gone_in_words(row: Row) -> str:
+    if is_cut(row):
+        return f"{units.percent(1 - row['parameters'] / row['dense']['parameters'])} of all parameters cut out"
+    beside = f" beside factors ({ranks_of(row).removeprefix('+ ')})" if ranks_of(row) else ""
+    return f"{units.percent(row['sparsity'])} of the weights in the pruned linears zero{beside}"
 
 
 def _speed_sentence(pruned: Sequence[Row]) -> str:
@@ -124,6 +144,10 @@ def _text_of(row: Row) -> tuple[str, str, int]:
 
 def _plain(title: str, name: str) -> Column:
     return Column(title=title, show=lambda row: str(row[name]), numeric=name in ("window", "seed"))
+
+
+def _relative_parameters(row: Row) -> str:
+    return units.ratio(row["parameters"] / row["dense"]["parameters"]) if is_cut(row) else ""
 
 
 def _relative_size(row: Row) -> str:

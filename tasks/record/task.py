@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.handles import Context, EvaluationRow, Packed, RunRow, SpeedRow
+from tasks.handles import Checkpoint, Context, EvaluationRow, RunRow, SpeedRow
 from tasks.record import metrics, registry, tracking
 from tasks.record import report as pages
 
@@ -31,19 +31,20 @@ def publish(
     context: Context,
     row: RunRow,
     parameters: Mapping[str, Any],
-    packed: Packed,
+    stored: Checkpoint,
     evaluations: Sequence[EvaluationRow],
     speeds: Sequence[SpeedRow],
 ) -> None:
-    """Log the run in MLflow, register its packed model, and write the run's last row; only then is it FINISHED.
+    """Log the run in MLflow, register the model it stored, and write the run's last row; only then is it FINISHED.
 
     To `row` are added the version, such as `espalier-builtin/3`, and the seconds that publishing took.
     """
     started = perf_counter()
-    result = next(evaluation for evaluation in evaluations if evaluation.subject == "pruned")
+    dense, result = (next(row for row in evaluations if row.subject == subject) for subject in ("dense", "pruned"))
+    removed = 1 - result.parameters / dense.parameters
     logged = tracking.log_run(context, parameters=parameters, evaluations=evaluations, speeds=speeds, sweep=row.sweep)
     with logged as (client, run_id):
-        made = registry.publish(client, context, packed.checkpoint, result, run_id)
+        made = registry.publish(client, context, stored, result, run_id, removed)
         seconds = row.seconds + perf_counter() - started
         last = replace(row, registered_version=f"{made.name}/{made.version}", seconds=seconds)
         metrics.record(context, "runs", [last])

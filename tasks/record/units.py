@@ -35,6 +35,12 @@ def scientific(value: float) -> str:
 
 
 @_for_finite
+def signed(value: float) -> str:
+    """0.871 → +0.87"""
+    return f"{value:+.2f}"
+
+
+@_for_finite
 def percent(value: float) -> str:
     """0.5 → 50.0 %"""
     return f"{100 * value:.1f} %"
@@ -50,6 +56,15 @@ def ratio(value: float) -> str:
 def count(value: float) -> str:
     """94605 → 94,605"""
     return f"{value:,.0f}"
+
+
+@_for_finite
+def short(value: float) -> str:
+    """A large number in three digits: 2804160 → 2.80 M."""
+    for unit, divisor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= divisor:
+            return f"{value / divisor:.3g} {unit}"
+    return f"{value:.0f}"
 
 
 @_for_finite

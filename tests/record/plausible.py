@@ -8,10 +8,14 @@ from tasks.handles import (
     Context,
     DatasetRow,
     EvaluationRow,
+    ImportanceRow,
     LinearRow,
+    RecoveryRow,
     RunRow,
+    SliceRow,
     SpeedRow,
     StageRow,
+    UnitRow,
 )
 from tasks.record import metrics
 
@@ -119,6 +123,54 @@ def record_run(
     metrics.record(context, "evaluations", [evaluation("dense", nll=1.8, ppl=6.05), pruned or evaluation()])
     metrics.record(context, "speeds", speeds)
     metrics.record(context, "artifacts", artifacts)
+    finish(context, sweep)
+
+
+CUT = dataclasses.replace(CONTEXT, run="c1", flow="slice", method="taylor+repair+recover", pattern="-30%")
+
+
+def record_cut(context: Context = CUT, parameters: int = 2_400_000, sweep: str | None = None, **changes) -> None:
+    """Record a run that cut units out of two blocks, held scores against losses and trained what was left."""
+    slices = [
+        SliceRow(
+            block=i,
+            head_groups=3,
+            head_groups_before=4,
+            query_heads=6,
+            query_heads_before=8,
+            channels=256,
+            channels_before=384,
+            parameters=258_432,
+            parameters_before=369_024,
+            cut_error=0.0639,
+            repaired_error=0.0166 * (i + 1),
+            attention_gain=0.01,
+            ffn_gain=0.02,
+            damp=0.01,
+            seconds=0.4,
+        )
+        for i in range(2)
+    ]
+    scored = [
+        UnitRow(importance="taylor", block=i, kind="channels", unit=0, score=1.0 + i, loss_without=2.0)
+        for i in range(2)
+    ]
+    held = ImportanceRow(importance="taylor", kind="channels", units=768, sampled=16, correlation=0.8123)
+    trained = RecoveryRow(
+        source="docs",
+        windows=320,
+        distinct=300,
+        read=81_920,
+        learned=81_600,
+        steps=20,
+        first_loss=3.25,
+        last_loss=2.9375,
+    )
+    tables = {"slices": slices, "units": scored, "importances": [held], "recoveries": [trained]}
+    for table, rows in tables.items():
+        metrics.record(context, table, rows)
+    result = evaluation(parameters=parameters, sparsity=0.0, **changes)
+    metrics.record(context, "evaluations", [evaluation("dense", nll=1.8, ppl=6.05), result])
     finish(context, sweep)
 
 

@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from plausible import CONTEXT, evaluation, finish, record_run
+from plausible import CONTEXT, CUT, evaluation, finish, record_cut, record_run
 
 from tasks.handles import StageRow
 from tasks.record import metrics
@@ -42,9 +42,12 @@ def test_empty_tables_have_their_columns():
 
 def test_rows_recorded_again_replace_their_own_and_nobody_elses():
     record_run()
+    record_cut()
     before = {table: metrics.query(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in metrics.TABLES}
     record_run()
+    record_cut()
     record_run(dataclasses.replace(CONTEXT, run="r2"))
+    record_cut(dataclasses.replace(CUT, run="c2"))
     metrics.record(CONTEXT, "stages", [StageRow(stage="publish", seconds=1.0, cached=False)])
     after = {table: metrics.query(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in metrics.TABLES}
     assert all(before.values())

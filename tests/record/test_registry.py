@@ -84,12 +84,14 @@ def stub(text: str) -> Checkpoint:
     return Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind="packed")
 
 
-def publish(run: str, packed: Checkpoint, ppl: float = 20.0, sparsity: float = 0.5, **context) -> registry.Version:
+def publish(
+    run: str, packed: Checkpoint, ppl: float = 20.0, sparsity: float = 0.5, removed: float = 0.0, **context
+) -> registry.Version:
     of_run = dataclasses.replace(CONTEXT, run=run, **context)
     row = evaluation(ppl=ppl, sparsity=sparsity, checkpoint=packed.hash)
     with tracking.log_run(of_run, parameters={"samples": 128}, evaluations=[evaluation("dense"), row]) as logged:
         client, run_id = logged
-        return registry.publish(client, of_run, packed, row, run_id)
+        return registry.publish(client, of_run, packed, row, run_id, removed)
 
 
 def statuses() -> dict[str, str]:
@@ -166,8 +168,8 @@ def test_a_folder_may_have_any_name(folder, name):
 
 
 def test_the_alias_of_a_pattern():
-    aliases = ("best-2of4", "best-50pct", "best-50pct", "best-62-5pct")
-    assert tuple(map(pattern_alias, ("2:4", "50%", "50%@matrix", "62.5%"))) == aliases
+    aliases = ("best-2of4", "best-50pct", "best-50pct", "best-62-5pct", "best-minus-30pct", "best-minus-30pct")
+    assert tuple(map(pattern_alias, ("2:4", "50%", "50%@matrix", "62.5%", "-30%", "-30%@channels"))) == aliases
 
 
 def test_aliases_move_only_to_what_is_comparable_and_better():
@@ -182,6 +184,16 @@ def test_aliases_move_only_to_what_is_comparable_and_better():
     assert aliases("r8", ppl=17.0) == ("best", "best-2of4")
     assert aliases("r9", ppl=17.5, pattern="50%@matrix") == ("best-50pct",)
     assert aliases("r10", ppl=16.0, pattern="60%", sparsity=0.6) == ("best", "best-60pct")
+
+
+def test_a_smaller_cut_of_lower_perplexity_does_not_become_the_best():
+    def aliases(run: str, removed: float, ppl: float) -> tuple[str, ...]:
+        pattern = f"-{100 * removed:g}%"
+        return publish(run, stub(run), ppl=ppl, sparsity=0.0, removed=removed, pattern=pattern).aliases
+
+    assert aliases("r1", 0.3, 20.0) == ("best", "best-minus-30pct")
+    assert aliases("r2", 0.1, 12.0) == ("best-minus-10pct",)
+    assert aliases("r3", 0.4, 19.0) == ("best", "best-minus-40pct")
 
 
 def test_on_another_text_the_newest_comparison_takes_over():

@@ -1,0 +1,97 @@
+"""Structured pruning, end to end: a model and a text go in; one with fewer parameters comes out, loadable anywhere."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+from prefect import flow, runtime
+
+from flows.choices import Slice
+from flows.outcome import Outcome, dataset_row, describe, name_run, tokenize_texts, tokenize_whole
+from flows.prepare import prepare_slice
+from flows.show import show_run
+from tasks.calibrate.importance.correlation import importance_rows, unit_rows
+from tasks.calibrate.importance.importance import Unit
+from tasks.evaluate.task import evaluate, time_speed
+from tasks.handles import ArtifactRow, RunRow
+from tasks.prune.structure.results import Scored, Sliced, UnitLoss
+from tasks.prune.structure.task import measure_units, read_scores, score_units, slice_checkpoint
+from tasks.record import home
+from tasks.record.provenance import machine
+from tasks.record.task import publish, record, write_report
+from tasks.recover.task import Trained, recover_checkpoint
+from tasks.stage import Stages, run_always
+
+
+@flow(name="slice", flow_run_name=name_run)
+def slice_model(parameters: Slice, sweep: str | None = None) -> Outcome:
+    """Tokenize, score, measure, slice, recover, evaluate, time, record, publish, report; what computes is cached."""
+    started, stages = perf_counter(), Stages()
+    run = runtime.flow_run.name
+    found = prepare_slice(parameters)
+    calibration, evaluation = tokenize_texts(stages, parameters, found)
+    on_calibration: dict[str, Any] = {"model": found.model, "calibration": calibration, "device": found.device}
+    scored = stages(score_units, **on_calibration, importance=found.importance, name=parameters.importance.method)
+    measured: tuple[UnitLoss, ...] = ()
+    if parameters.measure_units:
+        kinds, count = parameters.units, parameters.measure_units
+        measured = stages(measure_units, **on_calibration, kinds=kinds, count=count, seed=parameters.seed)
+    sliced = stages(slice_checkpoint, **on_calibration, scored=scored, cut=found.cut)
+    trained = None
+    if found.recovery is not None:
+        text = tokenize_whole(stages, parameters.calibration, found)
+        from_cut = {"checkpoint": sliced.checkpoint, "recovery": found.recovery}
+        trained = stages(recover_checkpoint, **from_cut, text=text, device=found.device)
+    last = trained or sliced
+    on_text: dict[str, Any] = {"tokens": evaluation, "device": found.device}
+    dense = stages(evaluate, named="evaluate dense", checkpoint=found.model, subject="dense", **on_text)
+    result = stages(evaluate, named="evaluate sliced", checkpoint=last.checkpoint, subject="pruned", **on_text)
+    speeds = []
+    if parameters.speed:
+        pair = {"dense": found.model, "pruned": last.checkpoint}
+        speeds = stages(time_speed, **pair, device=found.device, machine=machine())
+
+    context = describe("slice", run, parameters, found, evaluation)
+    calibrated = replace(context, dataset_hash=calibration.dataset_hash)
+    cut_rows = {"datasets": [dataset_row("calibration", calibration)], "slices": sliced.blocks}
+    run_always(record, calibrated, cut_rows | unit_tables(scored, measured))
+    if trained is not None:
+        of_recovery = replace(context, dataset_hash=text.dataset_hash)
+        recovery_rows = {"datasets": [dataset_row("recovery", text)], "recoveries": trained.sources}
+        run_always(record, of_recovery, recovery_rows)
+    run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
+    run_always(record, context, {"speeds": speeds, "artifacts": [artifact_row(last)], "stages": stages.rows})
+    row = RunRow(
+        command=parameters.command(),
+        parameters=parameters.model_dump_json(),
+        sweep=sweep,
+        seconds=perf_counter() - started,
+        checkpoint=last.checkpoint.hash,
+        registered_version=None,
+    )
+    run_always(publish, context, row, parameters.model_dump(), last.checkpoint, [dense, result], speeds)
+    report = run_always(write_report, run)
+    run_always(show_run, run, report)
+    return Outcome(
+        run=run,
+        checkpoint=str(home.locate(last.checkpoint.folder)),
+        report=report,
+        dense=dense,
+        result=result,
+        speeds=speeds,
+    )
+
+
+def unit_tables(scored: Scored, measured: Sequence[UnitLoss]) -> dict[str, Sequence[Any]]:
+    """The rows of all units, and those that hold the scores against the losses that were measured."""
+    scores, losses = read_scores(scored), {Unit(each.block, each.kind, each.unit): each.loss for each in measured}
+    return {
+        "units": unit_rows(scored.importance, scores, losses),
+        "importances": importance_rows(scored.importance, scores, losses),
+    }
+
+
+def artifact_row(made: Sliced | Trained) -> ArtifactRow:
+    checkpoint = made.checkpoint
+    return ArtifactRow(kind="checkpoint", hash=checkpoint.hash, folder=checkpoint.folder, size_bytes=made.size_bytes)

@@ -1,0 +1,100 @@
+"""The words of each command that runs a flow: what may be said on its command line, and its screen of help."""
+
+import argparse
+
+
+class Words(argparse.ArgumentParser):
+    """A parser whose complaint is one line."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise ValueError(message)
+
+
+def say_oneshot(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--pruner",
+        required=True,
+        help="magnitude, wanda, ria, clearcut, sparsegpt or FILE.py:Class; options follow: sparsegpt,damp=0.02; "
+        "none prunes nothing, beside --low-rank svd",
+    )
+    made.add_argument("--pattern", required=True, help="2:4 (any n:m), 50%% (of each row) or 50%%@matrix")
+    made.add_argument(
+        "--update",
+        help="of the weights that stay: none (as they were; for sparsegpt: without its sweep), sweep, refit; options "
+        "follow: refit,drift=0.5",
+    )
+    made.add_argument("--permute", action="store_true", help="order the inputs of each linear so that n:m keeps more")
+    made.add_argument(
+        "--low-rank",
+        nargs="?",
+        const="",
+        help="two factors: 0.25 (that share of the bytes, beside the zeros), svd or activation_svd (in place of the "
+        "weights); options follow: svd,rank=64,linears=q_proj+o_proj",
+    )
+    made.add_argument(
+        "--reconstruct", nargs="?", const="", help="tune each block once it is pruned; options: epochs=10,rate=0.001"
+    )
+    made.add_argument("--allocation", default="uniform", help="sparsity per block: uniform, owl or a JSON file")
+    made.add_argument(
+        "--order", default="block", help="calibrate a block at once, or group by group in one pass: group"
+    )
+    _say_texts(made)
+
+
+def say_slice(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--budget", required=True, help="the share of the parameters of the blocks that goes, such as 0.3"
+    )
+    made.add_argument("--cost", default="parameters", help="what the budget is a share of: parameters")
+    made.add_argument(
+        "--importance",
+        default="taylor",
+        help="of units: weight_norm, activation, wanda_sp, flap, taylor (the default), fisher; of whole blocks: "
+        "influence; of both: leave_one_out, which is slow",
+    )
+    made.add_argument("--allocator", default="uniform", help="how the budget is shared by the blocks: uniform")
+    made.add_argument(
+        "--units",
+        default="head_groups,channels",
+        help="what goes: head_groups, query_heads, channels (head_groups,channels), or blocks, whole",
+    )
+    made.add_argument("--round-to", default=64, help="the channels that stay are a multiple of it (64)")
+    made.add_argument("--no-repair", dest="repair", action="store_false", help="leave what read the units as it was")
+    made.add_argument("--recover-tokens", default=0, help="then train on so many tokens of the calibration text (0)")
+    made.add_argument("--recover-rate", default=2e-5, help="the learning rate at its peak (2e-5)")
+    made.add_argument(
+        "--export",
+        help="uniform or padded (any software loads it), per_layer (with a modeling file); by default uniform where "
+        "all blocks have one width, else per_layer",
+    )
+    made.add_argument("--measure-units", default=0, help="measure the loss without so many units of each kind (0)")
+    _say_texts(made)
+
+
+def say_sweep(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--preset", required=True, help="demo, patterns, methods, …")
+    made.add_argument("--model", action="append", default=[], help="instead of the preset's; several may be given")
+    made.add_argument("--calibration", metavar="SOURCE", help="instead of the preset's")
+    made.add_argument("--evaluation", metavar="SOURCE", help="instead of the preset's")
+    made.add_argument("--samples", help="calibration windows, instead of the preset's")
+    made.add_argument("--window", help="tokens of a window, instead of the preset's")
+    made.add_argument("--seed", help="of the sampling, instead of the preset's")
+    made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
+
+
+def _say_texts(made: argparse.ArgumentParser) -> None:
+    """What is read, where it runs, what is said of it."""
+    made.add_argument("--model", default="builtin", help="a folder, a name on the hub, or 'builtin' (the default)")
+    made.add_argument(
+        "--calibration", default="docs", metavar="SOURCE", help="a source's name (docs), or FILE[first:last]"
+    )
+    made.add_argument(
+        "--evaluation", default="docs", metavar="SOURCE", help="the same (docs); .txt, .jsonl or .parquet files"
+    )
+    made.add_argument("--samples", default=128, help="calibration windows (128)")
+    made.add_argument("--window", help="tokens of a window (2048, or the model's context if that is shorter)")
+    made.add_argument("--sampling", default="random", help="which windows: random (seeded) or first")
+    made.add_argument("--seed", default=0, help="of the sampling (0)")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    made.add_argument("--no-speed", dest="speed", action="store_false", help="do not time the models")
+    made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")

@@ -1,0 +1,88 @@
+"""The sections of a page about models with fewer parameters: their blocks, how units were scored, what was trained."""
+
+from html import escape
+from itertools import groupby
+
+from tasks.record import units
+from tasks.record.metrics import query_named
+from tasks.record.tables import Column, Row, section, to_html
+
+WIDTHS = {"head_groups": "Head groups", "query_heads": "Query heads", "channels": "Channels"}
+
+
+def cut_blocks(run: str) -> str:
+    """Every block with its widths before and after: one table a run, folded away where there are several."""
+    tables = []
+    for _, rows in groupby(query_named("slices", run=run), key=lambda row: row["run"]):
+        own = list(rows)
+        name = f"{own[0]['method']} {own[0]['pattern']}"
+        tables.append((name, to_html(_block_columns(own), own, name, _errors_caption(own))))
+    if len(tables) == 1:
+        return section("Blocks", tables[0][1])
+    folds = (f"<details><summary>{escape(name)}</summary>{table}</details>" for name, table in tables)
+    return section("Blocks", *folds) if tables else ""
+
+
+def _block_columns(rows: list[Row]) -> list[Column]:
+    """Of the widths those that a block has, of the errors those that were measured."""
+    errors = {"cut_error": "Error, cut", "repaired_error": "Error, repaired"}
+    return [
+        Column(title="Block", show=lambda row: str(row["block"]), heads_row=True),
+        *(_width(title, name) for name, title in WIDTHS.items() if any(row[name] is not None for row in rows)),
+        _width("Parameters", "parameters"),
+        *(_error(title, name) for name, title in errors.items() if any(row[name] is not None for row in rows)),
+        Column(title="Time", show=lambda row: units.seconds(row["seconds"])),
+    ]
+
+
+def _width(title: str, name: str) -> Column:
+    def show(row: Row) -> str:
+        before, after = row[f"{name}_before"], row[name]
+        return units.count(after) if before == after else f"{units.count(before)} → {units.count(after)}"
+
+    return Column(title=title, show=show)
+
+
+def _error(title: str, name: str) -> Column:
+    return Column(title=title, show=lambda row: units.scientific(row[name]))
+
+
+def _errors_caption(rows: list[Row]) -> str:
+    if all(row["cut_error"] is None for row in rows):
+        return "What is left of each block."
+    return (
+        "What is left of each block. Errors are squared and relative, of the block's output, on windows to which "
+        "nothing was fitted, behind the blocks that were cut before it."
+    )
+
+
+def importances(run: str) -> str:
+    """How well scores order units, where losses were measured."""
+    columns = [
+        Column(title="Importance", show=lambda row: row["importance"], numeric=False, heads_row=True),
+        Column(title="Units", show=lambda row: row["kind"].replace("_", " "), numeric=False),
+        Column(title="Measured", show=lambda row: f"{units.count(row['sampled'])} of {units.count(row['units'])}"),
+        Column(title="Rank correlation", show=lambda row: units.signed(row["correlation"])),
+    ]
+    rows = query_named("importances", run=run)
+    caption = "Spearman's correlation of the scores with the loss that was measured without each unit of a sample."
+    return section("Importances", to_html(columns, rows, "Importances", caption)) if rows else ""
+
+
+def recoveries(run: str) -> str:
+    """The ledger of what was trained on."""
+    columns = [
+        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
+        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        Column(title="Text", show=lambda row: row["source"], numeric=False),
+        Column(title="Steps", show=lambda row: units.count(row["steps"])),
+        Column(title="Tokens learned", show=lambda row: units.count(row["learned"])),
+        Column(title="Windows", show=lambda row: f"{units.count(row['distinct'])} in {units.count(row['windows'])}"),
+        Column(title="Loss", show=lambda row: f"{units.digits(row['first_loss'])} → {units.digits(row['last_loss'])}"),
+    ]
+    rows = query_named("recoveries", run=run)
+    caption = (
+        "What the cut model was trained on, with the different windows in all that were shown, and its loss in nats a "
+        "token: the mean of the first tenth of the steps, and of the last."
+    )
+    return section("Recovery", to_html(columns, rows, "Recovery", caption)) if rows else ""

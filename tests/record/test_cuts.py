@@ -1,0 +1,67 @@
+"""What a page says of models with fewer parameters: the table, the blocks, how units were scored, what was trained."""
+
+import dataclasses
+import re
+
+import pytest
+from plausible import CUT, record_cut, record_run
+
+from tasks.record.report import drawings, markdown_table, write_report
+from tasks.record.results import results_of, summary
+
+
+@pytest.fixture(autouse=True)
+def artifacts(tmp_path, monkeypatch):
+    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+
+def text_of(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def test_a_cut_model_is_told_by_its_parameters_and_not_by_zeros_that_it_has_not():
+    record_cut()
+    head, _, dense, cut = cells(markdown_table("c1"))
+    assert head[:6] == ["Method", "Pattern", "Perplexity", "nats/token", "bits/byte", "Parameters"]
+    assert "Zeros" not in head
+    assert dense[5] == "3,148,000"
+    assert cut[:2] == ["taylor+repair+recover", "-30%"]
+    assert cut[5] == "2,400,000 0.76×"
+    assert "with 23.8 % of all parameters cut out" in summary(results_of("c1"))
+
+
+def test_a_pruned_model_still_has_its_zeros():
+    record_run()
+    assert "Zeros" in markdown_table("r1")
+    assert "Parameters" not in markdown_table("r1")
+
+
+def test_a_page_has_a_row_for_every_block_and_says_how_units_were_scored_and_what_was_trained():
+    record_cut()
+    page = text_of(write_report("c1").read_text())
+    for widths in ("4 → 3", "8 → 6", "384 → 256", "369,024 → 258,432"):
+        assert page.count(widths) == 2
+    for error in ("0.0639", "0.0166", "0.0332"):
+        assert error in page
+    assert "taylor channels 16 of 768 +0.81" in page
+    assert "20 81,600 300 in 320 3.250 → 2.938" in page
+    assert "Parameters 2.4 M dense 3.15 M" in page
+
+
+def test_of_several_cuts_a_figure_shows_what_each_bought():
+    record_cut()
+    assert "frontier0" not in drawings("c1", results_of("c1"))
+    for number, (parameters, ppl) in enumerate([(2_800_000, 7.5), (2_400_000, 9.0)]):
+        context = dataclasses.replace(CUT, run=f"s{number}", pattern=f"-{10 * number + 10}%")
+        record_cut(context, parameters, sweep="s", ppl=ppl)
+    drawn = drawings("s", results_of("s"))
+    svg, caption = drawn["frontier0"]
+    assert "perplexity0" not in drawn  # against zeros, of which there are none
+    assert "parameters, dense = 1" in svg
+    assert "a point a cut" in caption
+    page = write_report("s").read_text()
+    assert page.count("<details><summary>taylor+repair+recover") == 2  # the blocks of each, folded away
