@@ -132,7 +132,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
 
     names = ("calibration", "evaluation", "samples", "window", "seed")
     changed = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    parameters = sweep_named(arguments.preset, arguments.model, **changed)
+    parameters = sweep_named(arguments.preset, arguments.model, arguments.pattern, **changed)
     for point in parameters.points:
         check(point)
 

@@ -30,14 +30,15 @@ def patterns() -> Sweep:
 
 
 def methods() -> Sweep:
-    """Every method at every usual pattern, and what an exact refit and tuned blocks add: the table to choose from."""
+    """Every method at every usual pattern, and what refit, permuted inputs and tuned blocks add: to choose from."""
     shared: dict[str, Any] = {"samples": 64, "window": 256, "speed": False}
     steps = ("50%", "60%", "70%", "2:4", "4:8")
     plain = grid("methods", PRUNERS, steps, **shared)
     refit = grid("methods", ("wanda", "sparsegpt"), steps, update=parse_update("refit"), **shared)
+    permuted = grid("methods", ("wanda", "sparsegpt"), ("2:4", "4:8"), permute=True, **shared)
     tuned = parse_reconstruct("")
     best = grid("methods", ("sparsegpt",), steps, update=parse_update("refit,drift=0.5"), reconstruct=tuned, **shared)
-    return Sweep(name="methods", points=plain.points + refit.points + best.points)
+    return Sweep(name="methods", points=plain.points + refit.points + permuted.points + best.points)
 
 
 def ladder() -> Sweep:
@@ -73,17 +74,22 @@ SWEEPS: dict[str, Callable[[], Sweep]] = {
 }
 
 
-def sweep_named(preset: str, models: Sequence[str] = (), **changed: Any) -> Sweep:
+def sweep_named(preset: str, models: Sequence[str] = (), only: Sequence[str] = (), **changed: Any) -> Sweep:
     """The parameters of a preset, for each of `models` if some are given, with fields of its points changed.
 
-    ValueError lists the names there are, and says which field is not valid.
+    `only`: the patterns to run, of those that the preset has; all if none are given. ValueError lists the names there
+    are, and says which field is not valid.
     """
     if preset not in SWEEPS:
         raise ValueError(f"preset: {preset!r} is unknown; choose one of {', '.join(SWEEPS)}")
     sweep = SWEEPS[preset]()
+    valid = list(dict.fromkeys(point.pattern for point in sweep.points))
+    if unknown := [pattern for pattern in only if pattern not in valid]:
+        raise ValueError(f"pattern: {unknown[0]!r} is not in the preset {preset}; choose some of {', '.join(valid)}")
     points = [
         type(point).parse(**dict(point) | changed | ({"model": model} if model else {}))
         for model in models or (None,)
         for point in sweep.points
+        if point.pattern in (only or valid)
     ]
     return Sweep(name=sweep.name, points=tuple(points))

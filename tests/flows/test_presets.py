@@ -1,0 +1,30 @@
+"""Presets: what a preset holds, for which models and patterns it is run."""
+
+import pytest
+
+from flows.presets import SWEEPS, sweep_named
+from tasks.prune import PRUNERS
+
+
+def test_the_table_of_methods_has_every_method_at_every_pattern_and_all_that_is_done_beside():
+    points = SWEEPS["methods"]().points
+    plain = [point for point in points if point.name in PRUNERS]
+    assert {(point.name, point.pattern) for point in plain} == {
+        (name, pattern) for name in PRUNERS for pattern in ("50%", "60%", "70%", "2:4", "4:8")
+    }
+    assert any(point.permute for point in points)
+    assert any(point.reconstruct is not None for point in points)
+    assert len({point.command() for point in points}) == len(points)
+
+
+def test_only_some_patterns_of_a_preset_for_several_models():
+    points = sweep_named("methods", ("builtin", "some/model"), ("2:4", "50%"), seed=3).points
+    assert {(point.model, point.pattern) for point in points} == {
+        (model, pattern) for model in ("builtin", "some/model") for pattern in ("2:4", "50%")
+    }
+    assert {point.seed for point in points} == {3}
+
+
+def test_a_pattern_that_a_preset_does_not_have_is_refused_with_those_it_has():
+    with pytest.raises(ValueError, match=r"^pattern: '5:8' is not in the preset demo; choose some of 50%, 2:4$"):
+        sweep_named("demo", only=["5:8"])
