@@ -6,6 +6,7 @@ A choice is a class of a registry by name with its hyper-parameters, as words on
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from functools import reduce
+from hashlib import sha256
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_type_hints
@@ -18,6 +19,8 @@ from tasks.prune.allocators import Given, from_file, from_text
 from tasks.prune.own import load_pruner
 from tasks.prune.weight.pruner import Pruner
 from tasks.prune.weight.reconstruct import Reconstruct
+
+LONGEST_LABEL = 60  # characters
 
 
 class Strict(BaseModel):
@@ -41,8 +44,9 @@ class Choice(Strict):
 
     @property
     def label(self) -> str:
-        """What rows and pages call it."""
-        return str(self)
+        """What rows and pages call it; a list of a number for each block is named by its SHA-256."""
+        said = str(self)
+        return said if len(said) <= LONGEST_LABEL else f"{self.method}:{sha256(said.encode()).hexdigest()[:6]}"
 
     def __str__(self) -> str:
         changed = self.model_dump(exclude={"method"}, exclude_defaults=True)

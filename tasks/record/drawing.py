@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -22,6 +23,7 @@ SERIES = [f"#0000a{number}" for number in range(1, 9)]
 VARIABLES = {INK: "--ink", FAINT: "--faint", RULE: "--rule", PAPER: "--paper"}
 VARIABLES |= {colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)}
 DASHES: list[Any] = ["-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1))]
+FOLD = 28  # characters of a line in a label
 WIDTH = 4.7  # inches of 72 CSS points: one column on a phone, half the page on a screen
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -58,9 +60,20 @@ def colours_of(methods: Iterable[str]) -> dict[str, str]:
     return dict(zip(sorted(set(methods)), SERIES * 8, strict=False))
 
 
+def folded(label: str) -> str:
+    """A long name of a method in several lines, which begin behind a + or a comma."""
+    return fill(re.sub(r"([+,])", r"\1 ", label), FOLD).replace("+ ", "+").replace(", ", ",")
+
+
+def rows_height(labels: Iterable[str]) -> float:
+    """Inches for these lines, of which the tallest decides: all are equally far apart."""
+    lines = [folded(label).count("\n") + 1 for label in labels]
+    return len(lines) * max(0.26, 0.16 * max(lines, default=1))
+
+
 def label_rows(axes: Axes, labels: Sequence[str]) -> None:
     """Make the vertical axis a list of lines, read from the top down."""
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), [folded(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
@@ -78,7 +91,9 @@ def log_scale(axes: Axes) -> None:
 
 def legend(axes: Axes, entries: Sequence[Line2D]) -> None:
     """A legend above the axes, which hides nothing."""
-    axes.legend(handles=entries, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+    columns = 3 if all(len(str(entry.get_label())) <= FOLD // 2 for entry in entries) else 1
+    labels = [folded(str(entry.get_label())) for entry in entries]
+    axes.legend(entries, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
 
 
 def to_svg(figure: Figure, name: str) -> str:

@@ -17,6 +17,7 @@ from tasks.record.drawing import (
     label_rows,
     legend,
     log_scale,
+    rows_height,
     styled,
     to_svg,
 )
@@ -110,13 +111,14 @@ def error_and_sparsity_by_block(rows: Sequence[Row]) -> str:
 @styled
 def sizes(rows: Sequence[Row]) -> str:
     """`rows` of queries/results.sql: the weight files on disk."""
-    figure, axes = canvas(0.9 + 0.26 * len(rows))
+    names = ["dense" if row["subject"] == "dense" else f"{row['method']} {row['pattern']}" for row in rows]
+    figure, axes = canvas(0.9 + rows_height(names))
     colours = colours_of(row["method"] for row in rows if row["subject"] != "dense")
     for place, row in enumerate(rows):
         size_bytes = row["size_bytes"]
         axes.barh(place, size_bytes, height=0.62, color=FAINT if row["subject"] == "dense" else colours[row["method"]])
         axes.annotate(units.size(size_bytes), (size_bytes, place), (4, 0), textcoords="offset points", va="center")
-    label_rows(axes, ["dense" if row["subject"] == "dense" else f"{row['method']} {row['pattern']}" for row in rows])
+    label_rows(axes, names)
     axes.set_xlim(0, 1.22 * max(row["size_bytes"] for row in rows))
     axes.set_xlabel("size on disk (shorter is better)")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.size(value) if value else "0"))
@@ -130,7 +132,9 @@ def speeds(rows: Sequence[Row]) -> str:
     A point is filled where the interval leaves 1 out."""
     phases = list(dict.fromkeys(row["phase"] for row in rows))
     runs = list(dict.fromkeys(row["run"] for row in rows))
-    figure, panels = canvas(1.1 + 0.26 * len(runs), ncols=len(phases), sharex=True, sharey=True, squeeze=False)
+    names = {row["run"]: f"{row['method']} {row['pattern']}" for row in rows}
+    height = 1.1 + rows_height(names.values())
+    figure, panels = canvas(height, ncols=len(phases), sharex=True, sharey=True, squeeze=False)
     colours = colours_of(row["method"] for row in rows)
     for axes, phase in zip(panels[0], phases, strict=True):
         axes.axvline(1, color=INK, linewidth=1)
@@ -145,7 +149,6 @@ def speeds(rows: Sequence[Row]) -> str:
         axes.set_title(phase, fontsize=9)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    names = {row["run"]: f"{row['method']} {row['pattern']}" for row in rows}
     label_rows(panels[0, 0], [names[run] for run in runs])
     for axes in panels[0, 1:]:
         axes.tick_params(axis="y", length=0)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from flows.choices import Oneshot
+from flows.methods import parse_pruner
 from flows.presets import SWEEPS, sweep_named
 from tasks.prune import PRUNERS
 
@@ -15,6 +17,17 @@ def test_the_table_of_methods_has_every_method_at_every_pattern_and_all_that_is_
     assert any(point.permute for point in points)
     assert any(point.reconstruct is not None for point in points)
     assert len({point.command() for point in points}) == len(points)
+
+
+def test_an_allocation_of_many_numbers_has_a_short_name_and_another_one_another():
+    def name(*sparsities):
+        allocation = {"method": "given", "sparsities": sparsities}
+        return Oneshot.parse(pruner=parse_pruner("wanda"), pattern="50%", allocation=allocation).name
+
+    one, other = name(*[0.4, 0.6] * 16), name(*[0.6, 0.4] * 16)
+    assert one != other
+    assert len(one) < 30
+    assert name(0.4, 0.6) == "wanda+given,sparsities=0.4+0.6"
 
 
 def test_only_some_patterns_of_a_preset_for_several_models():

@@ -13,7 +13,7 @@ from plausible import CONTEXT, evaluation, record_run, record_texts
 
 from tasks.handles import LinearRow
 from tasks.record import metrics, units
-from tasks.record.drawing import standalone
+from tasks.record.drawing import FOLD, folded, rows_height, standalone
 from tasks.record.report import drawings, markdown_table, write_report
 from tasks.record.results import overlap_of, results_of, summary
 
@@ -306,3 +306,13 @@ def test_numbers_read_well():
     assert [units.size(value) for value in (12, 4096, 7_000_000, 2.5e9)] == ["12 B", "4.1 kB", "7.0 MB", "2.5 GB"]
     assert [units.seconds(value) for value in (0.0421, 12.5, 200)] == ["0.042 s", "12.5 s", "3 min 20 s"]
     assert units.percent(0.4999) == "50.0 %"
+
+
+def test_a_long_name_is_folded_behind_its_steps_and_nothing_of_it_is_lost():
+    name = "ria+refit,drift=0.5+reconstruct,epochs=2+owl,spread=0.2+permute+group"
+    lines = folded(name).split("\n")
+    assert "".join(lines) == name
+    assert 1 < len(lines)
+    assert max(map(len, lines)) <= FOLD
+    assert folded("sparsegpt 2:4") == "sparsegpt 2:4"
+    assert rows_height([name]) > rows_height(["wanda"])
