@@ -1,0 +1,68 @@
+"""A run of bench.slices, and our side of it: units chosen by an importance, sliced away, and their readers repaired."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from bench.texts import Text
+from tasks.calibrate.importance import IMPORTANCES
+from tasks.calibrate.importance.importance import Scores
+from tasks.model.anatomy import find_blocks
+from tasks.model.load import load_model
+from tasks.prune.structure.apply import slice_model
+from tasks.prune.structure.choose import Choice, choose, choose_units
+
+BOTH, CHANNELS, FFN = "heads and channels", "channels", "FFN"
+CUTS = (BOTH, CHANNELS, FFN)
+OF_CUTS = {  # what the budget is a share of
+    BOTH: "parameters of the blocks that go, head groups and FFN channels",
+    CHANNELS: "parameters of the blocks that go, FFN channels alone",
+    FFN: "FFN channels that go",
+}
+OURS = tuple(name for name in IMPORTANCES if name not in ("leave_one_out", "influence"))  # those of units, affordable
+ROUND_TO = 2  # the models are narrow: with the usual 64 a tenth of a block is no step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run. `budget` is a share of what `cut` says; `recover_tokens`: trained afterwards, 0 for none."""
+
+    cut: str
+    importance: str
+    budget: float
+    repair: bool
+    recover_tokens: int
+    seed: int
+
+
+class Espalier:
+    """One model and its text; an importance looks at each seed's windows once."""
+
+    def __init__(self, folder: Path, text: Text) -> None:
+        self._folder, self._text = folder, text
+        self._scores = cache(self._score)
+
+    def make(self, cell: Cell) -> PreTrainedModel:
+        """The model with the cell's cut."""
+        model = load_model(self._folder)
+        batches = self._text.batches(cell.seed) if cell.repair else None
+        kept = choose_for(model, self._scores(cell.importance, cell.seed), cell.cut, cell.budget).kept
+        slice_model(model, kept, batches, repair=cell.repair)
+        return model
+
+    def _score(self, importance: str, seed: int) -> Scores:
+        return IMPORTANCES[importance]().score(load_model(self._folder), self._text.batches(seed))
+
+
+def choose_for(model: PreTrainedModel, scores: Scores, cut: str, budget: float) -> Choice:
+    if cut == FFN:
+        return choose_units(model, scores, {"channels": budget}, round_to=ROUND_TO)
+    kinds: Mapping[str, tuple[str, ...]] = {BOTH: ("head_groups", "channels"), CHANNELS: ("channels",)}
+    return choose(model, scores, budget, kinds=kinds[cut], round_to=ROUND_TO)
+
+
+def block_parameters(model: PreTrainedModel) -> int:
+    return sum(parameter.numel() for parameter in find_blocks(model)[1].parameters())
