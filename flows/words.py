@@ -11,6 +11,7 @@ class Words(argparse.ArgumentParser):
 
 
 def say_oneshot(made: argparse.ArgumentParser) -> None:
+    _say_model(made)
     made.add_argument(
         "--pruner",
         required=True,
@@ -42,6 +43,7 @@ def say_oneshot(made: argparse.ArgumentParser) -> None:
 
 
 def say_slice(made: argparse.ArgumentParser) -> None:
+    _say_model(made)
     made.add_argument(
         "--budget", required=True, help="the share of the parameters of the blocks that goes, such as 0.3"
     )
@@ -72,7 +74,7 @@ def say_slice(made: argparse.ArgumentParser) -> None:
 
 
 def say_sweep(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--preset", required=True, help="demo, patterns, methods, …")
+    made.add_argument("--preset", required=True, help="demo, patterns, methods, ladder, …")
     made.add_argument("--model", action="append", default=[], help="instead of the preset's; several may be given")
     made.add_argument("--pattern", action="append", default=[], help="only this one of the preset's; several if given")
     made.add_argument("--calibration", metavar="SOURCE", help="instead of the preset's")
@@ -83,9 +85,12 @@ def say_sweep(made: argparse.ArgumentParser) -> None:
     made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
 
 
+def _say_model(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--model", default="builtin", help="a folder, a name on the hub, or 'builtin' (the default)")
+
+
 def _say_texts(made: argparse.ArgumentParser) -> None:
     """What is read, where it runs, what is said of it."""
-    made.add_argument("--model", default="builtin", help="a folder, a name on the hub, or 'builtin' (the default)")
     made.add_argument(
         "--calibration", default="docs", metavar="SOURCE", help="a source's name (docs), or FILE[first:last]"
     )

@@ -15,6 +15,7 @@ MEASURED = [
     Column(title="Perplexity", show=lambda row: _shown(row, "ppl")),
     Column(title="Zeros", show=lambda row: units.percent(row["sparsity"]) if "sparsity" in row else ""),
 ]
+LEFT = Column(title="Parameters", show=lambda row: units.ratio(row["parameters_left"]) if "sparsity" in row else "")
 
 
 def runs_table() -> str:
@@ -25,14 +26,16 @@ def runs_table() -> str:
     rows = list(_with_sweeps(query_named("runs")))
     if not rows:
         return "no rows\n"
+    some_cut = any(row.get("parameters_left") not in (None, 1.0) for row in rows)
+    measured = [*MEASURED, LEFT] if some_cut else MEASURED
     before = [
         Column(title="Run", show=lambda row: row["run"], numeric=False),
         Column(title="Model", show=lambda row: _cut(row["model"], MODEL), numeric=False),
     ]
-    others = len(to_markdown([*before, *MEASURED], rows).partition("\n")[0])
+    others = len(to_markdown([*before, *measured], rows).partition("\n")[0])
     room = max(METHOD, WIDTH - others - len(" | "))
     method = Column(title="Method", show=lambda row: _cut(row["method"], room), numeric=False)
-    return to_markdown([*before, method, *MEASURED], rows)
+    return to_markdown([*before, method, *measured], rows)
 
 
 def _with_sweeps(runs: list[Row]) -> list[Row]:

@@ -2,21 +2,27 @@
 
 import json
 import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import mlflow
 import pytest
 import torch
+from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from flows.choices import Slice
+from flows.choices import Slice, Sweep
 from flows.cli import build_parser, main, slice_of
 from flows.methods import parse_importance
 from flows.outcome import Outcome
 from flows.slice import slice_model
+from flows.sweep import sweep
 from tasks.record.metrics import query
 from tasks.record.registry import load_registered
 from tasks.record.tracking import tracking
+from tasks.recover import task as recover_task
 from tasks.stage import StageFailed
 
 CACHED = {"tokenize calibration", "tokenize evaluation", "score units", "slice checkpoint"}
@@ -26,122 +32,169 @@ CHANNEL = 3 * 32
 BLOCK = 2 * HEAD_GROUP + 64 * CHANNEL + 2 * 32
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def words(tiny_model: Path, stories: Path) -> dict:
     texts = {"calibration": f"{stories}[:20]", "evaluation": f"{stories}[20:]"}
     shared = {"model": str(tiny_model), "samples": 8, "window": 32, "round_to": 8, "speed": False}
     return {"budget": 0.4, "importance": parse_importance("wanda_sp"), **texts, **shared}
 
 
+@pytest.fixture(scope="module")
+def runs(server: str, words: dict, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outcome]]:
+    """Several runs in one artifacts folder, so that what they share is computed once."""
+    changes: dict[str, dict] = {
+        "first": {},
+        "again": {},
+        "smaller": {"budget": 0.2},
+        "plain": {"repair": False, "measure_units": 4},
+        "trained": {"recover_tokens": 32 * 16 * 20, "recover_rate": 3e-3},
+        "per layer": {"export": "per_layer"},
+        "blocks": {"importance": parse_importance("influence"), "units": ("blocks",), "budget": 0.5, "round_to": 64},
+    }
+    folder = tmp_path_factory.mktemp("slices") / "artifacts"
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        temporary_settings({PREFECT_API_URL: f"{server}/api", PREFECT_LOCAL_STORAGE_PATH: folder / "results"}),
+    ):
+        patch.setenv("ESPALIER_ARTIFACTS", str(folder))
+        yield {name: slice_model(Slice.parse(**words | changed)) for name, changed in changes.items()}
+
+
 def stages_of(outcome: Outcome) -> dict[str, bool]:
-    rows = query("select stage, cached from stages where run = ?", [outcome.run])
-    return {row["stage"]: row["cached"] for row in rows}
+    return {row["stage"]: row["cached"] for row in rows_of("stages", outcome)}
 
 
-def test_a_run_leaves_a_smaller_model_that_stock_transformers_loads_rows_a_version_and_a_page(
-    artifacts: Path, words: dict
-):
-    outcome = slice_model(Slice.parse(**words))
+def rows_of(table: str, outcome: Outcome) -> list[dict]:
+    return query(f"select * from {table} where run = ?", [outcome.run])
+
+
+def parameters_of(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_a_run_leaves_a_smaller_model_that_stock_transformers_loads(runs: dict[str, Outcome]):
+    outcome = runs["first"]
     model = AutoModelForCausalLM.from_pretrained(outcome.checkpoint)
     assert type(model) is LlamaForCausalLM
-    counted = sum(parameter.numel() for parameter in model.parameters())
-    assert outcome.result.parameters == counted
-    gone = (outcome.dense.parameters - counted) / (2 * BLOCK)
+    assert outcome.result.parameters == parameters_of(model)
+    gone = (outcome.dense.parameters - outcome.result.parameters) / (2 * BLOCK)
     assert abs(gone - 0.4) <= 8 * CHANNEL / 2 / BLOCK  # half a step of channels
-
-    slices = query("select * from slices order by block")
-    for row, block in zip(slices, model.model.layers, strict=True):
-        assert row["parameters_before"] == BLOCK
-        assert row["parameters"] == sum(parameter.numel() for parameter in block.parameters())
+    for row, block in zip(rows_of("slices", outcome), model.model.layers, strict=True):
+        assert (row["parameters_before"], row["parameters"]) == (BLOCK, parameters_of(block))
         assert (row["head_groups_before"], row["head_groups"]) == (2, block.self_attn.k_proj.out_features // 8)
         assert (row["channels_before"], row["channels"]) == (64, block.mlp.down_proj.in_features)
         assert 0 < row["repaired_error"] < row["cut_error"]
-    kinds = query("select kind, count(*) as n from units where importance = 'wanda_sp' group by kind order by kind")
-    assert [(row["kind"], row["n"]) for row in kinds] == [("channels", 128), ("head_groups", 4), ("query_heads", 8)]
-    assert query("select * from importances") == []  # nothing was measured
 
-    [run] = query("select flow, method, pattern, registered_version from runs")
+
+def test_a_run_leaves_rows_a_version_and_a_page(runs: dict[str, Outcome]):
+    outcome = runs["first"]
+    counts = Counter(row["kind"] for row in rows_of("units", outcome))
+    assert counts == {"head_groups": 4, "query_heads": 8, "channels": 128}
+    assert rows_of("importances", outcome) == []  # nothing was measured
+    [run] = rows_of("runs", outcome)
     assert (run["flow"], run["method"], run["pattern"]) == ("slice", "wanda_sp+repair", "-40%")
     registered, tokenizer = load_registered(*run["registered_version"].rsplit("/"))
     assert tokenizer("tree")["input_ids"]
-    assert all(torch.equal(value, registered.state_dict()[name]) for name, value in model.state_dict().items())
+    state = AutoModelForCausalLM.from_pretrained(outcome.checkpoint).state_dict()
+    assert all(torch.equal(value, registered.state_dict()[name]) for name, value in state.items())
     assert f"{outcome.result.ppl:.2f}" in Path(outcome.report).read_text()
     assert stages_of(outcome) == dict.fromkeys(CACHED, False)
 
 
-def test_a_second_run_computes_nothing_and_one_at_another_budget_only_what_follows_the_scores(
-    artifacts: Path, words: dict
-):
-    first, second = slice_model(Slice.parse(**words)), slice_model(Slice.parse(**words))
-    assert stages_of(second) == dict.fromkeys(CACHED, True)
-    assert first.checkpoint == second.checkpoint
-    assert len(query("select distinct run from slices")) == 2
-    third = slice_model(Slice.parse(**words | {"budget": 0.2}))
-    assert stages_of(third) == dict.fromkeys(CACHED, True) | {"slice checkpoint": False, "evaluate sliced": False}
-    assert first.result.parameters < third.result.parameters < first.dense.parameters
+def test_a_second_run_computes_nothing_and_one_at_another_budget_only_what_follows_the_scores(runs: dict[str, Outcome]):
+    assert stages_of(runs["again"]) == dict.fromkeys(CACHED, True)
+    assert runs["again"].checkpoint == runs["first"].checkpoint
+    assert len(rows_of("slices", runs["again"])) == 2
+    new = {"slice checkpoint": False, "evaluate sliced": False}
+    assert stages_of(runs["smaller"]) == dict.fromkeys(CACHED, True) | new
+    assert runs["first"].result.parameters < runs["smaller"].result.parameters < runs["first"].dense.parameters
 
 
-def test_repair_is_what_makes_the_difference(artifacts: Path, words: dict):
-    repaired, plain = slice_model(Slice.parse(**words)), slice_model(Slice.parse(**words, repair=False))
-    assert repaired.checkpoint != plain.checkpoint
-    methods = [row["method"] for row in query("select method from runs order by method")]
-    assert methods == ["wanda_sp", "wanda_sp+repair"]
-    errors = "select cut_error, repaired_error from slices where method = 'wanda_sp'"
-    assert all(row["cut_error"] > 0 and row["repaired_error"] is None for row in query(errors))
+def test_without_repair_the_errors_are_those_of_the_cut_alone(runs: dict[str, Outcome]):
+    assert runs["plain"].checkpoint != runs["first"].checkpoint
+    assert rows_of("runs", runs["plain"])[0]["method"] == "wanda_sp"
+    assert all(row["cut_error"] > 0 and row["repaired_error"] is None for row in rows_of("slices", runs["plain"]))
 
 
-def test_scores_are_held_against_measured_losses_where_that_is_asked_for(artifacts: Path, words: dict):
-    slice_model(Slice.parse(**words, measure_units=4))
-    for row in query("select * from importances"):
-        assert row["sampled"] == 4
-        assert -1 <= row["correlation"] <= 1
-    measured = "select kind, count(*) as n from units where loss_without is not null group by kind order by kind"
-    assert [(row["kind"], row["n"]) for row in query(measured)] == [("channels", 4), ("head_groups", 4)]
+def test_scores_are_held_against_measured_losses_where_that_is_asked_for(runs: dict[str, Outcome]):
+    held = rows_of("importances", runs["plain"])
+    assert sorted((row["kind"], row["sampled"], row["units"]) for row in held) == [
+        ("channels", 4, 128),
+        ("head_groups", 4, 4),
+    ]
+    assert all(-1 <= row["correlation"] <= 1 for row in held)
+    measured = Counter(row["kind"] for row in rows_of("units", runs["plain"]) if row["loss_without"] is not None)
+    assert measured == {"channels": 4, "head_groups": 4}
 
 
-def test_recovery_trains_what_is_left_and_says_on_what(artifacts: Path, words: dict):
-    cut, trained = (
-        slice_model(Slice.parse(**words)),
-        slice_model(Slice.parse(**words, recover_tokens=32 * 16 * 20, recover_rate=3e-3)),
-    )
+def test_recovery_trains_what_is_left_and_says_on_what(runs: dict[str, Outcome]):
+    cut, trained = runs["first"], runs["trained"]
     assert trained.checkpoint != cut.checkpoint
     assert trained.result.parameters == cut.result.parameters
     assert trained.result.nll < cut.result.nll
-    [row] = query("select * from recoveries")
+    [row] = rows_of("recoveries", trained)
     assert (row["steps"], row["windows"], row["read"], row["learned"]) == (20, 320, 320 * 32, 320 * 31)
     assert 0 < row["distinct"] < 320  # the text is shorter than that
     assert row["last_loss"] < row["first_loss"]
-    assert {row["role"] for row in query("select role from datasets where run = ?", [trained.run])} == {
-        "calibration",
-        "recovery",
-        "evaluation",
-    }
+    assert {row["role"] for row in rows_of("datasets", trained)} == {"calibration", "recovery", "evaluation"}
 
 
-@pytest.mark.parametrize("export", ["padded", "per_layer"])
-def test_each_form_of_the_same_cut_has_the_same_score(artifacts: Path, words: dict, export: str):
-    uniform, other = slice_model(Slice.parse(**words)), slice_model(Slice.parse(**words, export=export))
-    assert (other.checkpoint == uniform.checkpoint) is (export == "padded")  # to one width there is nothing to pad
+def test_a_model_with_its_own_modeling_file_is_scored_registered_and_loaded_by_mlflow_alone(runs: dict[str, Outcome]):
+    uniform, other = runs["first"], runs["per layer"]
+    assert other.checkpoint != uniform.checkpoint
     assert other.result.nll == pytest.approx(uniform.result.nll, rel=1e-5)
-    [run] = query("select registered_version from runs where run = ?", [other.run])
-    name, version = run["registered_version"].rsplit("/")
-    model, _ = load_registered(name, version)
-    with tracking():  # as a program that knows MLflow alone
-        [continuation] = mlflow.pyfunc.load_model(f"models:/{name}/{version}").predict(["the tree grows"])
-    assert continuation
-    assert sum(parameter.numel() for parameter in model.parameters()) == other.result.parameters
+    for outcome in (uniform, other):
+        name, version = rows_of("runs", outcome)[0]["registered_version"].rsplit("/")
+        model, _ = load_registered(name, version)
+        assert parameters_of(model) == outcome.result.parameters
+        with tracking():
+            [continuation] = mlflow.pyfunc.load_model(f"models:/{name}/{version}").predict(["the tree grows"])
+        assert continuation
 
 
-def test_whole_blocks_go_by_their_influence(artifacts: Path, words: dict):
-    del words["round_to"]
-    words |= {"importance": parse_importance("influence"), "units": ("blocks",), "budget": 0.5}
-    outcome = slice_model(Slice.parse(**words))
+def test_whole_blocks_go_by_their_influence(runs: dict[str, Outcome]):
+    outcome = runs["blocks"]
     assert AutoModelForCausalLM.from_pretrained(outcome.checkpoint).config.num_hidden_layers == 1
     assert outcome.dense.parameters - outcome.result.parameters == BLOCK
-    scores = query("select block, score from units where kind = 'blocks' order by score")
-    assert len(scores) == 2
-    [run] = query("select method, pattern from runs")
+    assert {row["kind"] for row in rows_of("units", outcome)} == {"blocks"}
+    [run] = rows_of("runs", outcome)
     assert (run["method"], run["pattern"]) == ("influence", "-50%@blocks")
+
+
+def test_a_sweep_compares_cuts_beside_each_other(runs: dict[str, Outcome], words: dict):
+    points = tuple(Slice.parse(**words | {"budget": budget}) for budget in (0.2, 0.4))
+    outcome = sweep(Sweep(name="two", points=points))
+    assert [point.checkpoint for point in outcome.outcomes] == [runs["smaller"].checkpoint, runs["first"].checkpoint]
+    page = Path(outcome.report).read_text()
+    assert "Perplexity against what it bought" in page
+    assert "-20%" in page
+    assert {row["sweep"] for point in outcome.outcomes for row in rows_of("runs", point)} == {outcome.run}
+
+
+def test_a_recovery_that_was_stopped_goes_on_to_the_same_weights(
+    artifacts: Path, words: dict, runs: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch
+):
+    @contextmanager
+    def stopping(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+        def reach(done: int) -> None:
+            if done == 12:
+                raise OSError("stopped")
+            reached.append(done)
+
+        yield reach
+
+    reached: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(recover_task, "CHECKPOINT_EVERY", 5)
+        patch.setattr(recover_task, "progress", stopping)
+        parameters = Slice.parse(**words, recover_tokens=32 * 16 * 20, recover_rate=3e-3)
+        with pytest.raises(StageFailed, match="stage recover checkpoint: stopped"):
+            slice_model(parameters)
+        assert reached == [*range(1, 12)]
+        patch.setattr(recover_task, "progress", lambda *_, **__: nullcontext(reached.append))
+        outcome = slice_model(parameters)
+    assert reached == [*range(1, 12), *range(11, 21)]  # from the state of step 10
+    assert Path(outcome.checkpoint).name == Path(runs["trained"].checkpoint).name
 
 
 def test_a_failing_stage_names_itself_and_what_was_finished_is_found_again(artifacts: Path, words: dict):

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from plausible import CONTEXT, evaluation, record_run
+from plausible import CONTEXT, CUT, evaluation, record_cut, record_run
 
 from tasks.record.listing import WIDTH, runs_table
 
@@ -42,6 +42,13 @@ def test_the_runs_of_a_sweep_stand_below_it():
         ["· r2", "stories", "wanda"],
         ["r1", "stories", "wanda"],
     ]
+
+
+def test_where_a_model_was_cut_its_parameters_are_named():
+    record("r1")
+    record_cut(dataclasses.replace(CUT, recorded_at="2026-01-02T03:09:05+00:00"), parameters=2_361_000)
+    assert cells()[0][-2:] == ["Zeros", "Parameters"]
+    assert [row[-2:] for row in cells()[2:]] == [["0.0 %", "0.75×"], ["50.0 %", "1.00×"]]
 
 
 def test_no_line_is_wider_than_a_terminal_and_what_is_cut_says_so():

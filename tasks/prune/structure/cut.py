@@ -1,6 +1,6 @@
 """A cut of a whole model in one value: how much goes, in which units, whether the rest is repaired, and its form."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,9 +15,11 @@ from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.choose import Scores, choose
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.export import FORMS, forms_of
+from tasks.prune.structure.slice import Slice
 from tasks.prune.structure.width import slice_units
 
 BLOCKS = ("blocks",)  # instead of kinds of units: whole blocks
+SHOWN = 5e-5  # what a share may be off when it is shown to four places: whatever is called valid is
 BEST_FORMS = ("uniform", "per_layer", "padded")  # the smallest first, and of those the one that any software loads
 
 
@@ -58,19 +60,21 @@ def cut_model(
     scores: Scores,
     cut: Cut,
     batches: Sequence[Tensor],
+    *,
     device: torch.device | str | None = None,
+    on_block: Callable[[SliceRow, list[Slice]], None] | None = None,
 ) -> list[SliceRow]:
     """Make `cut` in `model`, in place; a row for every block that is left.
 
-    `scores`: of each block, by kind (tasks.calibrate.importance). `batches`, `device`: as of `slice_model`.
+    `scores`: of each block, by kind (tasks.calibrate.importance). All else is as of `slice_model`.
 
     Raises ValueError as `choose` and `slice_model`, and for a budget that no number of whole blocks can meet.
     """
     if cut.of_blocks:
         slice_blocks(model, blocks=choose_blocks(model, scores, cut.budget))
-        return slice_model(model, {}, None, repair=False, device=device)
+        return slice_model(model, {}, None, repair=False, device=device, on_block=on_block)
     kept = choose(model, scores, cut.budget, kinds=cut.kinds, round_to=cut.round_to).kept
-    return slice_model(model, kept, batches, repair=cut.repair, device=device)
+    return slice_model(model, kept, batches, repair=cut.repair, device=device, on_block=on_block)
 
 
 def choose_blocks(model: PreTrainedModel, scores: Scores, budget: float) -> list[int]:
@@ -84,7 +88,7 @@ def choose_blocks(model: PreTrainedModel, scores: Scores, budget: float) -> list
     order_B = score_B.argsort(stable=True)
     gone_B = shares[order_B].cumsum(0)[:-1]  # with 1, 2, … blocks
     least, most = shares.min().item(), gone_B[-1].item() if len(gone_B) else 0.0
-    if not least - 1e-9 <= budget <= most + 1e-9:
+    if not least - SHOWN <= budget <= most + SHOWN:
         valid = f"{least:.4f} to {most:.4f}" if most else "none, as there is one block"
         raise ValueError(f"budget: {budget:g} given for whole blocks, valid is {valid}")
     count = int((gone_B - budget).abs().argmin()) + 1

@@ -13,9 +13,11 @@ from tasks.calibrate.importance.correlation import sample_units
 from tasks.calibrate.importance.importance import Importance, Scores
 from tasks.calibrate.importance.leave_one_out import losses_without
 from tasks.handles import Checkpoint, Tokens
+from tasks.model.anatomy import find_blocks
 from tasks.model.load import load_model
 from tasks.model.mapped import mapped_model
 from tasks.model.units import units_of
+from tasks.progress import progress
 from tasks.prune.structure.cut import Cut, best_form, cut_model
 from tasks.prune.structure.export import export_model
 from tasks.prune.structure.results import Scored, Sliced, UnitLoss
@@ -54,7 +56,9 @@ def slice_checkpoint(model: Checkpoint, calibration: Tokens, scored: Scored, cut
     """Cut the units of the lowest scores out of `model`, repair what read them, and export what is left."""
     folder = open_folder(model)
     network = load_model(folder)
-    rows = cut_model(network, read_scores(scored), cut, _batches(calibration, device), device)
+    scores, batches = read_scores(scored), _batches(calibration, device)
+    with progress(f"slice -{100 * cut.budget:g}%", total=len(find_blocks(network)[1])) as reach:
+        rows = cut_model(network, scores, cut, batches, device=device, on_block=lambda row, _: reach(row.block + 1))
     form = best_form(network, cut.form)
     with home.store("checkpoints") as draft:
         export_model(network, form, folder, draft.path)

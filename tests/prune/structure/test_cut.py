@@ -1,0 +1,88 @@
+"""A cut as one value: what it refuses, which blocks go, and that trying it leaves the model as it was."""
+
+import itertools
+
+import pytest
+import torch
+
+from tasks.model.anatomy import find_blocks
+from tasks.prune.structure.cut import Cut, best_form, check_cut, choose_blocks, cut_model
+from tasks.prune.structure.width import slice_units
+from tests.cases import batches, llama
+
+
+def scores_of(values: list[float]) -> list[dict]:
+    return [{"blocks": torch.tensor([value])} for value in values]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"budget": 0.0}, "budget: 0 given"),
+        ({"budget": 1.0}, "budget: 1 given"),
+        ({"kinds": ()}, "units: none given"),
+        ({"kinds": ("blocks", "channels")}, "units: blocks, channels given"),
+        ({"kinds": ("channels", "channels")}, "units: channels, channels given"),
+        ({"kinds": ("head_groups", "query_heads")}, "cut one, then the other"),
+        ({"form": "onnx"}, "export: onnx given, valid is uniform, padded, per_layer"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_where_it_is_said(fields: dict, says: str):
+    with pytest.raises(ValueError, match=says):
+        Cut(**{"budget": 0.3} | fields)
+
+
+def test_the_blocks_of_the_lowest_scores_go_as_near_to_the_budget_as_can_be():
+    model = llama(num_hidden_layers=5)
+    values = [0.5, 0.1, 0.4, 0.2, 0.3]
+    for budget in (0.2, 0.29, 0.31, 0.5 - 1e-6, 0.6, 0.8):
+        count = min(range(1, 5), key=lambda gone: abs(gone / 5 - budget))
+        lowest = min(itertools.combinations(range(5), count), key=lambda chosen: sum(values[index] for index in chosen))
+        assert choose_blocks(model, scores_of(values), budget) == list(lowest)
+    for budget in (0.19, 0.81):
+        with pytest.raises(ValueError, match=r"valid is 0\.2000 to 0\.8000"):
+            choose_blocks(model, scores_of(values), budget)
+
+
+@pytest.mark.parametrize("kinds", [("head_groups", "channels"), ("channels",), ("blocks",)])
+def test_a_trial_changes_nothing(kinds: tuple[str, ...]):
+    model = llama(num_hidden_layers=4)
+    before = {name: (id(parameter), parameter.clone()) for name, parameter in model.named_parameters()}
+    check_cut(model, Cut(budget=0.25, kinds=kinds, round_to=1))
+    assert len(find_blocks(model)[1]) == model.config.num_hidden_layers == 4
+    after = dict(model.named_parameters())
+    assert {name: id(parameter) for name, parameter in after.items()} == {name: at for name, (at, _) in before.items()}
+    assert all(torch.equal(after[name], values) for name, (_, values) in before.items())
+
+
+def test_a_trial_refuses_what_the_model_does_not_allow():
+    with pytest.raises(ValueError, match=r"budget: 0\.99 given for block 0"):
+        check_cut(llama(), Cut(budget=0.99, round_to=1))
+    with pytest.raises(ValueError, match=r"budget: 0\.9 given for whole blocks"):
+        check_cut(llama(num_hidden_layers=2), Cut(budget=0.9, kinds=("blocks",)))
+
+
+def test_the_form_is_uniform_where_all_blocks_have_one_width_and_else_per_layer():
+    model = llama(num_hidden_layers=2)
+    assert best_form(model, None) == "uniform"
+    with slice_units(model, {0: {"channels": torch.arange(3)}}):
+        assert best_form(model, None) == "per_layer"
+        assert best_form(model, "padded") == "padded"
+        with pytest.raises(ValueError, match="export: uniform cannot express this cut, valid is padded, per_layer"):
+            best_form(model, "uniform")
+
+
+def test_a_cut_leaves_a_row_for_every_block_that_is_left():
+    model = llama(num_hidden_layers=3)
+    rows = cut_model(model, scores_of([0.3, 0.1, 0.2]), Cut(budget=0.3333, kinds=("blocks",)), [])
+    assert [(row.block, row.cut_error, row.parameters == row.parameters_before) for row in rows] == [
+        (0, None, True),
+        (1, None, True),
+    ]
+    ids = list(batches((2, 12), (2, 12)))
+    zeros = [{"channels": torch.zeros(row.channels_before)} for row in rows]
+    cut = Cut(budget=0.3, kinds=("channels",), round_to=1)
+    seen = []
+    rows = cut_model(model, zeros, cut, ids, on_block=lambda row, slices: seen.append((row.block, len(slices))))
+    assert seen == [(0, 1), (1, 1)]
+    assert all(row.channels < row.channels_before and row.repaired_error is not None for row in rows)
