@@ -117,20 +117,29 @@ class InputGram(InputNorm):
         """Which inputs were zero in every token."""
         return self.gram_II.diagonal() == 0
 
+    def check_alive(self) -> None:
+        """ValueError where every input was zero in every token: no share of their mean is a damping then."""
+        if self.dead_I.all():
+            raise ValueError(
+                f"calibration: all {self.in_features} inputs were zero in all {self.count} tokens, so nothing is known "
+                "of what the linear does; use a method without a Gram or other calibration tokens"
+            )
+
     def root_II(self, damp: float) -> Tensor:
         """The upper triangular R with R Rᵀ = G + damp · mean(diag G) · I, by a Cholesky of G with its axes reversed.
 
         R⁻¹ is then the upper Cholesky factor of the inverse, which itself is never formed. A dead input takes no part:
         it is left out of the mean and gets the mean as its diagonal. Computed once for each `damp`.
 
-        Raises ValueError where the damped matrix is not positive definite.
+        Raises ValueError where the damped matrix is not positive definite, and where all inputs are dead.
         """
         if damp not in self._roots:
+            self.check_alive()
             reversed_II = self.gram_II.flip(0, 1)
             diagonal_I = reversed_II.diagonal()
             dead_I = diagonal_I == 0
             mean = diagonal_I.sum() / (~dead_I).sum().clamp(min=1)
-            diagonal_I += torch.where(dead_I, torch.where(mean > 0, mean, 1.0), damp * mean)
+            diagonal_I += torch.where(dead_I, mean, damp * mean)
             failed = torch.empty((), dtype=torch.int32, device=self.device)
             torch.linalg.cholesky_ex(reversed_II, out=(reversed_II, failed))  # in place: one matrix less at the peak
             if failed.item():

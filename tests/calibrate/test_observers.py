@@ -76,7 +76,11 @@ def test_a_dead_input_takes_no_part_in_the_root():
     stat, alive = seen(InputGram, with_dead_TI), [0, 1, 2, 5, 6, 7, 8, 9]
     assert stat.dead_I.tolist() == [index not in alive for index in range(10)]
     torch.testing.assert_close(stat.root_II(0.01)[alive][:, alive], seen(InputGram, x_TI).root_II(0.01))
-    assert seen(InputGram, torch.zeros(5, 4)).root_II(0.01).isfinite().all()
+
+
+def test_inputs_that_are_all_dead_have_no_root():
+    with pytest.raises(ValueError, match=r"^calibration: all 4 inputs were zero in all 5 tokens"):
+        seen(InputGram, torch.zeros(5, 4)).root_II(0.01)
 
 
 def test_a_singular_gram_says_what_to_do():

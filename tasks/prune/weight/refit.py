@@ -27,10 +27,11 @@ ROUNDING = 1e-9  # relative
 
 @dataclass(frozen=True, kw_only=True)
 class Refit(Update):
-    """Least squares with ε = `damp` · mean(diag G), ten times more as often as rounding leaves H without a Cholesky.
+    """Least squares with ε = `damp` · mean(diag G), ten times more as often as rounding spoils a Cholesky factor.
 
     `drift`: β, 0 for none. `damp`: 1e-4 if not given, 1e-2 with drift correction. On every linear the result is shown
-    to be no worse, in the norm of H, than the sweep on the same keep.
+    to be no farther from b, in the norm of H, than the sweep on the same keep. With drift correction b is not the dense
+    row, so the error of the sweep, which is taken from that, is not given.
     """
 
     drift: float = 0.0
@@ -47,22 +48,38 @@ class Refit(Update):
         return InputDrift if self.drift else InputGram
 
     def update(self, weight_OI: Tensor, keep_OI: Tensor, stat: InputGram) -> Updated:
-        """Raises ValueError where no damping up to `LARGEST_DAMP` gives H a Cholesky factor."""
-        usual = 1e-2 if self.drift else 1e-4
-        dense_OI, gram_II = weight_OI.double(), stat.gram_II.double()
-        damp, damped_II, lower_II = _damped(gram_II, usual if self.damp is None else self.damp)
+        """Raises ValueError where no damping up to `LARGEST_DAMP` is enough, and for a Gram of zeros."""
+        stat.check_alive()
+        swept_OI = Sweep().update(weight_OI, keep_OI, stat).weight_OI
+        damp = (1e-2 if self.drift else 1e-4) if self.damp is None else self.damp
+        while (fitted_OI := self._fit(weight_OI.double(), keep_OI, stat, damp, swept_OI)) is None:
+            if damp >= LARGEST_DAMP:
+                raise ValueError(f"damp: even {damp} leaves the Gram of {stat.in_features} inputs too near to singular")
+            damp = max(10 * damp, 1e-8)
+        comparable = None if self.drift else swept_OI
+        return Updated(weight_OI=fitted_OI.to(weight_OI.dtype), damp=damp, swept_OI=comparable)
+
+    def _fit(self, dense_OI: Tensor, keep_OI: Tensor, stat: InputGram, damp: float, swept_OI: Tensor) -> Tensor | None:
+        """The fitted rows, no worse than the swept ones; None where rounding forbids that."""
+        gram_II = stat.gram_II.double()
+        damped_II = gram_II.clone()
+        damped_II.diagonal().add_(damp * gram_II.diagonal().mean())
+        lower_II, failed = torch.linalg.cholesky_ex(damped_II)
+        if failed:
+            return None
         best_OI, moment_OI = dense_OI, dense_OI @ damped_II
-        if isinstance(stat, InputDrift):
+        energy = (moment_OI * dense_OI).sum().item()
+        if self.drift and isinstance(stat, InputDrift):
             moment_OI += self.drift * (dense_OI @ (stat.cross_II.double() - gram_II))
             best_OI = torch.cholesky_solve(moment_OI.T, lower_II).T
         fitted_OI = fit(best_OI, moment_OI, keep_OI, damped_II, lower_II)
-        swept_OI = Sweep().update(weight_OI, keep_OI, stat).weight_OI
-        _check_not_worse(fitted_OI - best_OI, swept_OI - best_OI, damped_II)
-        return Updated(weight_OI=fitted_OI.to(weight_OI.dtype), damp=damp, swept_OI=swept_OI)
+        if fitted_OI is None or not _is_no_worse(fitted_OI - best_OI, swept_OI - best_OI, damped_II, energy):
+            return None
+        return fitted_OI
 
 
-def fit(best_OI: Tensor, moment_OI: Tensor, keep_OI: Tensor, damped_II: Tensor, lower_II: Tensor) -> Tensor:
-    """The rows on the support `keep_OI` that are nearest to `best_OI` in the norm of H.
+def fit(best_OI: Tensor, moment_OI: Tensor, keep_OI: Tensor, damped_II: Tensor, lower_II: Tensor) -> Tensor | None:
+    """The rows on the support `keep_OI` that are nearest to `best_OI` in the norm of H; None where `_solve` fails.
 
     `moment_OI` is `best_OI` @ H, `damped_II` is H, and `lower_II` its lower Cholesky factor; all float64.
     """
@@ -71,29 +88,19 @@ def fit(best_OI: Tensor, moment_OI: Tensor, keep_OI: Tensor, damped_II: Tensor, 
     rows = few_kept_O.nonzero()[:, 0]
     for rows_R, inputs_RK, valid_RK in _batches(keep_OI, rows):
         solved_RK = _solve(damped_II, inputs_RK, valid_RK, moment_OI[rows_R].gather(1, inputs_RK))
+        if solved_RK is None:
+            return None
         fitted_OI[rows_R] = fitted_OI[rows_R].scatter_add_(1, inputs_RK, solved_RK)
     rows = (~few_kept_O).nonzero()[:, 0]
     if len(rows):
         inverse_II = torch.cholesky_inverse(lower_II)
         for rows_R, inputs_RK, valid_RK in _batches(~keep_OI, rows):
             solved_RK = _solve(inverse_II, inputs_RK, valid_RK, best_OI[rows_R].gather(1, inputs_RK))
+            if solved_RK is None:
+                return None
             push_RI = torch.zeros_like(best_OI[rows_R]).scatter_add_(1, inputs_RK, solved_RK)
             fitted_OI[rows_R] = best_OI[rows_R] - push_RI @ inverse_II
     return fitted_OI.masked_fill_(~keep_OI, 0)
-
-
-def _damped(gram_II: Tensor, damp: float) -> tuple[float, Tensor, Tensor]:
-    """The damping that was enough, H, and its lower Cholesky factor."""
-    mean = gram_II.diagonal().mean()
-    while True:
-        damped_II = gram_II.clone()
-        damped_II.diagonal().add_(damp * mean if mean > 0 else 1.0)
-        lower_II, failed = torch.linalg.cholesky_ex(damped_II)
-        if not failed:
-            return damp, damped_II, lower_II
-        if damp >= LARGEST_DAMP:
-            raise ValueError(f"damp: the Gram of {len(gram_II)} inputs has no Cholesky factor even with {damp}")
-        damp = max(10 * damp, 1e-8)
 
 
 def _batches(chosen_OI: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -109,19 +116,23 @@ def _batches(chosen_OI: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor, 
         yield rows_R, inputs_RK, chosen_RI.gather(1, inputs_RK)
 
 
-def _solve(system_II: Tensor, inputs_RK: Tensor, valid_RK: Tensor, right_RK: Tensor) -> Tensor:
-    """For each row the solution of the part of the system that belongs to its valid inputs; 0 for the others."""
+def _solve(system_II: Tensor, inputs_RK: Tensor, valid_RK: Tensor, right_RK: Tensor) -> Tensor | None:
+    """For each row the solution of the part of the system that belongs to its valid inputs; 0 for the others.
+
+    None where a part has no Cholesky factor.
+    """
     system_RKK = system_II[inputs_RK[:, :, None], inputs_RK[:, None, :]]
     if not valid_RK.all():
         system_RKK *= valid_RK[:, :, None] & valid_RK[:, None, :]
         system_RKK.diagonal(dim1=1, dim2=2).add_(~valid_RK)
-    lower_RKK = torch.linalg.cholesky(system_RKK)
+    lower_RKK, failed_R = torch.linalg.cholesky_ex(system_RKK)
+    if failed_R.any():
+        return None
     half_RK1 = torch.linalg.solve_triangular(lower_RKK, (right_RK * valid_RK)[:, :, None], upper=False)
     return torch.linalg.solve_triangular(lower_RKK.mT, half_RK1, upper=True)[:, :, 0]
 
 
-def _check_not_worse(fitted_OI: Tensor, swept_OI: Tensor, damped_II: Tensor) -> None:
-    """Of two distances to the best rows."""
+def _is_no_worse(fitted_OI: Tensor, swept_OI: Tensor, damped_II: Tensor, energy: float) -> bool:
+    """Of two distances to the best rows. `energy` of the dense ones, of which rounding leaves some where both are 0."""
     fitted, swept = ((rows_OI @ damped_II).mul_(rows_OI).sum().item() for rows_OI in (fitted_OI, swept_OI.double()))
-    if fitted > swept * (1 + ROUNDING):
-        raise RuntimeError(f"refit: error {fitted} exceeds the {swept} of the sweep on the same keep: this is a bug")
+    return fitted <= swept * (1 + ROUNDING) + ROUNDING**2 * energy

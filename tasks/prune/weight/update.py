@@ -18,8 +18,8 @@ class Updated:
     """The matrix, zero outside its keep, and what is recorded of how it came about."""
 
     weight_OI: Tensor
-    damp: float | None = None  # the share of mean(diag G) that was needed on the diagonal
-    swept_OI: Tensor | None = None  # what `Sweep` makes of the same keep, where that was compared
+    damp: float | None = None  # the share of mean(diag G) that was needed on the diagonal; None where no G was read
+    swept_OI: Tensor | None = None  # what `Sweep` makes of the same keep, where both answer to the dense row
 
 
 @dataclass(frozen=True, kw_only=True)

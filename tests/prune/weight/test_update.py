@@ -8,7 +8,7 @@ from test_pruners import case, seen
 from tasks.calibrate.observers import InputDrift, InputGram
 from tasks.prune import PRUNERS, UPDATES
 from tasks.prune.weight.pattern import parse_pattern
-from tasks.prune.weight.refit import Refit
+from tasks.prune.weight.refit import Refit, fit
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.sweep import Sweep
 from tasks.prune.weight.update import Leave
@@ -135,11 +135,79 @@ def test_dead_and_doubled_inputs_are_damped_and_recorded():
     assert raised.damp > 0
 
 
-def test_inputs_that_are_all_zero_leave_the_weights():
+@pytest.mark.parametrize("update", [Refit(), Refit(damp=0.0), Sweep()], ids=str)
+def test_inputs_that_are_all_zero_are_refused(update):
+    """No share of their mean is a damping, and an identity in the place of their Gram would be an invention."""
     weight_OI, x_TI = case(dtype=F64)
     keep_OI = kept("magnitude", weight_OI, None, "2:4")
-    made = Refit().update(weight_OI, keep_OI, gram_of(0 * x_TI))
-    torch.testing.assert_close(made.weight_OI, weight_OI * keep_OI)
+    with pytest.raises(ValueError, match=r"^calibration: all 64 inputs were zero in all 200 tokens"):
+        update.update(weight_OI, keep_OI, gram_of(0 * x_TI))
+
+
+@pytest.mark.parametrize("damp", [None, 0.0, 1e-12, 1e-3])
+@pytest.mark.parametrize("copies", [0, 1, 16])
+@pytest.mark.parametrize("pattern", ["2:4", "1:4", "3:4", "50%", "20%@matrix", "0%"])
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_gram_of_any_rank_is_refitted_with_the_damping_that_is_recorded(pattern, copies, damp, dtype):
+    weight_OI, x_TI = case(dtype=dtype)
+    x_TI[:, 32 : 32 + copies] = x_TI[:, :copies]
+    x_TI[:, 60:] = 0
+    stat = gram_of(x_TI)
+    keep_OI = kept("magnitude", weight_OI, None, pattern)
+    made = Refit(damp=damp).update(weight_OI, keep_OI, stat)
+    assert made.weight_OI.isfinite().all()
+    assert not made.weight_OI[~keep_OI].any()
+    assert 0 < made.damp <= 1e-3
+    assert stat.output_energy(made.weight_OI - weight_OI) <= 1.001 * stat.output_energy(made.swept_OI - weight_OI)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "3:4", "20%@matrix"])
+@pytest.mark.parametrize("damp", [1e-16, 1e-15])
+@pytest.mark.parametrize("tokens", [63, 200])
+def test_where_rounding_spoils_the_part_of_a_row_alone_it_is_damped_more(pattern, damp, tokens):
+    """With so little damping the whole Gram just has its factor, and the rows' own systems do not all have theirs."""
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        x_TI, weight_OI = (torch.randn(count, 64, generator=generator, dtype=F64) for count in (tokens, 12))
+        x_TI[:, 32:48] = x_TI[:, :16] * (1 + 1e-7 * (seed % 2))
+        x_TI[:, 61:] = 0
+        stat = gram_of(x_TI)
+        made = Refit(damp=damp).update(weight_OI, kept("magnitude", weight_OI, None, pattern), stat)
+        error, sweep = (stat.output_energy(made_OI - weight_OI) for made_OI in (made.weight_OI, made.swept_OI))
+        assert error <= sweep * (1 + 1e-6)
+        assert made.damp >= damp
+
+
+def test_a_part_without_a_cholesky_factor_gives_no_rows():
+    best_OI, singular_II = torch.ones(3, 4, dtype=F64), torch.ones(4, 4, dtype=F64)
+    keep_OI = (torch.arange(4) < 2).expand(3, 4)
+    assert fit(best_OI, best_OI @ singular_II, keep_OI, singular_II, torch.eye(4, dtype=F64)) is None
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.5])
+@pytest.mark.parametrize("pattern", ["2:4", "1:4", "3:4", "50%", "30%@matrix"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, F64])
+def test_what_is_pruned_already_stays_as_it_is_under_a_keep_of_all_that_is_left(pattern, dtype, drift):
+    """The sweep's error is 0 there, and a refit's that of rounding in float64."""
+    weight_OI, x_TI = case(dtype=dtype)
+    keep_OI = kept("magnitude", weight_OI, None, pattern)
+    stat = InputDrift(64, "cpu")
+    stat.see_both(x_TI, x_TI)
+    for wider_OI in (keep_OI, keep_OI | (torch.arange(64) % 7 == 0), torch.ones_like(keep_OI)):
+        pruned_OI = weight_OI * keep_OI
+        made = Refit(drift=drift).update(pruned_OI, wider_OI, stat)
+        torch.testing.assert_close(
+            made.weight_OI, pruned_OI, rtol=0.02 if drift else None, atol=0.02 if drift else None
+        )
+
+
+def test_with_drift_no_error_of_a_sweep_is_given_which_was_compared_in_another_norm():
+    weight_OI, x_TI = case(dtype=F64)
+    stat = InputDrift(64, "cpu")
+    stat.see_both(x_TI, 1.1 * x_TI)
+    keep_OI = kept("wanda", weight_OI, stat, "2:4")
+    assert Refit(drift=0.5).update(weight_OI, keep_OI, stat).swept_OI is None
+    assert Refit().update(weight_OI, keep_OI, stat).swept_OI is not None
 
 
 def test_a_kept_weight_of_zero_takes_part():
