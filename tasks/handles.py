@@ -115,8 +115,8 @@ class LinearRow:
     error_from: str | None = (
         None  # G: "gram" of the inputs, exact; "norms", its diagonal alone: an estimate; None: unseen
     )
-    sweep_error: float | None = None  # of SparseGPT's sweep on the same keep, where a refit was compared with it
-    damp: float | None = None  # share of mean(diag G) that the update had to add to the diagonal of G
+    sweep_error: float | None = None  # of SparseGPT's sweep on the same keep, beside a refit without drift correction
+    damp: float | None = None  # share of mean(diag G) on the diagonal of G, by who set the weights or else chose them
     rank: int | None = None  # of the factors beside the sparse part, which `zeros` then counts
     order: str | None = None  # of the inputs under n:m: "folded" into the linears before, "gather" stored; None: as is
     seconds: float  # selection and update, without the forward passes

@@ -29,4 +29,4 @@ UPDATES: dict[str, type[Update]] = {"none": Leave, "sweep": Sweep, "refit": Refi
 DECOMPOSERS: dict[str, type[Decomposer]] = {"low_rank": LowRank, "svd": SVD, "activation_svd": ActivationSVD}
 PATTERNS: dict[str, type[Pattern]] = {"unstructured": Unstructured, "nm": NM}
 
-__all__ = ["ALLOCATIONS", "PATTERNS", "PRUNERS", "UPDATES"]
+__all__ = ["ALLOCATIONS", "DECOMPOSERS", "PATTERNS", "PRUNERS", "UPDATES"]

@@ -81,7 +81,7 @@ def prune_blocks(
     whose blocks cannot be walked.
     """
     _check_weights(model)
-    windows = _check_batches(batches) if recipe.walks else []
+    windows = _check_batches(batches, recipe) if recipe.walks else []
     if recipe.order == "group":
         windows = _regrouped(windows)
     with evaluating(model):
@@ -199,10 +199,11 @@ def _check_widths(anatomy: Anatomy, pattern: Pattern) -> None:
                 raise ValueError(f"pattern: {pattern} does not divide the {linear.in_features} inputs of {where}")
 
 
-def _check_batches(batches: Sequence[Tensor] | None) -> list[Tensor]:
+def _check_batches(batches: Sequence[Tensor] | None, recipe: Recipe) -> list[Tensor]:
     windows = list(batches) if batches is not None else []
     if not windows:
-        raise ValueError("batches: none given; the pruner needs calibration windows")
+        need = "needs" if len(recipe.walkers) == 1 else "need"
+        raise ValueError(f"batches: none given; {', '.join(recipe.walkers)} {need} calibration windows")
     for ids_BT in windows:
         if ids_BT.dim() != 2 or ids_BT.numel() == 0 or ids_BT.is_floating_point():
             given = f"{ids_BT.dtype} of shape {tuple(ids_BT.shape)}"

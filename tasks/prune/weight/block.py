@@ -62,7 +62,7 @@ class Cut:
         order_I = None
         if self.recipe.permute:
             first = next(iter(group))
-            order_I = find_order(group, self.recipe, self.patterns[first], stat, self.foldings[first])
+            order_I = find_order(self.index, group, self.recipe, self.patterns[first], stat, self.foldings[first])
         prefix = f"{self.anatomy.name}.{self.index}"
         return prune_linears(self.index, prefix, group, self.recipe, self.patterns, stat, order_I)
 

@@ -36,6 +36,11 @@ class Decomposer(ABC):
         """Whether the pattern says how many bytes it may take."""
         return True
 
+    @property
+    def damping(self) -> float | None:
+        """The share of mean(diag G) that it adds to the diagonal of a Gram G; None where it reads none."""
+        return None
+
     def chooses(self, linear: str) -> bool:
         """Of a linear by its name in its block."""
         return not self.linears or any(_is_part(chosen, linear) for chosen in self.linears)

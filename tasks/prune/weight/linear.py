@@ -4,8 +4,9 @@ Axes: O outputs, I inputs of the linear.
 """
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -51,22 +52,30 @@ def prune_linears(
         stat = stat.reordered(order_I)
     pruned = []
     for name, linear in linears.items():
-        try:
+        with _named(index, name):
             pruned.append(_prune(index, name, f"{prefix}.{name}.weight", linear, recipe, patterns[name], stat, order_I))
-        except ValueError as cause:
-            raise ValueError(f"block {index}, {name}: {cause}") from cause
     return pruned
 
 
 def find_order(
-    linears: Mapping[str, nn.Linear], recipe: Recipe, pattern: Pattern, stat: Observer | None, folding: Folding | None
+    index: int,
+    linears: Mapping[str, nn.Linear],
+    recipe: Recipe,
+    pattern: Pattern,
+    stat: Observer | None,
+    folding: Folding | None,
 ) -> Tensor | None:
     """The order of the input that these linears read under which n:m keeps most of their scores; None: as it is.
 
-    Where it can be folded into the linears before, it stays within the heads that these make.
+    Where it can be folded into the linears before, it stays within the heads that these make. Raises ValueError that
+    names the block and the linear.
     """
     assert recipe.pruner is not None  # a recipe that permutes has one
-    score_OI = torch.cat([recipe.pruner.score(linear.weight.detach(), stat) for linear in linears.values()])
+    scores = []
+    for name, linear in linears.items():
+        with _named(index, name):
+            scores.append(recipe.pruner.checked_score(linear.weight.detach(), stat))
+    score_OI = torch.cat(scores)
     if folding is not None:
         order_I = permute_within(score_OI, pattern, folding.width, folding.shared)
     else:
@@ -81,6 +90,15 @@ def output_error(weight_OI: Tensor, pruned_OI: Tensor, stat: Observer) -> float:
     """
     energy = stat.output_energy(weight_OI).item()
     return stat.output_energy(pruned_OI - weight_OI).item() / energy if energy > 0 else 0.0
+
+
+@contextmanager
+def _named(index: int, name: str) -> Iterator[None]:
+    """A ValueError within says of which block and linear it is."""
+    try:
+        yield
+    except ValueError as cause:
+        raise ValueError(f"block {index}, {name}: {cause}") from cause
 
 
 def _prune(
@@ -98,7 +116,7 @@ def _prune(
     factors = None
     if recipe.low_rank is not None and recipe.low_rank.chooses(name):
         factors = recipe.low_rank.decompose(weight_OI, stat, recipe.pruner, pattern)
-        made = Updated(weight_OI=factors.merged_OI())
+        made = Updated(weight_OI=factors.merged_OI(), damp=recipe.low_rank.damping)
     elif recipe.pruner is None:
         made = Updated(weight_OI=weight_OI)
     else:
@@ -106,6 +124,9 @@ def _prune(
         made = Updated(weight_OI=pruned_OI)
         if recipe.update is not None:
             made = recipe.update.update(weight_OI, keep_OI, stat)
+            recipe.pruner.check_pruned(made.weight_OI, weight_OI, pattern)
+        if made.damp is None:
+            made = replace(made, damp=recipe.pruner.damping)
     seconds = time.perf_counter() - started
     counted_OI = made.weight_OI if factors is None or factors.pattern is None else factors.sparse_OI
     zeros = weight_OI.numel() - int(counted_OI.count_nonzero())

@@ -63,6 +63,10 @@ class LowRank(Decomposer):
         if self.rounds < 1:
             raise ValueError(f"rounds: {self.rounds} given, valid is 1 or more")
 
+    @property
+    def damping(self) -> float:
+        return self.damp
+
     def check(self, pattern: Pattern, outputs: int, inputs: int) -> None:
         share_out(pattern, self.share, outputs, inputs)
 
@@ -118,7 +122,7 @@ def turn(basis_Or: Tensor, matrix_OI: Tensor, root_II: Tensor) -> Tensor:
     while True:
         thin_Ir = weighed_OI.T @ basis_Or
         before, left_out = left_out, float(whole - thin_Ir.square().sum())
-        if before - left_out <= max(SETTLED * left_out, ROUNDING * float(whole)):
+        if not before - left_out > max(SETTLED * left_out, ROUNDING * float(whole)):  # NaN ends it too
             return basis_Or
         basis_Or = torch.linalg.qr(weighed_OI @ thin_Ir).Q
 

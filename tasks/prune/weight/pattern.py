@@ -3,7 +3,7 @@
 A pattern turns scores into a keep. Counts are exact within each comparison group, and of equal scores the one with the
 lower index is kept.
 
-Axes: O outputs, I inputs of the linear.
+Axes: O outputs, I inputs of the linear, G groups that are compared within themselves, N elements of a group.
 """
 
 import re
@@ -35,7 +35,7 @@ class Pattern(ABC):
         if not self.divides(score_OI.shape[1]):
             raise ValueError(f"pattern: {self} does not divide {score_OI.shape[1]} inputs")
         if score_OI.numel() and not torch.stack(score_OI.aminmax()).isfinite().all():
-            raise ValueError("score: NaN or infinity among the scores; the weights or the calibration inputs hold some")
+            raise ValueError("score: NaN or infinity among the scores")
         return self.select(score_OI.detach())
 
     def divides(self, in_features: int) -> bool:
@@ -43,12 +43,9 @@ class Pattern(ABC):
         return True
 
     def surplus(self, pruned_OI: Tensor) -> int:
-        """How many weights are there that should not be, of the whole matrix.
-
-        Rows, or blocks of columns, may each have been rounded down by less than one weight.
-        """
-        zeros = pruned_OI.numel() - int(pruned_OI.count_nonzero())
-        return max(0, int(pruned_OI.numel() * self.sparsity) - max(pruned_OI.shape) - zeros)
+        """How many weights are there that should not be: those above the count of each group; here, of the matrix."""
+        size = pruned_OI.numel()
+        return max(0, int(pruned_OI.count_nonzero()) - (size - int(size * self.sparsity)))
 
     @abstractmethod
     def select(self, score_OI: Tensor) -> Tensor:
@@ -69,9 +66,20 @@ class Unstructured(Pattern):
             raise ValueError(f"within: {self.within!r} given, valid is 'row' or 'matrix'")
 
     def select(self, score_OI: Tensor) -> Tensor:
-        score_GN = score_OI if self.within == "row" else score_OI.reshape(1, -1)
-        size = score_GN.shape[1]
-        return keep_largest(score_GN, size - int(size * self.sparsity)).view(score_OI.shape)
+        score_GN = self._groups(score_OI)
+        return keep_largest(score_GN, self._kept(score_GN)).view(score_OI.shape)
+
+    def surplus(self, pruned_OI: Tensor) -> int:
+        pruned_GN = self._groups(pruned_OI)
+        return int((pruned_GN.count_nonzero(1) - self._kept(pruned_GN)).clamp(min=0).sum())
+
+    def _groups(self, matrix_OI: Tensor) -> Tensor:
+        return matrix_OI if self.within == "row" else matrix_OI.reshape(1, -1)
+
+    def _kept(self, matrix_GN: Tensor) -> int:
+        """Of each group."""
+        size = matrix_GN.shape[1]
+        return size - int(size * self.sparsity)
 
     def __str__(self) -> str:
         percent = (Decimal(repr(self.sparsity)) * 100).normalize()
@@ -100,7 +108,7 @@ class NM(Pattern):
         return keep_largest(score_OI.reshape(-1, self.m), self.n).reshape(score_OI.shape)
 
     def surplus(self, pruned_OI: Tensor) -> int:
-        return int(((pruned_OI != 0).view(-1, self.m).sum(1) - self.n).clamp(min=0).sum())
+        return int((pruned_OI.reshape(-1, self.m).count_nonzero(1) - self.n).clamp(min=0).sum())
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"

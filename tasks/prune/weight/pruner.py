@@ -3,8 +3,12 @@
 Axes: O outputs, I inputs of the linear.
 """
 
+import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from traceback import extract_tb
 from typing import Any, ClassVar
 
 import torch
@@ -32,10 +36,40 @@ class Pruner(ABC):
     def prune_and_keep(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """As `prune`, and beside it which weights stay: bool (O, I). A weight that stays may be 0 by itself."""
         self._check(weight_OI, stat, pattern)
-        with torch.no_grad():
+        with torch.no_grad(), self._answering(weight_OI):
             pruned_OI, keep_OI = self._prune(weight_OI.detach(), stat, pattern)
-        self._check_result(weight_OI, pruned_OI, pattern)
+        self.check_pruned(pruned_OI, weight_OI, pattern)
+        self._check_keep(keep_OI, pruned_OI)
         return pruned_OI, keep_OI
+
+    def checked_score(self, weight_OI: Tensor, stat: Any) -> Tensor:
+        """`score`. Raises ValueError where that is not a finite number for each weight."""
+        with self._answering(weight_OI):
+            score_OI = self.score(weight_OI, stat)
+        if not isinstance(score_OI, Tensor) or score_OI.shape != weight_OI.shape:
+            needed = f"a tensor of shape {tuple(weight_OI.shape)}"
+            raise ValueError(f"score: {_described(score_OI)} made by {self}, {needed} is needed")
+        if not _finite(score_OI):
+            raise ValueError(f"score: NaN or infinity made by {self}")
+        return score_OI.detach()
+
+    def check_pruned(self, pruned_OI: Tensor, weight_OI: Tensor, pattern: Pattern) -> None:
+        """Of what came of `weight_OI` by this keep. ValueError for another shape or dtype, NaN, and too few zeros."""
+        if _described(pruned_OI) != _described(weight_OI):
+            raise ValueError(f"weight: {self} made {_described(pruned_OI)}, {_described(weight_OI)} is needed")
+        if not _finite(pruned_OI):
+            raise ValueError(f"weight: {self} made NaN or infinity in {weight_OI.dtype}")
+        if surplus := self.surplus(pruned_OI, pattern):
+            raise ValueError(f"weight: {self} left {surplus} weights more than {pattern} allows")
+
+    def surplus(self, pruned_OI: Tensor, pattern: Pattern) -> int:
+        """How many weights are there that `pattern` does not allow, in the groups that this method compares."""
+        return pattern.surplus(pruned_OI)
+
+    @property
+    def damping(self) -> float | None:
+        """The share of mean(diag G) that it adds to the diagonal of a Gram G; None where it reads none."""
+        return None
 
     @abstractmethod
     def score(self, weight_OI: Tensor, stat: Any) -> Tensor:
@@ -45,15 +79,29 @@ class Pruner(ABC):
     def _prune(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """`prune_and_keep` on checked arguments."""
 
-    def _check_result(self, weight_OI: Tensor, pruned_OI: Tensor, pattern: Pattern) -> None:
-        if pruned_OI.shape != weight_OI.shape or pruned_OI.dtype != weight_OI.dtype:
-            made = f"{pruned_OI.dtype} of shape {tuple(pruned_OI.shape)}"
-            needed = f"{weight_OI.dtype} of shape {tuple(weight_OI.shape)}"
-            raise ValueError(f"weight: {self} made {made}, {needed} is needed")
-        if not _finite(pruned_OI):
-            raise ValueError(f"weight: {self} made NaN or infinity in {weight_OI.dtype}")
-        if surplus := pattern.surplus(pruned_OI):
-            raise ValueError(f"weight: {self} left {surplus} weights more than {pattern} allows")
+    @contextmanager
+    def _answering(self, weight_OI: Tensor) -> Iterator[None]:
+        """Within, the method's own code runs: ValueError for what it raises, and for a change of the weight in place.
+
+        Memory that runs out is no mistake of the method.
+        """
+        version = weight_OI._version
+        try:
+            yield
+        except (ValueError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ValueError(f"pruner: {self} failed at {_place(error, type(self))}: {cause}") from error
+        if weight_OI._version != version:
+            raise ValueError(f"weight: {self} changed it in place; give back a new tensor, such as weight_OI.abs()")
+
+    def _check_keep(self, keep_OI: Tensor, pruned_OI: Tensor) -> None:
+        if not isinstance(keep_OI, Tensor) or keep_OI.dtype != torch.bool or keep_OI.shape != pruned_OI.shape:
+            needed = f"torch.bool of shape {tuple(pruned_OI.shape)}"
+            raise ValueError(f"keep: {self} made {_described(keep_OI)}, {needed} is needed")
+        if others := int(((pruned_OI != 0) > keep_OI).sum()):
+            raise ValueError(f"keep: {self} made one without {others} of the weights that it left")
 
     def _check(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> None:
         if weight_OI.dim() != 2 or not weight_OI.is_floating_point():
@@ -76,10 +124,7 @@ class ScorePruner(Pruner):
     """A method that is a score: the pattern keeps the largest, and what is kept is unchanged."""
 
     def _prune(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> tuple[Tensor, Tensor]:
-        score_OI = self.score(weight_OI, stat)
-        if score_OI.shape != weight_OI.shape:
-            raise ValueError(f"score: shape {tuple(score_OI.shape)} made by {self}, {tuple(weight_OI.shape)} is needed")
-        keep_OI = pattern.keep(score_OI)
+        keep_OI = pattern.select(self.checked_score(weight_OI, stat))
         return torch.where(keep_OI, weight_OI, 0), keep_OI
 
 
@@ -96,3 +141,15 @@ def check_not_negative(name: str, value: float) -> None:
 
 def _finite(weight_OI: Tensor) -> bool:
     return bool(torch.stack(weight_OI.aminmax()).isfinite().all()) if weight_OI.numel() else True
+
+
+def _described(made: Any) -> str:
+    return f"{made.dtype} of shape {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+
+
+def _place(error: Exception, method: type) -> str:
+    """File and line where it was raised: the innermost one in the method's own file, if it went through that."""
+    frames = extract_tb(error.__traceback__)
+    file = getattr(sys.modules.get(method.__module__), "__file__", None)
+    innermost = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
+    return f"{innermost.filename}:{innermost.lineno}"

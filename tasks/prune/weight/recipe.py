@@ -41,7 +41,8 @@ class Recipe:
         if self.low_rank is not None:
             for name in ("update", "permute", "reconstruct"):
                 if getattr(self, name) and (name != "update" or not self.low_rank.linears):
-                    raise ValueError(f"low_rank: it leaves no weights to {name}; give the one or the other")
+                    why = "its factors cannot follow what would" if self.low_rank.linears else "it leaves no weights to"
+                    raise ValueError(f"low_rank: {why} {name}; give the one or the other")
         self._check_pruner()
 
     def _check_pruner(self) -> None:
@@ -70,7 +71,14 @@ class Recipe:
     @property
     def walks(self) -> bool:
         """Whether the blocks have to be run at all."""
-        return self.observes is not None or self.permute or self.reconstruct is not None
+        return bool(self.walkers)
+
+    @property
+    def walkers(self) -> tuple[str, ...]:
+        """The names of the fields for which the blocks have to be run."""
+        steps = {"pruner": self.pruner, "update": self.update, "low_rank": self.low_rank}
+        observing = [name for name, step in steps.items() if step is not None and step.observes is not None]
+        return (*observing, *(name for name in ("permute", "reconstruct") if getattr(self, name)))
 
     @property
     def follows_dense(self) -> bool:

@@ -1,7 +1,7 @@
 """SparseGPT: prune column by column, and let the columns that follow make up for what was dropped.
 
 Source: Frantar, Alistarh: SparseGPT, arXiv:2301.00774. `tasks.prune.weight.sweep` has its column sweep.
-Axes: O outputs, I inputs of the linear.
+Axes: O outputs, I inputs of the linear, B inputs of a block.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 from tasks.calibrate.observers import InputGram
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner, absolute
-from tasks.prune.weight.sweep import check_sweep, sweep
+from tasks.prune.weight.sweep import check_sweep, comparison, sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,21 @@ class SparseGPT(Pruner):
     def __post_init__(self) -> None:
         check_sweep(self.damp, self.block)
 
+    @property
+    def damping(self) -> float:
+        return self.damp
+
     def score(self, weight_OI: Tensor, stat: InputGram) -> Tensor:
         """|w| / sqrt(H⁻¹_jj), the root of what dropping this weight alone would cost."""
         root_II = stat.root_II(self.damp)
         identity_II = torch.eye(len(root_II), dtype=root_II.dtype, device=root_II.device)
         upper_II = torch.linalg.solve_triangular(root_II, identity_II, upper=True)
         return absolute(weight_OI) / upper_II.norm(dim=1)
+
+    def surplus(self, pruned_OI: Tensor, pattern: Pattern) -> int:
+        """Above the count of each block: a percentage rounds down there, and not once for each row or the matrix."""
+        compared, _, block = comparison(pattern, self.block)
+        return sum(compared.surplus(pruned_OB) for pruned_OB in pruned_OI.split(block, dim=1))
 
     def _prune(self, weight_OI: Tensor, stat: InputGram, pattern: Pattern) -> tuple[Tensor, Tensor]:
         return sweep(weight_OI, stat, pattern, self.damp, self.block)

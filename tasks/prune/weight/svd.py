@@ -76,6 +76,10 @@ class ActivationSVD(SVD):
         super().__post_init__()
         check_not_negative("damp", self.damp)
 
+    @property
+    def damping(self) -> float:
+        return self.damp
+
     def _root_II(self, stat: InputGram) -> Tensor:
         return stat.root_II(self.damp)
 

@@ -76,7 +76,7 @@ def sweep(
     if isinstance(choice, Tensor):
         pattern, together, keep_IO = None, block, choice.T.contiguous()
     else:
-        pattern, together, block = _comparison(choice, block)
+        pattern, together, block = comparison(choice, block)
         keep_IO = torch.empty_like(weight_IO, dtype=torch.bool)
     whole = narrower = _block_sweep(pattern, together)
     if weight_IO.device.type in DEVICES:
@@ -93,8 +93,11 @@ def sweep(
     return weight_IO.T.to(weight_OI.dtype).contiguous(), keep_IO.T
 
 
-def _comparison(pattern: Pattern, block: int) -> tuple[Pattern, int, int]:
-    """The pattern as the sweep applies it, how many inputs it selects together, and the size of a block."""
+def comparison(pattern: Pattern, block: int) -> tuple[Pattern, int, int]:
+    """The pattern as the sweep applies it, how many inputs it selects together, and the size of a block.
+
+    Raises ValueError for patterns other than n:m and percentages.
+    """
     if isinstance(pattern, NM):
         return pattern, pattern.m, max(block // pattern.m, 1) * pattern.m
     if isinstance(pattern, Unstructured):

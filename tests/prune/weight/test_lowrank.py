@@ -193,3 +193,9 @@ def test_on_real_linears_it_beats_the_pattern_alone_also_on_other_text(real, nam
         alone_OI = PRUNERS[name]().prune(weight_OI, stat, pattern)
         together, alone = (other.output_energy(each - weight_OI) for each in (found.merged_OI(), alone_OI))
         assert together < 0.95 * alone
+
+
+def test_a_turn_ends_on_what_is_no_number():
+    matrix_OI = random(40, 24)
+    matrix_OI[0, 0] = torch.nan
+    lowrank.turn(torch.linalg.qr(random(40, 5)).Q, matrix_OI, torch.eye(24))

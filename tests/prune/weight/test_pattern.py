@@ -107,3 +107,23 @@ def test_what_is_not_a_pattern_is_told_in_one_line(text):
 def test_values_outside_are_told(make):
     with pytest.raises(ValueError, match="valid is"):
         make()
+
+
+@pytest.mark.parametrize("pattern", NMS + SHARES, ids=str)
+def test_what_is_kept_has_no_surplus_and_every_weight_more_is_one(pattern):
+    score_OI = scores("distinct") + 1
+    keep_OI = pattern.keep(score_OI)
+    assert pattern.surplus(score_OI * keep_OI) == 0
+    assert pattern.surplus(torch.zeros_like(score_OI)) == 0
+    dropped = (~keep_OI).nonzero()
+    for count in (1, 3, len(dropped)):
+        fuller_OI = keep_OI.clone()
+        fuller_OI[tuple(dropped[:count].T)] = True
+        assert pattern.surplus(score_OI * fuller_OI) == min(count, len(dropped))
+
+
+def test_more_zeros_in_one_row_do_not_make_up_for_another():
+    weight_OI = torch.ones(2, 10)
+    weight_OI[0] = 0
+    assert Unstructured(0.5).surplus(weight_OI) == 5
+    assert Unstructured(0.5, "matrix").surplus(weight_OI) == 0

@@ -133,3 +133,22 @@ def test_it_beats_wanda_on_its_own_inputs():
     for pattern in ("2:4", "50%"):
         wanda_OI = Wanda().prune(weight_OI, seen(Wanda(), x_TI), parse_pattern(pattern))
         assert error(prune(weight_OI, x_TI, pattern)) < error(wanda_OI)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "50%", "33%", "99%@matrix"])
+@pytest.mark.parametrize("block", [24, 128])
+def test_its_counts_are_those_of_its_blocks(pattern, block):
+    """int(n · sparsity) of each block of columns: as many as a block may round down are more than the pattern's own."""
+    weight_OI, x_TI = case(outputs=7, inputs=96, dtype=F64)
+    pruner, parsed = SparseGPT(block=block), parse_pattern(pattern)
+    pruned_OI, keep_OI = pruner.prune_and_keep(weight_OI, seen(pruner, x_TI), parsed)
+    assert pruner.surplus(pruned_OI, parsed) == 0
+    fuller_OI = keep_OI.clone()
+    fuller_OI[tuple((~keep_OI).nonzero()[0])] = True
+    assert pruner.surplus(fuller_OI, parsed) == 1
+
+
+def test_inputs_that_are_all_zero_are_refused():
+    weight_OI, x_TI = case()
+    with pytest.raises(ValueError, match=r"^calibration: all 64 inputs were zero in all 200 tokens"):
+        prune(weight_OI, 0 * x_TI, "2:4")
