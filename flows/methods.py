@@ -3,7 +3,7 @@
 A choice is a class of a registry by name with its hyper-parameters, as words on the command line or as JSON.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import reduce
 from hashlib import sha256
@@ -128,7 +128,7 @@ def parse_pruner(text: str) -> Choice | None:
     place, *pairs = text.split(",")
     file, colon, name = place.rpartition(":")
     if not colon:
-        return _parse("pruner", text, PRUNER_CHOICES)
+        return _parse("pruner", text, PRUNER_CHOICES, beside=("none", "FILE.py:Class"))
     own = _parse("pruner", ",".join([name, *pairs]), {name: _choice_of(name, load_pruner(file, name))})
     options = {key: str(value) for key, value in own.model_dump(exclude={"method"}, exclude_defaults=True).items()}
     return OwnPruner(file=file, name=name, options=options)
@@ -167,10 +167,11 @@ def parse_importance(text: str) -> Choice:
     return _parse("importance", text, IMPORTANCE_CHOICES)
 
 
-def _parse(field: str, text: str, choices: Mapping[str, type[Choice]]) -> Choice:
+def _parse(field: str, text: str, choices: Mapping[str, type[Choice]], beside: Sequence[str] = ()) -> Choice:
+    """`beside` the choices: other words that would have been valid."""
     name, *pairs = text.split(",")
     if name not in choices:
-        raise ValueError(f"{field}: {name!r} is unknown; choose one of {', '.join(choices)}")
+        raise ValueError(f"{field}: {name!r} is unknown; choose one of {', '.join([*choices, *beside])}")
     choice = choices[name]
     valid = [known for known in choice.model_fields if known != "method"]
     values: dict[str, Any] = {}
