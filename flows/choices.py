@@ -169,7 +169,7 @@ class Slice(OfTexts):
             raise ValueError("repair: of whole blocks nothing is left to repair; leave --no-repair out")
         if cut.of_blocks and self.round_to != type(self).model_fields["round_to"].default:
             raise ValueError("round_to: whole blocks have no width to round; leave it out")
-        if self.repair and self.samples < 2:
+        if self.repair and not cut.of_blocks and self.samples < 2:
             raise ValueError("samples: 1 given, but to repair one is needed to fit to and one to hold out")
         if 0 < self.measure_units < LEAST:
             raise ValueError(f"measure_units: {self.measure_units} given, valid is 0, or {LEAST} or more")
@@ -188,8 +188,9 @@ class Slice(OfTexts):
     @property
     def name(self) -> str:
         """What the rows call it: how units were chosen and what was done for those that stay, `taylor+repair`."""
-        steps = {"repair": self.repair and not self.cut().of_blocks, "recover": self.recover_tokens}
-        return "+".join([self.importance.label, *(step for step, done in steps.items() if done)])
+        repaired = ["repair"] if self.repair and not self.cut().of_blocks else []
+        trained = [f"recover,tokens={self.recover_tokens}"] if self.recover_tokens else []
+        return "+".join([self.importance.label, *repaired, *trained])
 
     @property
     def pattern(self) -> str:

@@ -55,9 +55,9 @@ def perplexity_by_sparsity(rows: Sequence[Row], name: str) -> str:
 def frontier(rows: Sequence[Row], name: str) -> str:
     """`rows` of queries/results.sql for the cut models of one model and text: perplexity against the parameters that
     are left, and against the speeds where they were timed; a line a method, the dense model a diamond."""
-    bought = {"parameters": "parameters", "prefill_ratio": "prefill speed", "decode_ratio": "decode speed"}
+    bought = {"parameters": "parameters", "prefill_ratio": "prefill", "decode_ratio": "decode"}
     bought = {field: title for field, title in bought.items() if all(row[field] is not None for row in rows)}
-    figure, panels = canvas(3.2, ncols=len(bought), sharey=True, squeeze=False)
+    figure, panels = canvas(3.4, ncols=len(bought), sharey=True, squeeze=False)
     colours, dense = colours_of(row["method"] for row in rows), rows[0]["dense"]
     for axes, (field, title) in zip(panels[0], bought.items(), strict=True):
         whole = dense["parameters"] if field == "parameters" else 1.0
@@ -65,15 +65,14 @@ def frontier(rows: Sequence[Row], name: str) -> str:
             own = sorted((row[field] / whole, row["ppl"]) for row in rows if row["method"] == method)
             axes.plot(*zip(*own, strict=True), color=colour, marker="o", markersize=4)
         axes.plot(1, dense["ppl"], "D", color=INK, markersize=5, markerfacecolor=PAPER)
-        axes.set_xlabel(f"{title}, dense = 1")
+        axes.set_title(title, fontsize=9)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(3))
     log_scale(panels[0, 0])
     panels[0, 0].set_ylabel("perplexity (lower is better)")
-    legend(
-        panels[0, 0],
-        [Line2D([], [], color=colours[method], marker="o", markersize=4, label=method) for method in colours],
-    )
+    figure.supxlabel("parameters left and speed, relative to dense", fontsize=9)
+    entries = [Line2D([], [], color=colours[method], marker="o", markersize=4, label=method) for method in colours]
+    figure.legend(handles=entries, loc="outside upper left", ncols=2)
     return to_svg(figure, name)
 
 

@@ -130,6 +130,7 @@ def test_scores_are_held_against_measured_losses_where_that_is_asked_for(runs: d
 def test_recovery_trains_what_is_left_and_says_on_what(runs: dict[str, Outcome]):
     cut, trained = runs["first"], runs["trained"]
     assert trained.checkpoint != cut.checkpoint
+    assert rows_of("runs", trained)[0]["method"] == "wanda_sp+repair+recover,tokens=10240"
     assert trained.result.parameters == cut.result.parameters
     assert trained.result.nll < cut.result.nll
     [row] = rows_of("recoveries", trained)

@@ -61,7 +61,7 @@ def test_of_several_cuts_a_figure_shows_what_each_bought():
     drawn = drawings("s", results_of("s"))
     svg, caption = drawn["frontier0"]
     assert "perplexity0" not in drawn  # against zeros, of which there are none
-    assert "parameters, dense = 1" in svg
+    assert "relative to dense" in svg
     assert "a point a cut" in caption
     page = write_report("s").read_text()
     assert page.count("<details><summary>taylor+repair+recover") == 2  # the blocks of each, folded away
