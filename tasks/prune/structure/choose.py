@@ -7,7 +7,6 @@ allow, and what is left then is counted by tasks.model.cost.
 Axes: U units of one kind in a block.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,8 +21,7 @@ from tasks.prune.structure.width import Kept, rounded
 Scores = Sequence[Mapping[str, Tensor]] | Mapping[int, Mapping[str, Tensor]]  # of each block, by kind, (U,)
 Share = float | Sequence[float]  # 0 to below 1, for all blocks or for each
 
-ROUNDING = 1e-9  # relative: what a whole number of steps may have lost as a share
-DIGITS = 10_000  # shares are shown to four places, and rounded to what is valid
+DIGITS = 1e-4  # shares are shown to so much, and taken as they are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,12 +205,12 @@ def _check_kinds(kinds: Sequence[str], units: Sequence[BlockUnits]) -> None:
 def _check_share(
     field: str, share: float, block: int, whole: int, chosen: Sequence[_Ladder], every: Mapping[str, _Ladder]
 ) -> None:
-    """Raises ValueError where `share` of `whole` cannot go of the chosen kinds, but for half a step."""
+    """Raises ValueError where `share` of `whole` cannot go of the chosen kinds, but for rounding to `DIGITS`."""
     least = min((ladder.step * ladder.each for ladder in chosen if ladder.step), default=0) / whole
     most = sum(ladder.removed(ladder.counts[-1]) for ladder in chosen) / whole
-    if share and not least * (1 - ROUNDING) <= share <= most * (1 + ROUNDING):
+    if share and not least - DIGITS <= share <= most + DIGITS:
         steps = ", ".join(f"{ladder.step} of {ladder.counts[0]} {kind}" for kind, ladder in every.items())
-        valid = f"0 or {math.ceil(least * DIGITS) / DIGITS} to {math.floor(most * DIGITS) / DIGITS}" if most else "0"
+        valid = f"0 or {round(least, 4):g} to {round(most, 4):g}" if most else "0"
         raise ValueError(f"{field}: {share:g} given for block {block}, valid is {valid}; the least to go is {steps}")
 
 
