@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from bench import slices_torch_pruning as peer
 from bench.peers_environments import NotInstalled
-from bench.slices_cuts import BOTH, CUTS, OURS, ROUND_TO, Cell, Espalier, block_parameters
+from bench.slices_cuts import CHANNELS, CUTS, OURS, ROUND_TO, Cell, Espalier, block_parameters
 from bench.slices_recover import RATE, recover_cut
 from bench.slices_table import markdown
 from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_lines, read_text
@@ -31,7 +31,7 @@ from tasks.model.load import load_model
 
 RESULTS = Path(__file__).parent / "results"
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
-RECOVERED_CUTS = (BOTH, peer.HIDDEN_KEPT)
+RECOVERED_CUTS = (CHANNELS, peer.HIDDEN_KEPT)
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """A run of bench.slices, and our side of it: units chosen by an importance, sliced away, and their readers repaired."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,20 +14,20 @@ from tasks.model.load import load_model
 from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.choose import Choice, choose, choose_units
 
-BOTH, CHANNELS, FFN = "heads and channels", "channels", "FFN"
-CUTS = (BOTH, CHANNELS, FFN)
-OF_CUTS = {  # what the budget is a share of
-    BOTH: "parameters of the blocks that go, head groups and FFN channels",
-    CHANNELS: "parameters of the blocks that go, FFN channels alone",
-    FFN: "FFN channels that go",
+BOTH, QUERIES, CHANNELS, FFN = "head groups and channels", "query heads and channels", "channels", "FFN"
+KINDS = {  # of units, where the budget is a share of the blocks' parameters; of the FFN it is one of its channels
+    BOTH: ("head_groups", "channels"),
+    QUERIES: ("query_heads", "channels"),
+    CHANNELS: ("channels",),
 }
+CUTS = (*KINDS, FFN)
 OURS = tuple(name for name in IMPORTANCES if name not in ("leave_one_out", "influence"))  # those of units, affordable
 ROUND_TO = 2  # the models are narrow: with the usual 64 a tenth of a block is no step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One run. `budget` is a share of what `cut` says; `recover_tokens`: trained afterwards, 0 for none."""
+    """One run. `recover_tokens`: trained afterwards, 0 for none."""
 
     cut: str
     importance: str
@@ -60,8 +59,7 @@ class Espalier:
 def choose_for(model: PreTrainedModel, scores: Scores, cut: str, budget: float) -> Choice:
     if cut == FFN:
         return choose_units(model, scores, {"channels": budget}, round_to=ROUND_TO)
-    kinds: Mapping[str, tuple[str, ...]] = {BOTH: ("head_groups", "channels"), CHANNELS: ("channels",)}
-    return choose(model, scores, budget, kinds=kinds[cut], round_to=ROUND_TO)
+    return choose(model, scores, budget, kinds=KINDS[cut], round_to=ROUND_TO)
 
 
 def block_parameters(model: PreTrainedModel) -> int:

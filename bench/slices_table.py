@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from bench.slices_cuts import BOTH, CHANNELS, OF_CUTS
+from bench.slices_cuts import CUTS, FFN, KINDS
 from bench.slices_torch_pruning import CUTS as PEER_CUTS
 
 Line = dict[str, Any]
@@ -45,9 +45,9 @@ def _model(model: str, lines: Sequence[Line]) -> list[str]:
         f"threads: {start['threads']}; widths of FFNs in steps of {start['round_to']}. Machine: {start['machine']}.",
         *dict.fromkeys(f"Not run: {line['cell']['cut']}: {line['not_run']}." for line in lines if "not_run" in line),
     ]
-    for cut in [cut for cut in (*OF_CUTS, *PEER_CUTS) if cut in found]:
-        about = OF_CUTS.get(cut, "parameters of the blocks that go")
-        text += ["", f"### {cut}: budget of the {about}", "", *_table(found[cut], removed[cut])]
+    for cut in [cut for cut in (*CUTS, *PEER_CUTS) if cut in found]:
+        of = "channels" if cut == FFN else "parameters of the blocks"
+        text += ["", f"### {cut}: shares of the {of}", "", *_table(found[cut], removed[cut])]
     if beside := _beside(found, dense["nll"]):
         text += ["", "### The lowest of ours, repaired, beside the lowest of torch-pruning", "", *beside]
     return text
@@ -98,7 +98,7 @@ def _beside(found: Found, dense_nll: float) -> list[str]:
     ]
     budgets = sorted({budget for cut in PEER_CUTS for at in found.get(cut, {}).values() for budget in at})
     for budget in budgets:
-        ours, theirs = _best(found, (BOTH, CHANNELS), "repaired", budget), _best(found, PEER_CUTS, "cut", budget)
+        ours, theirs = _best(found, tuple(KINDS), "repaired", budget), _best(found, PEER_CUTS, "cut", budget)
         if ours and theirs:
             further = (math.log(theirs[0]) - dense_nll) / (math.log(ours[0]) - dense_nll)
             shown = [f"{ppl:.2f} | {whose}" for ppl, whose in (ours, theirs)]

@@ -46,7 +46,7 @@ def test_every_run_once_what_is_recovered_last_and_what_sees_no_windows_for_one_
     assert cut.count((BOTH, "weight_norm", False)) == cut.count((HIDDEN_KEPT, MAGNITUDE, False)) == 1
     assert cut.count((BOTH, "weight_norm", True)) == cut.count((HIDDEN_KEPT, TAYLOR, False)) == 3
     recovered = {(each.cut, each.importance, each.repair) for each in every if each.recover_tokens}
-    assert recovered == {(BOTH, "activation", False), (BOTH, "activation", True), (HIDDEN_KEPT, TAYLOR, False)}
+    assert recovered == {(CHANNELS, "activation", False), (CHANNELS, "activation", True), (HIDDEN_KEPT, TAYLOR, False)}
 
 
 @pytest.mark.parametrize("repair", [False, True])
