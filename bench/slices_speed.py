@@ -77,7 +77,7 @@ def circumstances(choice: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure(name: str, prompt: int, decode: int, repetitions: int) -> dict[str, Any]:
-    """The widths of a cut block (of the first for depth), what is allowed, and the rows of both models."""
+    """The widths of the blocks that are left, what is allowed, and the rows of both models."""
     dense, cut = random_llama(), random_llama()
     CUTS[name](cut)
     rows = compare_speed(
@@ -116,7 +116,8 @@ def markdown(lines: Sequence[dict[str, Any]]) -> str:
             f"median of {start['repetitions']} pairs of turns with its 95 % interval: a prefill of "
             f"{start['tokens']['prefill']} tokens, and {start['tokens']['decode']} tokens decoded",
             "after it. Allowed: the ratio of bytes read a token (decode), of FLOPs (prefill). To be reached:",
-            f"{LEAST} of it. A cut of nothing is the error of the method.",
+            f"{LEAST} of it. A cut of nothing shows the error of the method. More than 1 is reached where time goes",
+            "with the number of operations too, of which there are fewer.",
             "",
             "| cut | blocks | phase | dense, tokens/s | cut, tokens/s | ratio | allowed | reached |",
             "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
@@ -128,7 +129,7 @@ def markdown(lines: Sequence[dict[str, Any]]) -> str:
 
 def _rows(line: dict[str, Any]) -> list[str]:
     first = line["blocks"][0]
-    blocks = f"{len(line['blocks'])} of {first['query_heads']} heads, {first['channels']} channels"
+    blocks = f"{len(line['blocks'])} with {first['query_heads']} heads, {first['channels']} channels"
     rows = {(row["subject"], row["phase"]): row for row in line["rows"]}
     text = []
     for phase in PHASES:

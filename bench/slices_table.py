@@ -9,6 +9,8 @@ from typing import Any
 from bench.slices_cuts import CUTS, FFN, KINDS
 from bench.slices_torch_pruning import CUTS as PEER_CUTS
 
+SHORT = dict(zip(PEER_CUTS, ("all widths", "hidden width kept"), strict=True))
+
 Line = dict[str, Any]
 Row = tuple[str, str]  # importance, what was done
 Found = dict[str, dict[Row, dict[float, list[float]]]]  # by cut and row, at each budget the perplexities
@@ -49,7 +51,12 @@ def _model(model: str, lines: Sequence[Line]) -> list[str]:
         of = "channels" if cut == FFN else "parameters of the blocks"
         text += ["", f"### {cut}: shares of the {of}", "", *_table(found[cut], removed[cut])]
     if beside := _beside(found, dense["nll"]):
-        text += ["", "### The lowest of ours, repaired, beside the lowest of torch-pruning", "", *beside]
+        text += [
+            "",
+            "### torch-pruning's lowest, and ours repaired: how many times nearer in ln(ppl / dense)",
+            "",
+            *beside,
+        ]
     return text
 
 
@@ -91,25 +98,32 @@ def _ordered(rows: Mapping[Row, Mapping[float, Sequence[float]]]) -> list[tuple[
 
 
 def _beside(found: Found, dense_nll: float) -> list[str]:
-    """Per budget, and the ratio of ln(ppl / dense): how many times further away torch-pruning's is."""
-    lines = [
-        "| budget | ours | | torch-pruning | | ln(ppl / dense), its / ours |",
-        "| ---: | ---: | --- | ---: | --- | ---: |",
-    ]
+    """A line per budget: torch-pruning's, then each cut of ours with how many times nearer it is in ln(ppl / dense)."""
+    ours = [cut for cut in KINDS if cut in found]
     budgets = sorted({budget for cut in PEER_CUTS for at in found.get(cut, {}).values() for budget in at})
+    lines = [
+        f"| budget | torch-pruning | {' | '.join(f'ours, {cut}' for cut in ours)} |",
+        f"| ---: | --- | {' | '.join('---' for _ in ours)} |",
+    ]
     for budget in budgets:
-        ours, theirs = _best(found, tuple(KINDS), "repaired", budget), _best(found, PEER_CUTS, "cut", budget)
-        if ours and theirs:
-            further = (math.log(theirs[0]) - dense_nll) / (math.log(ours[0]) - dense_nll)
-            shown = [f"{ppl:.2f} | {whose}" for ppl, whose in (ours, theirs)]
-            lines.append(f"| {budget:.0%} | {' | '.join(shown)} | {further:.2f} |")
-    return lines if len(lines) > 2 else []
+        peer = _best(found, PEER_CUTS, "cut", budget)
+        if peer is not None:
+            cells = [_nearer(_best(found, [cut], "repaired", budget), peer[0], dense_nll) for cut in ours]
+            lines.append(f"| {budget:.0%} | {peer[0]:.2f}, {peer[1]} | {' | '.join(cells)} |")
+    return lines if budgets and ours else []
+
+
+def _nearer(best: tuple[float, str] | None, peer: float, dense_nll: float) -> str:
+    if best is None:
+        return ""
+    times = (math.log(peer) - dense_nll) / (math.log(best[0]) - dense_nll)
+    return f"{best[0]:.2f}, {best[1]}: {times:.2f}x"
 
 
 def _best(found: Found, cuts: Sequence[str], done: str, budget: float) -> tuple[float, str] | None:
     """The lowest mean, and whose it is; None where nothing of it was run."""
     means = [
-        (mean(at[budget]), f"{importance}, {cut}")
+        (mean(at[budget]), importance if len(cuts) == 1 else f"{importance}, {SHORT[cut]}")
         for cut in cuts
         for (importance, what), at in found.get(cut, {}).items()
         if what == done and budget in at
