@@ -2,13 +2,13 @@ import gc
 
 import pytest
 import torch
-from cases import batches, llama
 
 from tasks.calibrate import memory
 from tasks.calibrate.memory import free_bytes
 from tasks.calibrate.spill import HiddenStates, Spill
 from tasks.calibrate.walk import Walk
 from tasks.model.anatomy import dissect
+from tests.cases import batches, llama
 
 
 def filled(spill, count=4, size=10):

@@ -2,12 +2,12 @@ import itertools
 
 import pytest
 import torch
-from cases import FAMILIES, SLIDING, WINDOW, batches, gemma3, llama, mistral
 from transformers import BloomConfig, BloomForCausalLM, FalconConfig, FalconForCausalLM
 
 from tasks.calibrate.calls import record_calls
 from tasks.calibrate.walk import Walk, check_walk, placed
 from tasks.model.anatomy import dissect
+from tests.cases import FAMILIES, SLIDING, WINDOW, batches, gemma3, llama, mistral
 
 SHAPE = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 

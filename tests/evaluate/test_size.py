@@ -1,6 +1,5 @@
 import pytest
 import torch
-from sparse_weight import sparse_weight
 
 from tasks.evaluate import size
 from tasks.evaluate.size import (
@@ -13,6 +12,7 @@ from tasks.evaluate.size import (
 from tasks.model.anatomy import find_blocks, linears_of
 from tasks.model.mapped import mapped_model, release
 from tests.cases import FAMILIES, llama
+from tests.evaluate.sparse_weight import sparse_weight
 from tests.pages import mapped_pages, needs_smaps
 
 

@@ -2,11 +2,11 @@ import random
 
 import pytest
 import torch
-from sparse_weight import sparse_weight
 
 from tasks.evaluate import speed
 from tasks.evaluate.speed import compare_paired, compare_speed
 from tests.cases import FAMILIES, llama
+from tests.evaluate.sparse_weight import sparse_weight
 
 QUICK = {"vocab_size": 97, "prompt_tokens": 8, "decode_tokens": 4, "repetitions": 6}
 

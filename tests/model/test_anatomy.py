@@ -1,6 +1,5 @@
 import pytest
 import torch
-from cases import BLOCKS, FAMILIES, gemma2, llama, opt_post_norm
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -13,6 +12,7 @@ from transformers import (
 )
 
 from tasks.model.anatomy import dissect, find_blocks
+from tests.cases import BLOCKS, FAMILIES, gemma2, llama, opt_post_norm
 
 GATED = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),

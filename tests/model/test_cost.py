@@ -1,6 +1,12 @@
 import pytest
 import torch
-from cases import (
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache
+
+from tasks.model.cost import Cost, Widths, sizes_of
+from tasks.prune.structure.depth import slice_blocks
+from tasks.prune.structure.width import slice_units
+from tests.cases import (
     FAMILIES,
     FFN,
     SLIDING,
@@ -15,12 +21,6 @@ from cases import (
     qwen2,
     qwen3,
 )
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import DynamicCache
-
-from tasks.model.cost import Cost, Widths, sizes_of
-from tasks.prune.structure.depth import slice_blocks
-from tasks.prune.structure.width import slice_units
 
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
 TOKENS, BATCH = 20, 3

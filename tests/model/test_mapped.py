@@ -2,11 +2,11 @@ import copy
 
 import pytest
 import torch
-from cases import BLOCKS, FAMILIES, batches, llama
 from safetensors.torch import load_file, save_file
 
 from tasks.model.load import load_model
 from tasks.model.mapped import Mapped, mapped_model, own, release, remap
+from tests.cases import BLOCKS, FAMILIES, batches, llama
 from tests.pages import mapped_pages, needs_smaps
 
 MANY_BLOCKS = {"num_hidden_layers": 24, "hidden_size": 256, "intermediate_size": 1024}

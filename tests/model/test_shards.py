@@ -2,7 +2,6 @@ import json
 
 import pytest
 import torch
-from cases import BLOCKS, FAMILIES, batches, llama
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -10,6 +9,7 @@ from tasks.model.anatomy import find_blocks
 from tasks.model.load import load_model, weight_bytes
 from tasks.model.mapped import mapped_model, remap
 from tasks.model.shards import save_parts
+from tests.cases import BLOCKS, FAMILIES, batches, llama
 
 
 def halved_blocks(model, folder):

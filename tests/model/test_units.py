@@ -1,10 +1,10 @@
 import pytest
 import torch
-from cases import BLOCKS, FAMILIES, FFN, WIDTH, gemma, gpt_neox, llama, opt
 from torch import nn
 
 from tasks.model.anatomy import dissect
 from tasks.model.units import KINDS, Units, head_dim_of, units_in, units_of
+from tests.cases import BLOCKS, FAMILIES, FFN, WIDTH, gemma, gpt_neox, llama, opt
 
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
 PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")

@@ -3,12 +3,12 @@ import math
 
 import pytest
 import torch
-from cases import batches, llama
 
 from tasks.calibrate.importance.outliers import outlier_ratios
 from tasks.model.anatomy import dissect
 from tasks.prune.allocators import ALLOCATIONS, OWL, Given, Uniform, block_sizes, from_file, owl_sparsities
 from tasks.prune.weight.pattern import NM, Unstructured
+from tests.cases import batches, llama
 
 HALF = Unstructured(0.5)
 

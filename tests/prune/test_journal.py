@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import BLOCKS, WINDOW, batches, gemma3, llama, opt
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -34,6 +33,7 @@ from tasks.prune.weight.reconstruct import Reconstruct
 from tasks.prune.weight.refit import Refit
 from tasks.prune.weight.wanda import Wanda
 from tasks.record import home
+from tests.cases import BLOCKS, WINDOW, batches, gemma3, llama, opt
 
 HALF = Unstructured()
 TWO_OF_FOUR = NM(n=2, m=4)

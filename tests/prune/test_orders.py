@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from cases import WINDOW, batches, llama
 from safetensors.torch import save_file
 
 from tasks.prune.orders import read_orders, write_orders
@@ -13,6 +12,7 @@ from tasks.prune.weight.apply import prune_blocks
 from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.wanda import Wanda
+from tests.cases import WINDOW, batches, llama
 
 TWO_OF_FOUR = parse_pattern("2:4")
 

@@ -4,10 +4,10 @@ import dataclasses
 import re
 
 import pytest
-from plausible import CUT, record_cut, record_run
 
 from tasks.record.report import drawings, markdown_table, write_report
 from tasks.record.results import results_of, summary
+from tests.record.plausible import CUT, record_cut, record_run
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,9 @@
 import dataclasses
 
 import pytest
-from plausible import CONTEXT, CUT, evaluation, record_cut, record_run
 
 from tasks.record.listing import WIDTH, runs_table
+from tests.record.plausible import CONTEXT, CUT, evaluation, record_cut, record_run
 
 
 @pytest.fixture(autouse=True)

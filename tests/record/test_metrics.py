@@ -11,10 +11,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from plausible import CONTEXT, CUT, evaluation, finish, record_cut, record_run
 
 from tasks.handles import StageRow
 from tasks.record import metrics
+from tests.record.plausible import CONTEXT, CUT, evaluation, finish, record_cut, record_run
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import batches, llama
-from plausible import CONTEXT, evaluation, finish, speed
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -21,6 +19,8 @@ from tasks.prune.weight.pattern import parse_pattern
 from tasks.record import home, metrics, registry, tracking
 from tasks.record.loader import copy_loader
 from tasks.record.names import pattern_alias, registered_name
+from tests.cases import batches, llama
+from tests.record.plausible import CONTEXT, evaluation, finish, speed
 
 NAME = "espalier-stories-aaaaaaaa"
 FRESH_PROCESS = """
@@ -229,7 +229,7 @@ def test_a_writer_that_ends_early_leaves_no_run_open(moment, status, monkeypatch
 
 PUBLISHED_THEN_KILLED = """
 import os, signal, sys
-from plausible import CONTEXT, evaluation, finish
+from tests.record.plausible import CONTEXT, evaluation, finish
 from tasks.handles import Checkpoint
 from tasks.record import registry, tracking
 with tracking.log_run(CONTEXT, parameters={}, evaluations=[evaluation("dense"), evaluation()], sweep="s1") as logged:

@@ -9,13 +9,13 @@ from html.parser import HTMLParser
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from plausible import CONTEXT, evaluation, record_run, record_texts
 
 from tasks.handles import LinearRow
 from tasks.record import metrics, units
 from tasks.record.drawing import FOLD, folded, rows_height, standalone
 from tasks.record.report import drawings, markdown_table, write_report
 from tasks.record.results import overlap_of, results_of, summary
+from tests.record.plausible import CONTEXT, evaluation, record_run, record_texts
 
 POINTS = {  # run -> method, pattern, sparsity, perplexity
     "r1": ("wanda", "50%", 0.5, 29.25),

@@ -2,13 +2,13 @@ import math
 
 import pytest
 import torch
-from cases import BLOCKS, FFN, batches, gpt_neox, llama
 
 from tasks.calibrate.importance.correlation import importance_rows, rank_correlation, sample_units, unit_rows
 from tasks.calibrate.importance.importance import Unit
 from tasks.calibrate.importance.leave_one_out import LeaveOneOut
 from tasks.handles import ImportanceRow, UnitRow
 from tasks.model.units import units_of
+from tests.cases import BLOCKS, FFN, batches, gpt_neox, llama
 
 SCORES = [{"channels": torch.tensor([1.0, 2.0, 3.0])}, {"channels": torch.tensor([5.0, 4.0]), "blocks": torch.ones(1)}]
 

@@ -4,8 +4,6 @@ import copy
 
 import pytest
 import torch
-from cases import FAMILIES, batches, gpt_neox, llama
-from pieces import blocks_of, pieces, weights
 from torch import nn
 
 from tasks.calibrate.importance import IMPORTANCES
@@ -17,6 +15,8 @@ from tasks.calibrate.importance.taylor import Taylor
 from tasks.calibrate.importance.wanda_sp import WandaSp
 from tasks.calibrate.importance.weight_norm import WeightNorm
 from tasks.model.units import units_of
+from tests.calibrate.importance.pieces import blocks_of, pieces, weights
+from tests.cases import FAMILIES, batches, gpt_neox, llama
 
 FAMILY_NAMES = ["llama", "qwen2", "qwen3", "mistral", "opt", "gemma", "gemma2"]
 SHAPES = (3, 24), (2, 24), (2, 9)

@@ -2,14 +2,14 @@ import copy
 
 import pytest
 import torch
-from cases import BLOCKS, FAMILIES, batches, gpt_neox, llama
-from pieces import blocks_of, pieces
 
 from tasks.calibrate.importance.importance import Unit
 from tasks.calibrate.importance.leave_one_out import LeaveOneOut, losses_without
 from tasks.evaluate.perplexity import perplexity
 from tasks.model.units import units_of
 from tasks.prune.structure.width import masked
+from tests.calibrate.importance.pieces import blocks_of, pieces
+from tests.cases import BLOCKS, FAMILIES, batches, gpt_neox, llama
 
 IDS = batches((2, 24), (3, 24))
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from cases import FAMILIES, batches, llama
 
 from tasks.calibrate import observers
 from tasks.calibrate.importance.outliers import outlier_ratios
 from tasks.model.anatomy import dissect
+from tests.cases import FAMILIES, batches, llama
 
 
 @torch.no_grad()

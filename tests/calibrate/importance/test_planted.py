@@ -1,11 +1,11 @@
 """Where only one unit says anything, every importance finds that one, in every family and wherever it stands."""
 
 import pytest
-from cases import FAMILIES, batches
-from pieces import planted, said_by
 
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.calibrate.importance.leave_one_out import LeaveOneOut
+from tests.calibrate.importance.pieces import planted, said_by
+from tests.cases import FAMILIES, batches
 
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
 OF_UNITS = [name for name in IMPORTANCES if name not in ("influence", "leave_one_out")]

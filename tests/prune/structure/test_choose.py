@@ -1,6 +1,5 @@
 import pytest
 import torch
-from cases import FAMILIES, FFN, gpt_neox, llama, opt, qwen3
 
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.model.anatomy import find_blocks
@@ -8,6 +7,7 @@ from tasks.model.units import units_of
 from tasks.prune.structure.choose import choose, choose_units
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.width import slice_units
+from tests.cases import FAMILIES, FFN, gpt_neox, llama, opt, qwen3
 
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
 STEP = 8

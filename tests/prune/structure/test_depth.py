@@ -1,12 +1,12 @@
 import pytest
 import torch
-from cases import BLOCKS, FAMILIES, SLIDING, batches, gemma2, gemma3, gpt_neox, llama, opt, opt_post_norm
 from transformers import DynamicCache, StaticCache
 
 from tasks.model.anatomy import dissect, find_blocks
 from tasks.model.units import units_of
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.width import slice_units
+from tests.cases import BLOCKS, FAMILIES, SLIDING, batches, gemma2, gemma3, gpt_neox, llama, opt, opt_post_norm
 
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
 TOLERANCE = 1e-5

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import BLOCKS, FAMILIES, batches, gemma, gpt_neox, llama, opt, qwen2
 from safetensors.torch import load_file, save_file
 
 from tasks.model.cost import Widths, sizes_of
@@ -17,6 +16,7 @@ from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.export import FORMS, export_model, forms_of
 from tasks.prune.structure.logits import digest_of_logits
 from tasks.prune.structure.width import slice_units
+from tests.cases import BLOCKS, FAMILIES, batches, gemma, gpt_neox, llama, opt, qwen2
 
 SCRIPT = Path(__file__).with_name("load_exports.py")
 IDS = batches((2, 20))[0]

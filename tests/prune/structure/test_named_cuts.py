@@ -1,12 +1,12 @@
 import pytest
 import torch
-from cases import BLOCKS, FFN, batches, gemma3, llama, opt
 
 from tasks.calibrate.importance.influence import Influence
 from tasks.calibrate.importance.weight_norm import WeightNorm
 from tasks.model.cost import sizes_of
 from tasks.prune.structure.named_cuts import named_cuts
 from tasks.prune.structure.profiles import NONE, Profiles
+from tests.cases import BLOCKS, FFN, batches, gemma3, llama, opt
 
 WINDOWS = batches((4, 16), (4, 16), (4, 16))
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from cases import batches, llama
 
 from tasks.prune.structure.logits import digest_of_logits
 from tasks.prune.structure.profile_repair import repaired_profile
 from tasks.prune.structure.profiles import NONE, Profile, Profiles
+from tests.cases import batches, llama
 
 WINDOWS = batches((4, 16), (4, 16), (4, 16))
 

@@ -2,7 +2,6 @@ import random
 
 import pytest
 import torch
-from cases import BLOCKS, FAMILIES, FFN, batches, llama, opt_post_norm, qwen3
 from safetensors.torch import load_file
 
 from tasks.model.anatomy import find_blocks
@@ -12,6 +11,7 @@ from tasks.prune.structure.profile_folder import load_profiles, save_profiles
 from tasks.prune.structure.profiles import NONE, Profile, Profiles
 from tasks.prune.structure.switching import switching_time
 from tasks.prune.structure.width import slice_units
+from tests.cases import BLOCKS, FAMILIES, FFN, batches, llama, opt_post_norm, qwen3
 
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
 IDS = batches((2, 20))[0]

@@ -5,7 +5,6 @@ import json
 
 import pytest
 import torch
-from cases import FAMILIES, FFN, batches, gpt_neox, llama, mistral, opt, qwen2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.calibrate.importance import IMPORTANCES
@@ -16,6 +15,7 @@ from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.choose import choose_units
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.width import slice_units
+from tests.cases import FAMILIES, FFN, batches, gpt_neox, llama, mistral, opt, qwen2
 
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
 SHAPES = ((3, 24), (2, 24), (4, 16))

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from cases import BLOCKS, FAMILIES, FFN, batches, gpt_neox, llama, opt, qwen2
 from torch import nn
 
 from tasks.model.anatomy import find_blocks
 from tasks.model.units import units_of
 from tasks.prune.structure.slice import Slice
 from tasks.prune.structure.width import masked, rounded, slice_units
+from tests.cases import BLOCKS, FAMILIES, FFN, batches, gpt_neox, llama, opt, qwen2
 
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
 TOLERANCE = 1e-5

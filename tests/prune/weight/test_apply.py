@@ -3,7 +3,6 @@ from typing import get_args
 
 import pytest
 import torch
-from cases import BLOCKS, FAMILIES, WINDOW, batches, gpt_neox, llama, opt
 from torch import nn
 
 from tasks.calibrate.observers import InputGram
@@ -17,6 +16,7 @@ from tasks.prune.weight.pruner import ScorePruner
 from tasks.prune.weight.recipe import Order, Recipe
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.wanda import Wanda
+from tests.cases import BLOCKS, FAMILIES, WINDOW, batches, gpt_neox, llama, opt
 
 ORDERS = get_args(Order)
 PATTERNS = ["1:4", "2:4", "3:4", "4:8", "8:16", "16:32", "50%", "50%@matrix", "70%"]

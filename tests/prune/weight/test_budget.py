@@ -1,6 +1,5 @@
 import pytest
 import torch
-from cases import FAMILIES, llama
 from torch import nn
 
 from tasks.model.anatomy import dissect
@@ -8,6 +7,7 @@ from tasks.prune.allocation import Allocation
 from tasks.prune.allocators import block_sizes, owl_sparsities
 from tasks.prune.weight.budget import exact_sparsity, patterns_for
 from tasks.prune.weight.pattern import NM, Pattern, Unstructured
+from tests.cases import FAMILIES, llama
 
 RISING = (0.4, 0.5, 0.6)
 

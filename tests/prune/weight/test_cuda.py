@@ -4,8 +4,6 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from cases import batches, llama
-from test_pruners import case
 
 from tasks.calibrate.observers import InputGram
 from tasks.calibrate.walk import Walk
@@ -17,6 +15,8 @@ from tasks.prune.weight.pattern import NM, parse_pattern
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.sweep import sweep
 from tasks.prune.weight.wanda import Wanda
+from tests.cases import batches, llama
+from tests.prune.weight.test_pruners import case
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 PATTERNS = ["50%", "50%@matrix", "2:4", "4:8", "16:32"]

@@ -4,9 +4,6 @@ import copy
 
 import pytest
 import torch
-from cases import llama
-from test_apply import weights
-from test_recipe import IDS, pruned
 
 from tasks.prune.packing import pattern_bytes
 from tasks.prune.weight.apply import prune_blocks
@@ -17,6 +14,9 @@ from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.refit import Refit
 from tasks.prune.weight.svd import SVD, ActivationSVD
 from tasks.prune.weight.wanda import Wanda
+from tests.cases import llama
+from tests.prune.weight.test_apply import weights
+from tests.prune.weight.test_recipe import IDS, pruned
 
 CHOSEN = ("q_proj", "mlp.down_proj")
 

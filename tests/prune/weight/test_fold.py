@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from cases import FAMILIES, batches, gemma, llama, opt, qwen2
 from transformers import (
     GPTJConfig,
     GPTJForCausalLM,
@@ -15,6 +14,7 @@ from tasks.model.anatomy import dissect
 from tasks.prune.weight.fold import Folding, find_folding, fold
 from tasks.prune.weight.pattern import NM
 from tasks.prune.weight.permute import permute_within, retained
+from tests.cases import FAMILIES, batches, gemma, llama, opt, qwen2
 
 ATTENTION, FFN = "self_attn.o_proj", "mlp.down_proj"
 VALUES = ("self_attn.v_proj",)

@@ -5,8 +5,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from cases import WINDOW, batches, llama
-from test_pruners import case, seen
 
 from tasks.calibrate.observers import InputNorm, Observer
 from tasks.prune.own import load_pruner
@@ -18,6 +16,8 @@ from tasks.prune.weight.refit import Refit
 from tasks.prune.weight.sweep import Sweep
 from tasks.prune.weight.update import Leave
 from tasks.prune.weight.wanda import Wanda
+from tests.cases import WINDOW, batches, llama
+from tests.prune.weight.test_pruners import case, seen
 
 PATTERNS = ["2:4", "50%", "50%@matrix"]
 IDS = batches((3, WINDOW), (2, WINDOW))

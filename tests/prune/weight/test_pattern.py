@@ -1,10 +1,10 @@
 import pytest
-import textbook
 import torch
 
 from tasks.prune import PATTERNS
 from tasks.prune.weight import selection
 from tasks.prune.weight.pattern import NM, Unstructured, parse_pattern
+from tests.prune.weight import textbook
 
 NMS = [NM(1, 4), NM(2, 4), NM(3, 4), NM(4, 8), NM(8, 16), NM(16, 32), NM(2, 3), NM(1, 1), NM(4, 4)]
 SHARES = [Unstructured(share, within) for share in (0, 0.1, 0.5, 0.7, 0.99) for within in ("row", "matrix")]

@@ -3,13 +3,13 @@
 from itertools import combinations
 
 import pytest
-import textbook
 import torch
-from golden import NORMS, WEIGHT
 
 from tasks.prune.weight import permute as room
 from tasks.prune.weight.pattern import NM, Unstructured
 from tasks.prune.weight.permute import deal, permute, permute_within, retained
+from tests.golden import NORMS, WEIGHT
+from tests.prune.weight import textbook
 
 PATTERNS = [NM(1, 2), NM(1, 4), NM(2, 4), NM(3, 4), NM(4, 8), NM(8, 16), NM(16, 32), NM(2, 3), NM(4, 4), NM(1, 1)]
 MAGNITUDE = WEIGHT.abs()

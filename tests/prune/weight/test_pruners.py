@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-import textbook
 import torch
-from golden import NORMS, WEIGHT
 
 from tasks.prune import PRUNERS
 from tasks.prune.weight.clearcut import ClearCut
@@ -15,6 +13,8 @@ from tasks.prune.weight.pruner import ScorePruner
 from tasks.prune.weight.ria import RIA
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.wanda import Wanda
+from tests.golden import NORMS, WEIGHT
+from tests.prune.weight import textbook
 
 GOLDEN = {
     (Magnitude, "2:4"): "10101001 00111100 11000011 01010110",

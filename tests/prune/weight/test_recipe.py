@@ -4,8 +4,6 @@ import copy
 
 import pytest
 import torch
-from cases import FAMILIES, WINDOW, batches, llama, opt
-from test_apply import weights
 
 from tasks.calibrate.walk import Walk
 from tasks.model.anatomy import dissect
@@ -23,6 +21,8 @@ from tasks.prune.weight.svd import SVD, ActivationSVD
 from tasks.prune.weight.sweep import Sweep
 from tasks.prune.weight.update import Leave
 from tasks.prune.weight.wanda import Wanda
+from tests.cases import FAMILIES, WINDOW, batches, llama, opt
+from tests.prune.weight.test_apply import weights
 
 IDS = batches((3, WINDOW), (2, WINDOW), (2, 9))
 TWO_OF_FOUR = parse_pattern("2:4")

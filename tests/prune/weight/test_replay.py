@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from test_pruners import case
 
 from tasks.calibrate.observers import InputGram
 from tasks.prune.weight import replay, sweep
 from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.replay import Replay
+from tests.prune.weight.test_pruners import case
 
 
 @pytest.fixture

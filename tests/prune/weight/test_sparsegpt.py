@@ -1,13 +1,13 @@
 import pytest
-import textbook
 import torch
-from golden import INPUTS, NORMS, WEIGHT
-from test_pruners import bits, case, seen
 
 from tasks.prune.weight.magnitude import Magnitude
 from tasks.prune.weight.pattern import NM, parse_pattern
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.wanda import Wanda
+from tests.golden import INPUTS, NORMS, WEIGHT
+from tests.prune.weight import textbook
+from tests.prune.weight.test_pruners import bits, case, seen
 
 F64 = torch.float64
 

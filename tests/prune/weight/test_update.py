@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from golden import INPUTS, NORMS, WEIGHT
-from test_pruners import case, seen
 
 from tasks.calibrate.observers import InputDrift, InputGram
 from tasks.prune import PRUNERS, UPDATES
@@ -12,6 +10,8 @@ from tasks.prune.weight.refit import Refit, fit
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.sweep import Sweep
 from tasks.prune.weight.update import Leave
+from tests.golden import INPUTS, NORMS, WEIGHT
+from tests.prune.weight.test_pruners import case, seen
 
 F64 = torch.float64
 

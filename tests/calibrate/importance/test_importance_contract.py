@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from cases import batches, llama, opt
 
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.calibrate.importance.importance import Importance
 from tasks.calibrate.importance.leave_one_out import LeaveOneOut
 from tasks.calibrate.importance.taylor import Taylor
 from tasks.model.mapped import Mapped, mapped_model
+from tests.cases import batches, llama, opt
 
 GRADIENTS = ("taylor", "fisher")
 
