@@ -1,8 +1,8 @@
 """`python -m bench.larger_than_memory`: a model of 3.3 GB pruned, packed and evaluated by a process that gets 1.5 GB.
 
-The stages run as they do in a flow, for every method, in a control group whose limit the kernel enforces: a process
-that needs more is killed. One pruning is then killed on purpose at half of its blocks and started again: it must end
-with the same bytes. Needs Linux, and the right to make a control group (root).
+The stages run as they do in a flow, for every method and what can be done beside it, in a control group whose limit the
+kernel enforces: a process that needs more is killed. One pruning is then killed on purpose at half of its blocks and
+started again: it must end with the same bytes. Needs Linux, and the right to make a control group (root).
 """
 
 import argparse
@@ -24,8 +24,7 @@ import torch
 
 from bench.__main__ import RESULTS, at_least, say
 from bench.larger_than_memory_table import LargeBench, Measured, Resumed, write
-from bench.larger_than_memory_worker import DENSE, WINDOW, make_checkpoint
-from tasks.prune import PRUNERS
+from bench.larger_than_memory_worker import DENSE, RECIPES, WINDOW, make_checkpoint
 from tasks.prune.journal import MARK
 from tasks.record.provenance import machine, versions
 
@@ -61,13 +60,13 @@ def main() -> None:
             for method in (DENSE, *choice.methods):
                 found = run(job | {"method": method}, place, group, ends_at)
                 bench = replace(bench, measured=(*bench.measured, *found))
-                text = write(bench, choice.results)
+                text = write(bench, choice.results, choice.name)
                 say(f"{method}: " + ", ".join(f"{row.stage} {row.seconds:.0f} s" for row in found))
             if choice.kill in choice.methods:
                 resumed = kill_and_resume(job | {"method": choice.kill, "only": "prune"}, bench, place, group, ends_at)
-                text = write(replace(bench, resumed=resumed), choice.results)
+                text = write(replace(bench, resumed=resumed), choice.results, choice.name)
         except OutOfTime:
-            text = write(replace(bench, ended_early=True), choice.results)
+            text = write(replace(bench, ended_early=True), choice.results, choice.name)
     print(text)
 
 
@@ -148,8 +147,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.larger_than_memory",
         description=__doc__,
-        epilog="Writes <date>-larger-than-memory.json and larger-than-memory.md, anew after each method; prints the "
-        "latter.",
+        epilog="Writes <date>-<name>.json and <name>.md, anew after each method; prints the latter.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--folder", type=Path, help="for the checkpoint, which is kept (a temporary one)")
@@ -158,9 +156,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--limit-bytes", type=at_least(1), default=1_500_000_000, help="of the process (1500000000)")
     parser.add_argument("--windows", type=at_least(1), default=4, help=f"of calibration, {WINDOW} tokens each (4)")
     parser.add_argument("--evaluation-windows", type=at_least(1), default=16, help=f"of {WINDOW} tokens each (16)")
-    parser.add_argument("--methods", nargs="+", choices=PRUNERS, default=list(PRUNERS), help="all by default")
-    parser.add_argument("--kill", choices=PRUNERS, default="sparsegpt", help="the pruning to kill at half (sparsegpt)")
+    parser.add_argument("--methods", nargs="+", choices=RECIPES, default=list(RECIPES), help="all by default")
+    parser.add_argument("--kill", choices=RECIPES, default="sparsegpt", help="the pruning to kill at half (sparsegpt)")
     parser.add_argument("--minutes", type=at_least(1), default=60, help="after which the rest is left out (60)")
+    parser.add_argument("--name", default="larger-than-memory", help="of what is written (larger-than-memory)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to (bench/results)")
     return parser.parse_args(arguments)
 

@@ -52,12 +52,12 @@ class LargeBench:
     ended_early: bool = False  # the time was up before all was done
 
 
-def write(bench: LargeBench, folder: Path) -> str:
-    """Store `<date>-larger-than-memory.json` and `larger-than-memory.md` in `folder`; returns the Markdown."""
+def write(bench: LargeBench, folder: Path, name: str = "larger-than-memory") -> str:
+    """Store `<date>-<name>.json` and `<name>.md` in `folder`; returns the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     text, stored = markdown(bench), json.dumps(asdict(bench), indent=1) + "\n"
-    (folder / f"{bench.date[:10]}-larger-than-memory.json").write_text(stored, encoding="utf-8")
-    (folder / "larger-than-memory.md").write_text(text, encoding="utf-8")
+    (folder / f"{bench.date[:10]}-{name}.json").write_text(stored, encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
     return text
 
 

@@ -20,13 +20,23 @@ from tasks.model.load import fingerprint
 from tasks.prune import PRUNERS
 from tasks.prune.shards import Shards
 from tasks.prune.task import pack, prune
+from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.pattern import NM
 from tasks.prune.weight.recipe import Recipe
+from tasks.prune.weight.reconstruct import Reconstruct
+from tasks.prune.weight.refit import Refit
+from tasks.prune.weight.wanda import Wanda
 from tasks.record import home
 
 DENSE = "dense"
 VOCABULARY, WINDOW = 3072, 128
 PATTERN = NM(n=2, m=4)
+RECIPES = {name: Recipe(pruner=pruner(), pattern=PATTERN) for name, pruner in PRUNERS.items()} | {
+    "wanda+permute": Recipe(pruner=Wanda(), pattern=PATTERN, permute=True),
+    "wanda+refit": Recipe(pruner=Wanda(), pattern=PATTERN, update=Refit(drift=0.5)),
+    "wanda+reconstruct": Recipe(pruner=Wanda(), pattern=PATTERN, reconstruct=Reconstruct(epochs=1)),
+    "wanda+low_rank": Recipe(pruner=Wanda(), pattern=PATTERN, low_rank=LowRank(rounds=1)),
+}
 
 
 def main(method: str, model: str, windows: int, evaluation_windows: int, only: str | None = None) -> None:
@@ -42,7 +52,7 @@ def main(method: str, model: str, windows: int, evaluation_windows: int, only: s
         prune.fn,
         model=dense,
         calibration=random_tokens(windows, seed=0),
-        recipe=Recipe(pruner=PRUNERS[method](), pattern=PATTERN),
+        recipe=RECIPES[method],
         allocation=None,
         device="cpu",
     )

@@ -26,20 +26,26 @@ from tasks.evaluate.size import counted_sparsity
 from tasks.model.anatomy import prunable
 from tasks.model.load import load_model
 from tasks.prune import PRUNERS, UPDATES
+from tasks.prune.allocators import OWL, Uniform
 from tasks.prune.weight.apply import prune_model
+from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.pattern import NM, parse_pattern
+from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.reconstruct import Reconstruct
 from tasks.prune.weight.refit import Refit
 
 RESULTS = Path(__file__).parent / "results"
 PATTERNS = ("50%", "60%", "70%", "2:4", "4:8")
-STEPS: dict[str, dict[str, Any]] = {  # what becomes of the weights that stay -> fields of a Recipe
+STEPS: dict[str, dict[str, Any]] = {  # what is done beside choosing -> fields of a Recipe, or an allocator
     "none": {"update": UPDATES["none"]()},
     "sweep": {"update": UPDATES["sweep"]()},
     "refit": {"update": Refit()},
     "drift": {"update": Refit(drift=0.5), "order": "group"},
     "tuned": {"update": Refit(drift=0.5), "reconstruct": Reconstruct()},
+    "owl": {"allocator": OWL()},
+    "low rank": {"low_rank": LowRank()},
 }
+USUAL = ("none", "sweep", "refit", "drift", "tuned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +97,19 @@ def cells(choice: argparse.Namespace) -> Iterator[Cell]:
 
 
 def measure(model: PreTrainedModel, text: Text, cell: Cell) -> dict[str, Any]:
-    """What came of it; only why not, where the pattern does not divide the model's widths."""
-    pruner, pattern = PRUNERS[cell.method](), parse_pattern(cell.pattern)
+    """What came of it; only why not, where the pattern does not divide the model's widths, or the step has no use."""
+    pruner, pattern, step = PRUNERS[cell.method](), parse_pattern(cell.pattern), dict(STEPS[cell.step])
+    allocator = step.pop("allocator", Uniform())
     if undivided := [name for name, each in prunable(model.config).items() if not pattern.divides(each.in_features)]:
         return {"refused": f"{pattern} does not divide the inputs of {undivided[0]}"}
-    started = time.perf_counter()
-    prune_model(model, pruner, pattern, text.batches(cell.seed), permute=cell.permute, **STEPS[cell.step])
+    try:
+        Recipe(pruner=pruner, pattern=pattern, permute=cell.permute, **step)
+        allocator.check(pattern)
+    except ValueError as why:
+        return {"refused": str(why)}
+    started, batches = time.perf_counter(), text.batches(cell.seed)
+    allocation = allocator.allocate(model, pattern, batches)
+    prune_model(model, pruner, pattern, batches, allocation, permute=cell.permute, **step)
     seconds = time.perf_counter() - started
     score = perplexity(model, text.evaluation_T, WINDOW)
     zeros = counted_sparsity(model)
@@ -108,7 +121,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=present(), default=present(), help="(all that are here)")
     parser.add_argument("--methods", nargs="+", choices=PRUNERS, default=list(PRUNERS), help="(all)")
     parser.add_argument("--patterns", nargs="+", default=PATTERNS, help=f"({' '.join(PATTERNS)})".replace("%", "%%"))
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="(all)")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=USUAL, help=f"({' '.join(USUAL)})")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the calibration windows (0 1 2)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the lines (bench/results)")

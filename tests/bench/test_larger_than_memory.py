@@ -8,11 +8,12 @@ import pytest
 
 from bench.larger_than_memory import parse
 from bench.larger_than_memory_table import LargeBench, Measured, Resumed, write
-from bench.larger_than_memory_worker import DENSE, main, make_checkpoint
+from bench.larger_than_memory_worker import DENSE, RECIPES, main, make_checkpoint
 from bench.memory import PROCESS
 from tasks.evaluate import task
 from tasks.model.folder import check_folder
 from tasks.model.load import load_model
+from tasks.prune import PRUNERS
 
 BLOCKS, WIDTH = 2, 64
 BENCH = LargeBench(
@@ -51,6 +52,7 @@ def test_the_checkpoint_is_a_model_of_the_size_that_is_told(model):
 def test_a_line_for_each_stage(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
     monkeypatch.setattr(task, "free_bytes", lambda: 0)
+    assert {*PRUNERS} < {*RECIPES}
     for method in (DENSE, "magnitude"):
         main(method, str(model[0]), windows=2, evaluation_windows=2)
     main("magnitude", str(model[0]), windows=2, evaluation_windows=2, only="prune")
@@ -65,6 +67,7 @@ def test_a_line_for_each_stage(model, tmp_path, monkeypatch, capsys):
 def test_what_is_finished_is_written_at_once(tmp_path):
     write(BENCH, tmp_path)
     text = write(replace(BENCH, measured=(PACKED,)), tmp_path)
+    assert write(BENCH, tmp_path, "other") == (tmp_path / "other.md").read_text() != text
     assert text == (tmp_path / "larger-than-memory.md").read_text()
     assert "3.30 GB" in text
     assert "1.50 GB" in text

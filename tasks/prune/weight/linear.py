@@ -94,11 +94,13 @@ def output_error(weight_OI: Tensor, pruned_OI: Tensor, stat: Observer) -> float:
 
 @contextmanager
 def _named(index: int, name: str) -> Iterator[None]:
-    """A ValueError within says of which block and linear it is."""
+    """An error within says of which block and linear it is: bad values, or what torch cannot compute of them."""
     try:
         yield
     except ValueError as cause:
         raise ValueError(f"block {index}, {name}: {cause}") from cause
+    except RuntimeError as cause:
+        raise RuntimeError(f"block {index}, {name}: {cause}") from cause
 
 
 def _prune(
