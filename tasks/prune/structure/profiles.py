@@ -134,6 +134,13 @@ class Profiles:
                 own |= _storages(self.model)
         return sum(size for address, size in own.items() if address not in shared)
 
+    def shared_bytes(self, name: str) -> int:
+        """Bytes of the model's own memory that a profile uses too. Errors as `switch`."""
+        with self.using(NONE):
+            shared = _storages(self.model)
+        with self.using(name):
+            return sum(size for address, size in _storages(self.model).items() if address in shared)
+
     def _check(self, name: str) -> None:
         if name not in self.names:
             raise ValueError(f"profile: {name!r} given, valid is {_listed(self.names)}")

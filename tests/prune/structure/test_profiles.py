@@ -9,7 +9,7 @@ from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.logits import digest_of_logits
 from tasks.prune.structure.profile_folder import load_profiles, save_profiles
 from tasks.prune.structure.profiles import NONE, Profile, Profiles
-from tasks.prune.structure.switching import switching_time
+from tasks.prune.structure.switching import switching_time, switching_times
 from tasks.prune.structure.width import slice_units
 from tests.cases import BLOCKS, FAMILIES, FFN, batches, llama, opt_post_norm, qwen3
 
@@ -113,6 +113,12 @@ def test_own_bytes_are_the_numbers_of_the_smaller_linears():
     assert profiles.own_bytes("ffn") == ffn
     assert profiles.own_bytes("all") == both
     assert profiles.own_bytes() == heads + ffn + both
+    everything = profiles.shared_bytes(NONE)
+    assert everything == sum(4 * each.numel() for each in (*model.parameters(), *model.buffers()))
+    for name, own in (("heads", heads), ("ffn", ffn), ("all", both)):
+        with profiles.using(name):
+            in_force = sum(4 * each.numel() for each in (*model.parameters(), *model.buffers()))
+        assert profiles.shared_bytes(name) == in_force - own
 
 
 def test_weights_replace_those_of_the_plain_cut_and_touch_no_other():
@@ -259,7 +265,7 @@ def test_units_of_what_a_profile_removes_are_a_contradiction(gone):
 def test_an_unknown_profile_is_refused_and_another_cut_has_to_be_undone_first():
     model = llama()
     profiles = built(model)
-    for use in (profiles.switch, profiles.get, profiles.own_bytes):
+    for use in (profiles.switch, profiles.get, profiles.own_bytes, profiles.shared_bytes):
         with pytest.raises(ValueError, match="profile: 'half' given, valid is none, heads, ffn, depth, all"):
             use("half")
     profiles.switch("ffn")
@@ -283,6 +289,15 @@ def test_switching_is_timed_and_leaves_the_profile_in_force():
         switching_time(profiles, switches=0)
     with pytest.raises(ValueError, match="none but the model itself"):
         switching_time(Profiles(llama()))
+
+
+def test_switching_is_timed_by_where_it_goes():
+    profiles = built(llama())
+    took = switching_times(profiles, switches=40)
+    assert list(took) == profiles.names
+    assert sum(each.switches for each in took.values()) == 40 * len(profiles.names)
+    assert all(20 < each.switches < 60 and 0 < each.median_ms <= each.worst_ms for each in took.values())
+    assert profiles.active == NONE
 
 
 def test_tied_weights_and_modes_stay():
