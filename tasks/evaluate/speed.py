@@ -10,7 +10,7 @@ Axes: B sequences, T tokens.
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,19 +62,47 @@ def compare_speed(
     Raises ValueError for fewer than 6 repetitions, no tokens, and more of them than a model's context.
     """
     models = {"dense": dense} if pruned is None else {"dense": dense, "pruned": pruned}
-    _check(models, vocab_size, prompt_tokens, decode_tokens, batch, repetitions)
+    return compare_subjects(
+        list(models),
+        models.__getitem__,
+        vocab_size=vocab_size,
+        prompt_tokens=prompt_tokens,
+        decode_tokens=decode_tokens,
+        batch=batch,
+        repetitions=repetitions,
+        seed=seed,
+    )
+
+
+def compare_subjects(
+    subjects: Sequence[str],
+    put: Callable[[str], PreTrainedModel],
+    *,
+    vocab_size: int,
+    prompt_tokens: int = 256,
+    decode_tokens: int = 64,
+    batch: int = 1,
+    repetitions: int = 15,
+    seed: int = 0,
+) -> list[SpeedRow]:
+    """As `compare_speed`, of any number of subjects, the first of them "dense".
+
+    `put` returns the model of a subject, one of several or always the same that it switches; its time counts nowhere.
+    """
+    for subject in subjects:
+        _check(subject, put(subject), vocab_size, prompt_tokens, decode_tokens, batch, repetitions)
     prompt_BT = torch.randint(0, vocab_size, (batch, prompt_tokens), generator=torch.Generator().manual_seed(seed))
-    for model in models.values():
+    for subject in subjects:
         for _ in range(WARM_UPS):
-            _time_phases(model, prompt_BT, decode_tokens)
-    seconds: dict[tuple[str, str], list[float]] = {(subject, phase): [] for subject in models for phase in PHASES}
+            time_phases(put(subject), prompt_BT, decode_tokens)
+    seconds: dict[tuple[str, str], list[float]] = {(subject, phase): [] for subject in subjects for phase in PHASES}
     for repetition in range(repetitions):
-        for subject in list(models) if repetition % 2 == 0 else reversed(models):
-            for phase, taken in zip(PHASES, _time_phases(models[subject], prompt_BT, decode_tokens), strict=True):
+        for subject in subjects if repetition % 2 == 0 else reversed(subjects):
+            for phase, taken in zip(PHASES, time_phases(put(subject), prompt_BT, decode_tokens), strict=True):
                 seconds[subject, phase].append(taken)
     tokens = {"prefill": batch * prompt_tokens, "decode": batch * decode_tokens}
     return [
-        _row(models[subject], subject, phase, batch, tokens[phase], taken, seconds["dense", phase])
+        _row(put(subject), subject, phase, batch, tokens[phase], taken, seconds["dense", phase])
         for (subject, phase), taken in seconds.items()
     ]
 
@@ -97,19 +125,19 @@ def compare_paired(reference: Sequence[float], candidate: Sequence[float]) -> Ra
 
 
 @torch.no_grad()
-def _time_phases(model: PreTrainedModel, prompt_BT: Tensor, decode_tokens: int) -> tuple[float, float]:
+def time_phases(model: PreTrainedModel, prompt_BT: Tensor, decode_tokens: int) -> tuple[float, float]:
     """Seconds of one prefill, and of the decoding that follows it."""
     ids_BT = prompt_BT.to(model.device)
-    started = _now(model)
+    started = now(model)
     output = model(ids_BT, use_cache=True, logits_to_keep=1)
-    prefilled = _now(model)
+    prefilled = now(model)
     for _ in range(decode_tokens):
         ids_BT = output.logits[:, -1:].argmax(-1)
         output = model(ids_BT, past_key_values=output.past_key_values, use_cache=True)
-    return prefilled - started, _now(model) - prefilled
+    return prefilled - started, now(model) - prefilled
 
 
-def _now(model: PreTrainedModel) -> float:
+def now(model: PreTrainedModel) -> float:
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     return time.perf_counter()
@@ -139,18 +167,17 @@ def _row(
 
 
 def _check(
-    models: dict[str, PreTrainedModel], vocab_size: int, prompt: int, decode: int, batch: int, repetitions: int
+    subject: str, model: PreTrainedModel, vocab_size: int, prompt: int, decode: int, batch: int, repetitions: int
 ) -> None:
     if min(prompt, decode, batch) < 1:
         raise ValueError(f"speed: {prompt} prompt tokens, {decode} decoded, batch {batch} given, each is at least 1")
     if repetitions < LEAST_REPETITIONS:
         raise ValueError(f"repetitions: {repetitions} given, at least {LEAST_REPETITIONS} are needed")
-    for subject, model in models.items():
-        config = model.config.get_text_config()
-        if vocab_size > config.vocab_size:
-            raise ValueError(f"vocab_size: {vocab_size} given, the {subject} model has {config.vocab_size}")
-        context = getattr(config, "max_position_embeddings", None)
-        if context is not None and prompt + decode > context:
-            raise ValueError(
-                f"prompt_tokens and decode_tokens: {prompt} + {decode} given, the {subject} model takes {context}"
-            )
+    config = model.config.get_text_config()
+    if vocab_size > config.vocab_size:
+        raise ValueError(f"vocab_size: {vocab_size} given, the {subject} model has {config.vocab_size}")
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and prompt + decode > context:
+        raise ValueError(
+            f"prompt_tokens and decode_tokens: {prompt} + {decode} given, the {subject} model takes {context}"
+        )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tasks.evaluate import speed
-from tasks.evaluate.speed import compare_paired, compare_speed
+from tasks.evaluate.speed import compare_paired, compare_speed, compare_subjects
 from tests.cases import FAMILIES, llama
 from tests.evaluate.sparse_weight import sparse_weight
 
@@ -77,15 +77,27 @@ def test_one_model_alone():
 def test_the_order_turns_and_both_are_warm(monkeypatch):
     dense, pruned, order = llama(), llama(), []
     monkeypatch.setattr(
-        speed, "_time_phases", lambda model, *_: order.append("A" if model is dense else "B") or (1.0, 1.0)
+        speed, "time_phases", lambda model, *_: order.append("A" if model is dense else "B") or (1.0, 1.0)
     )
     rows = compare_speed(dense, pruned, **QUICK)
     assert "".join(order) == "AABB" + "ABBAABBAABBA"
     assert {row.verdict for row in rows} == {"reference", "no gain"}
 
 
+def test_one_model_that_is_switched_is_timed_as_several(monkeypatch):
+    model, order, put_in = llama(), [], []
+    monkeypatch.setattr(speed, "time_phases", lambda *_: order.append(put_in[-1]) or (1.0, 2.0))
+    rows = compare_subjects(["dense", "heads", "ffn"], lambda subject: put_in.append(subject) or model, **QUICK)
+    once, back = ["dense", "heads", "ffn"], ["ffn", "heads", "dense"]
+    assert order == ["dense"] * 2 + ["heads"] * 2 + ["ffn"] * 2 + (once + back) * 3
+    assert [(row.subject, row.phase) for row in rows] == [
+        (subject, phase) for subject in once for phase in ("prefill", "decode")
+    ]
+    assert {row.verdict for row in rows} == {"reference", "no gain"}
+
+
 def test_the_rows_say_how_many_linears_of_which_model_ran_sparse(monkeypatch):
-    monkeypatch.setattr(speed, "_time_phases", lambda *_: (1.0, 1.0))  # the kernels are not on every machine
+    monkeypatch.setattr(speed, "time_phases", lambda *_: (1.0, 1.0))  # the kernels are not on every machine
     pruned = llama()
     for block in pruned.model.layers:
         block.mlp.down_proj.weight = sparse_weight(32, 64)
@@ -106,7 +118,7 @@ def test_decode_really_goes_on_from_the_cache(family):
         lambda _, inputs, output: seen.append((inputs[0], output.past_key_values.get_seq_length(), output.logits)),
     )
     prompt_BT = torch.randint(0, 97, (2, 8), generator=torch.Generator().manual_seed(0))
-    speed._time_phases(model, prompt_BT, decode_tokens=4)
+    speed.time_phases(model, prompt_BT, decode_tokens=4)
     with_hook.remove()
     assert [tuple(ids.shape) for ids, _, _ in seen] == [(2, 8), (2, 1), (2, 1), (2, 1), (2, 1)]
     assert [length for _, length, _ in seen] == [8, 9, 10, 11, 12]
