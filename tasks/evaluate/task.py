@@ -1,4 +1,7 @@
-"""The door of the evaluation room: the stages `evaluate` and `time_speed`, of models as they were stored."""
+"""The door of the evaluation room: the stages `evaluate` and `time_speed`, of models as they were stored.
+
+`evaluate_profiles`, `time_profiles` and `time_switches` are of one model that is switched between its profiles.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,46 +14,42 @@ from transformers import PreTrainedModel
 from tasks.calibrate.memory import free_bytes, give_back
 from tasks.evaluate.perplexity import bits_per_byte, perplexity
 from tasks.evaluate.size import count_parameters, counted_sparsity, memory_bytes, weight_bytes
-from tasks.evaluate.speed import compare_speed
+from tasks.evaluate.speed import compare_speed, compare_subjects
 from tasks.handles import Checkpoint, EvaluationRow, SpeedRow, Tokens
 from tasks.model.anatomy import find_blocks
 from tasks.model.load import context_of, load_model, vocabulary_of
 from tasks.model.mapped import mapped_model
 from tasks.progress import progress
+from tasks.prune.structure.profile_folder import load_profiles
+from tasks.prune.structure.profiles import NONE, Profiles
+from tasks.prune.structure.results import BuiltProfiles
+from tasks.prune.structure.switching import SwitchingTime, switching_times
 from tasks.prune.unpack import is_packed, load_packed, unpack_checkpoint, unpacked_bytes
 from tasks.record.unfinished import workplace
 from tasks.stage import open_folder, stage
 
 BATCH_TOKENS = 2048  # of a mapped model too, though it is read anew for each batch: so that its score is the same
 PROMPT_TOKENS, DECODE_TOKENS = 256, 64  # of one timed repetition; a shorter context shortens the prompt
+SWITCHES = 200  # that are timed, to each profile
 
 
 @stage()
 def evaluate(checkpoint: Checkpoint, tokens: Tokens, subject: str, device: str) -> EvaluationRow:
     """Perplexity of the stored checkpoint on the whole text, with what it costs and how many zeros it really has."""
     folder = open_folder(checkpoint)
-    ids = load_file(open_folder(tokens) / "tokens.safetensors")["ids"]
-    batch_size = max(1, BATCH_TOKENS // tokens.window)
-    with (
-        opened(folder, device, run_code=checkpoint.kind == "per_layer") as model,
-        progress(f"perplexity of the {subject} model", total=tokens.windows) as reach,
-    ):
-        score = perplexity(model, ids, tokens.window, batch_size, on_batch=lambda done, _: reach(done))
-        return EvaluationRow(
-            subject=subject,
-            checkpoint=checkpoint.hash,
-            source=tokens.source,
-            window=tokens.window,
-            windows=score.windows,
-            tokens=score.tokens,
-            nll=score.nll,
-            ppl=score.ppl,
-            bits_per_byte=bits_per_byte(score.nll, tokens.tokens, tokens.text_bytes),
-            parameters=count_parameters(model),
-            size_bytes=weight_bytes(folder),
-            memory_bytes=memory_bytes(model),
-            sparsity=counted_sparsity(model),
-        )
+    with opened(folder, device, run_code=checkpoint.kind == "per_layer") as model:
+        return _evaluated(model, tokens, subject, checkpoint.hash, weight_bytes(folder))
+
+
+@stage()
+def evaluate_profiles(model: Checkpoint, built: BuiltProfiles, tokens: Tokens, device: str) -> list[EvaluationRow]:
+    """As `evaluate`, of every profile: one model in memory, switched in place. `size_bytes`: of it and all profiles."""
+    profiles, size_bytes = _load_profiles(model, built, device), weight_bytes(open_folder(model)) + built.size_bytes
+    rows = []
+    for name in profiles.names[1:]:
+        with profiles.using(name) as switched:
+            rows.append(_evaluated(switched, tokens, name, built.hash, size_bytes))
+    return rows
 
 
 @stage()
@@ -62,14 +61,26 @@ def time_speed(dense: Checkpoint, pruned: Checkpoint, device: str, machine: str)
     folders = [(open_folder(each), each.kind == "per_layer") for each in (dense, pruned)]
     for folder, _ in folders:
         check_speed(folder, device)
-    models = [_load(folder, device, run_code) for folder, run_code in folders]
-    config = models[0].config
-    context = context_of(config) or PROMPT_TOKENS + DECODE_TOKENS
-    decode_tokens = min(DECODE_TOKENS, context // 2)
-    prompt_tokens = min(PROMPT_TOKENS, context - decode_tokens)
-    return compare_speed(
-        *models, vocab_size=vocabulary_of(config), prompt_tokens=prompt_tokens, decode_tokens=decode_tokens
-    )
+    first, second = (_load(folder, device, run_code) for folder, run_code in folders)
+    return compare_speed(first, second, **_tokens_to_time(first))
+
+
+@stage()
+def time_profiles(model: Checkpoint, built: BuiltProfiles, device: str, machine: str) -> list[SpeedRow]:
+    """As `time_speed`, of every profile and the model itself, "dense": one model that is switched from turn to turn."""
+    profiles = _load_profiles(model, built, device)
+
+    def put(subject: str) -> PreTrainedModel:
+        profiles.switch(NONE if subject == "dense" else subject)
+        return profiles.model
+
+    return compare_subjects(["dense", *profiles.names[1:]], put, **_tokens_to_time(profiles.model))
+
+
+@stage()
+def time_switches(model: Checkpoint, built: BuiltProfiles, device: str, machine: str) -> dict[str, SwitchingTime]:
+    """How long it takes to switch to each profile, and to "none". `machine` is in the key, as in `time_speed`."""
+    return switching_times(_load_profiles(model, built, device), SWITCHES)
 
 
 def check_speed(folder: Path, device: str) -> None:
@@ -110,6 +121,44 @@ def opened(folder: Path, device: str, *, run_code: bool = False) -> Iterator[Pre
         for block in find_blocks(model)[1]:
             block.register_forward_hook(lambda *_: give_back())  # or the allocator keeps more with every block
         yield model
+
+
+def _evaluated(model: PreTrainedModel, tokens: Tokens, subject: str, checkpoint: str, size_bytes: int) -> EvaluationRow:
+    ids = load_file(open_folder(tokens) / "tokens.safetensors")["ids"]
+    batch_size = max(1, BATCH_TOKENS // tokens.window)
+    with progress(f"perplexity of the {subject} model", total=tokens.windows) as reach:
+        score = perplexity(model, ids, tokens.window, batch_size, on_batch=lambda done, _: reach(done))
+    return EvaluationRow(
+        subject=subject,
+        checkpoint=checkpoint,
+        source=tokens.source,
+        window=tokens.window,
+        windows=score.windows,
+        tokens=score.tokens,
+        nll=score.nll,
+        ppl=score.ppl,
+        bits_per_byte=bits_per_byte(score.nll, tokens.tokens, tokens.text_bytes),
+        parameters=count_parameters(model),
+        size_bytes=size_bytes,
+        memory_bytes=memory_bytes(model),
+        sparsity=counted_sparsity(model),
+    )
+
+
+def _tokens_to_time(model: PreTrainedModel) -> dict[str, int]:
+    """How many tokens a repetition reads and writes, within the model's context."""
+    context = context_of(model.config) or PROMPT_TOKENS + DECODE_TOKENS
+    decode_tokens = min(DECODE_TOKENS, context // 2)
+    prompt_tokens = min(PROMPT_TOKENS, context - decode_tokens)
+    return {
+        "vocab_size": vocabulary_of(model.config),
+        "prompt_tokens": prompt_tokens,
+        "decode_tokens": decode_tokens,
+    }
+
+
+def _load_profiles(model: Checkpoint, built: BuiltProfiles, device: str) -> Profiles:
+    return load_profiles(load_model(open_folder(model), device), model.hash, open_folder(built))
 
 
 def _load(folder: Path, device: str, run_code: bool = False) -> PreTrainedModel:

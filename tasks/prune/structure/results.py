@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tasks.handles import Checkpoint, SliceRow
+from tasks.prune.structure.profile_facts import ProfileFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +13,16 @@ class Scored:
     hash: str
     folder: str
     importance: str  # its name in tasks.calibrate.importance.IMPORTANCES
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltProfiles:
+    """Profiles of a model in `folder` (tasks.prune.structure.profile_folder), and what each leaves; "none" is first."""
+
+    hash: str
+    folder: str
+    size_bytes: int
+    facts: tuple[ProfileFacts, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,9 @@
-"""The door of the structure room: the stages `score_units`, `measure_units` and `slice_checkpoint`."""
+"""The door of the structure room: `score_units`, `measure_units`, `slice_checkpoint` and `build_profiles`."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import torch
@@ -20,7 +22,12 @@ from tasks.model.units import units_of
 from tasks.progress import progress
 from tasks.prune.structure.cut import Cut, best_form, cut_model
 from tasks.prune.structure.export import export_model
-from tasks.prune.structure.results import Scored, Sliced, UnitLoss
+from tasks.prune.structure.named_cuts import NamedCut
+from tasks.prune.structure.profile_facts import facts_of
+from tasks.prune.structure.profile_folder import save_profiles
+from tasks.prune.structure.profile_repair import repaired_profile
+from tasks.prune.structure.profiles import Profiles
+from tasks.prune.structure.results import BuiltProfiles, Scored, Sliced, UnitLoss
 from tasks.record import home
 from tasks.stage import open_folder, stage
 
@@ -69,6 +76,38 @@ def slice_checkpoint(model: Checkpoint, calibration: Tokens, scored: Scored, cut
         size_bytes=draft.stored.size_bytes,
         blocks=tuple(rows),
     )
+
+
+@stage()
+def build_profiles(
+    model: Checkpoint,
+    calibration: Tokens,
+    scored: tuple[Scored, ...],
+    cuts: tuple[NamedCut, ...],
+    round_to: int,
+    repair: bool,
+    device: str,
+) -> BuiltProfiles:
+    """Cut `model` in every one of these ways, repair what read the units, and store what only the profiles have.
+
+    `scored`: of units, of blocks, or both, as the cuts need them.
+    """
+    network = load_model(open_folder(model))
+    profiles, batches = Profiles(network), _batches(calibration, device)
+    every = [read_scores(each) for each in scored]
+    scores = [reduce(or_, of_block) for of_block in zip(*every, strict=True)]
+    with progress("profiles", total=len(cuts)) as reach:
+        for done, cut in enumerate(cuts, start=1):
+            profile = cut.profile(network, scores, round_to=round_to)
+            if repair and profile.kept:
+                profile = repaired_profile(network, profile, batches, device=device)
+            profiles.add(profile)
+            reach(done)
+    facts = facts_of(profiles)
+    with home.store("profiles") as draft:
+        save_profiles(profiles, model.hash, draft.path)
+    stored = draft.stored
+    return BuiltProfiles(hash=stored.hash, folder=stored.folder, size_bytes=stored.size_bytes, facts=facts)
 
 
 def read_scores(scored: Scored) -> Scores:
