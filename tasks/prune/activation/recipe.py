@@ -1,0 +1,81 @@
+"""How the inputs of a model's linears are made sparse: what is chosen, how much, where, and what makes up for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import get_args
+
+from torch import nn
+
+from tasks.model.anatomy import Anatomy
+from tasks.prune.activation.mitigation import Mitigation
+from tasks.prune.activation.scaling import Scaling
+from tasks.prune.activation.selection import Selection
+from tasks.prune.activation.sparse_input import Prefill
+from tasks.prune.activation.threshold import Threshold
+from tasks.prune.weight.pattern import Pattern
+
+ALL = ("*",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationRecipe:
+    """`selection` chooses by `pattern` the inputs that are read, `mitigations` make up for the others.
+
+    `modules`: the linears, by the last part of their names (`down_proj`) or by patterns for names in a block
+    (`mlp.*`). `prefill`: "dense" reads prompts (more than one token at once) whole. Contradictions raise ValueError.
+    """
+
+    selection: Selection
+    pattern: Pattern
+    mitigations: tuple[Mitigation, ...] = ()
+    modules: tuple[str, ...] = ALL
+    prefill: Prefill = "sparse"
+
+    def __post_init__(self) -> None:
+        self.selection.check(self.pattern)
+        if not self.modules:
+            raise ValueError("modules: none given, valid are names of linears such as down_proj, or patterns for them")
+        if self.prefill not in get_args(Prefill):
+            raise ValueError(f"prefill: {self.prefill!r} given, valid is {' or '.join(get_args(Prefill))}")
+        kinds = [type(each) for each in self.mitigations]
+        for kind in kinds:
+            if kinds.count(kind) > 1:
+                raise ValueError(f"mitigation: {kind.__name__} given {kinds.count(kind)} times, valid is once")
+        if Scaling in kinds and isinstance(self.selection, Threshold):
+            raise ValueError("mitigation: a threshold is a quantile of unscaled inputs; leave scaling out, or use topk")
+
+    @property
+    def learns(self) -> bool:
+        return any(each.learns for each in self.mitigations)
+
+    def groups(self, anatomy: Anatomy) -> list[list[dict[str, nn.Linear]]]:
+        """Of each block the chosen linears, those that read one input together; in the order they run.
+
+        Raises ValueError for a name that no block has, and for inputs that the pattern does not divide.
+        """
+        names = list(dict.fromkeys(name for block in anatomy.shared_inputs for group in block for name in group))
+        for pattern in self.modules:
+            if not any(_is(name, pattern) for name in names):
+                raise ValueError(f"modules: {pattern!r} given, which no block has; choose of {', '.join(names)}")
+        return [
+            self._of_block(index, anatomy.linears(index), groups) for index, groups in enumerate(anatomy.shared_inputs)
+        ]
+
+    def _of_block(
+        self, index: int, linears: Mapping[str, nn.Linear], groups: Sequence[Sequence[str]]
+    ) -> list[dict[str, nn.Linear]]:
+        chosen = [
+            {name: linears[name] for name in group if any(_is(name, pattern) for pattern in self.modules)}
+            for group in groups
+        ]
+        for name, each in ((name, each) for group in chosen for name, each in group.items()):
+            if not self.pattern.divides(each.in_features):
+                raise ValueError(
+                    f"pattern: {self.pattern} does not divide the {each.in_features} inputs of block {index}, {name}"
+                )
+        return [group for group in chosen if group]
+
+
+def _is(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or name.rpartition(".")[2] == pattern

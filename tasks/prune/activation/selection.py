@@ -1,0 +1,54 @@
+"""Which inputs a linear reads, token by token: the largest by a score, as many as a pattern keeps.
+
+A selection is made of one token alone; what calibration and weights tell is computed once, before. Linears that read
+the same input share one selection, so the scores that look at weights look at all of theirs together.
+
+Axes: T tokens, I inputs of the linears, O their outputs, one linear after the other.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from tasks.calibrate.distribution import InputDistribution
+from tasks.prune.weight.pattern import Pattern, Unstructured
+
+Facts = Mapping[str, Tensor]  # what was computed once, by name
+
+
+class Selection(ABC):
+    """A method, a frozen dataclass with its hyper-parameters."""
+
+    def check(self, pattern: Pattern) -> None:
+        """Raises ValueError for a pattern that this method cannot keep; here for one of a whole matrix."""
+        if isinstance(pattern, Unstructured) and pattern.within == "matrix":
+            raise ValueError(
+                f"pattern: {pattern} given, but inputs are chosen within a token; use {pattern.sparsity:.0%}"
+            )
+
+    @abstractmethod
+    def prepare(self, weight_OI: Tensor, stat: InputDistribution, pattern: Pattern) -> dict[str, Tensor]:
+        """What `keep` will need of the weights and the calibration tokens: float32."""
+
+    @abstractmethod
+    def keep(self, x_TI: Tensor, pattern: Pattern, facts: Facts) -> Tensor:
+        """bool, (T, I). Each row depends on that token alone."""
+
+
+class ScoreSelection(Selection):
+    """Keeps the inputs of the largest |x_j| · f_j, exactly as many as the pattern says. `factor` gives f."""
+
+    def prepare(self, weight_OI: Tensor, stat: InputDistribution, pattern: Pattern) -> dict[str, Tensor]:
+        factor_I = self.factor(weight_OI.float(), stat)
+        return {} if factor_I is None else {"factor": factor_I.float()}
+
+    def keep(self, x_TI: Tensor, pattern: Pattern, facts: Facts) -> Tensor:
+        score_TI = x_TI.abs()
+        if "factor" in facts:
+            score_TI = score_TI.float() * facts["factor"]
+        return pattern.select(score_TI.detach())
+
+    def factor(self, weight_OI: Tensor, stat: InputDistribution) -> Tensor | None:
+        """(I,), at least 0; None: 1 for every input."""
+        return None

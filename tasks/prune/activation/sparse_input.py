@@ -1,0 +1,163 @@
+"""Linears that read a part of their input: the choice, made once for all that share the input, and each product.
+
+With every input kept a linear is the dense one, bit for bit. Otherwise x becomes η + ν (x − η) · keep, where η is what
+stands in for a dropped input (0, or what a mitigation says) and ν its stretch (1, or …). Weight and bias are those of
+the model itself, under the names they have there, so a sparse model has the state dict of the dense one and more.
+
+Axes: T tokens, I inputs, O outputs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from tasks.calibrate.distribution import InputDistribution
+from tasks.prune.activation.mitigation import Mitigation, OnInput, OnOutput, Own
+from tasks.prune.activation.selection import Selection
+from tasks.prune.weight.pattern import Pattern
+
+Prefill = Literal["sparse", "dense"]
+
+
+class Prepared(nn.ModuleList):
+    """The tensors of several methods, in their order: those that learn have parameters, others buffers."""
+
+    def __init__(self, tensors: Sequence[dict[str, Tensor]], learns: Sequence[bool]) -> None:
+        super().__init__()
+        for own, trained in zip(tensors, learns, strict=True):
+            holder = nn.Module()
+            for name, tensor in own.items():
+                if trained:
+                    holder.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+                else:
+                    holder.register_buffer(name, tensor)
+            self.append(holder)
+
+    def own(self, index: int) -> Own:
+        holder = self[index]
+        return dict(holder.named_parameters(recurse=False)) | dict(holder.named_buffers(recurse=False))
+
+
+def prepare(mitigations: Sequence[Mitigation], weight_OI: Tensor, stat: InputDistribution) -> Prepared:
+    """The tensors of these methods for a linear, or for all that share an input."""
+    return Prepared([each.prepare(weight_OI, stat) for each in mitigations], [each.learns for each in mitigations])
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the linears read in the place of a token: `kept_TI` where it was chosen, 0 elsewhere, and `shift` all over.
+
+    The whole of it is `read_TI`; `shift` is (T, 1), (I,) or None for 0.
+    """
+
+    x_TI: Tensor
+    keep_TI: Tensor
+    kept_TI: Tensor
+    shift: Tensor | None
+
+    @property
+    def read_TI(self) -> Tensor:
+        return self.kept_TI if self.shift is None else self.kept_TI + self.shift
+
+
+class SparseInput(nn.Module):
+    """The choice for one input. `readers` linears ask for it, one after the other; it is computed for the first."""
+
+    def __init__(
+        self,
+        selection: Selection,
+        pattern: Pattern,
+        mitigations: Sequence[OnInput],
+        weight_OI: Tensor,
+        stat: InputDistribution,
+        readers: int,
+        prefill: Prefill = "sparse",
+    ) -> None:
+        super().__init__()
+        self.selection, self.pattern, self.mitigations = selection, pattern, tuple(mitigations)
+        self.readers, self.prefill = readers, prefill
+        self.facts = Prepared([selection.prepare(weight_OI, stat, pattern)], [False])
+        self.prepared = prepare(mitigations, weight_OI, stat)
+        self._last: tuple[Tensor, Read] | None = None
+        self._asked = 0
+
+    def dense_now(self, x: Tensor) -> bool:
+        """Whether x, (…, tokens, I), is a prompt that is to be read whole."""
+        return self.prefill == "dense" and x.dim() > 1 and x.shape[-2] > 1
+
+    def forward(self, x: Tensor) -> Read:
+        """x (…, I). What is remembered for the other readers is forgotten with the last of them."""
+        if self._last is None or self._last[0] is not x:
+            self._last, self._asked = (x, self.read(x.reshape(-1, x.shape[-1]))), 0
+        read = self._last[1]
+        self._asked += 1
+        if self._asked == self.readers:
+            self._last = None
+        return read
+
+    def read(self, x_TI: Tensor) -> Read:
+        """Each row depends on that token alone."""
+        owned = [(each, self.prepared.own(index)) for index, each in enumerate(self.mitigations)]
+        shift, scored_TI = None, x_TI
+        for each, own in owned:
+            if (moved := each.shift(x_TI, own)) is not None:
+                shift = moved if shift is None else shift + moved
+        centred_TI = scored_TI = x_TI if shift is None else x_TI - shift
+        for each, own in owned:
+            if (factor_I := each.rescore(own)) is not None:
+                scored_TI = scored_TI * factor_I.to(x_TI.dtype)
+        keep_TI = self.selection.keep(scored_TI, self.pattern, self.facts.own(0))
+        kept_TI = centred_TI * keep_TI
+        for each, _ in owned:
+            if (stretch_T1 := each.stretch(centred_TI, kept_TI)) is not None:
+                kept_TI = kept_TI * stretch_T1
+        return Read(x_TI, keep_TI, kept_TI, shift)
+
+
+class SparseLinear(nn.Linear):
+    """`original`, reading what `source` chooses. It has the original's own weight and bias."""
+
+    def __init__(
+        self, original: nn.Linear, source: SparseInput, mitigations: Sequence[OnOutput], stat: InputDistribution
+    ) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = original.in_features, original.out_features
+        self.weight, self.bias = original.weight, original.bias
+        self.mitigations = tuple(mitigations)
+        self.prepared = prepare(mitigations, original.weight.detach(), stat)
+        self._source = (source,)  # in a tuple: several linears share it, and it is registered once, in the block
+
+    @property
+    def source(self) -> SparseInput:
+        return self._source[0]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """x (…, I) to (…, O)."""
+        if self.source.dense_now(input):
+            return linear(input, self.weight, self.bias)
+        read = self.source(input)
+        y_TO = linear(read.read_TI, self.weight)
+        for index, each in enumerate(self.mitigations):
+            y_TO = each.correct(y_TO, read.x_TI - read.read_TI, self.prepared.own(index))
+        y_TO = y_TO if self.bias is None else y_TO + self.bias
+        return y_TO.view(*input.shape[:-1], self.out_features)
+
+
+def split_mitigations(mitigations: Sequence[Mitigation]) -> tuple[list[OnInput], list[OnOutput]]:
+    """Those of the input and those of the output, each in the order given."""
+    on_input = [each for each in mitigations if isinstance(each, OnInput)]
+    return on_input, [each for each in mitigations if isinstance(each, OnOutput)]
+
+
+def learned(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The tensors of `model` that mitigations learn, by name."""
+    return {
+        f"{name}.{index}.{own}": parameter
+        for name, module in model.named_modules()
+        if isinstance(module, Prepared)
+        for index, holder in enumerate(module)
+        for own, parameter in holder.named_parameters(recurse=False)
+    }

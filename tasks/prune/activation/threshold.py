@@ -1,0 +1,30 @@
+"""Thresholds, as in TEAL (Liu et al., arXiv:2408.14690): an input is read where |x_j| exceeds a fixed number.
+
+The threshold is the quantile of |x| over the calibration tokens, whatever their distribution. So the asked share is met
+on average, not in each token: where a token is large everywhere it keeps more.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tasks.calibrate.distribution import InputDistribution
+from tasks.prune.activation.selection import Facts, Selection
+from tasks.prune.weight.pattern import Pattern, Unstructured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold(Selection):
+    """x_j · 1[|x_j| > t], t the quantile of |x| at the pattern's sparsity."""
+
+    def check(self, pattern: Pattern) -> None:
+        super().check(pattern)
+        if not isinstance(pattern, Unstructured):
+            raise ValueError(f"pattern: {pattern} given, a threshold drops a share such as 50%; use nm for n:m")
+
+    def prepare(self, weight_OI: Tensor, stat: InputDistribution, pattern: Pattern) -> dict[str, Tensor]:
+        return {"threshold": torch.tensor(stat.quantile(pattern.sparsity))}
+
+    def keep(self, x_TI: Tensor, pattern: Pattern, facts: Facts) -> Tensor:
+        return x_TI.abs() > facts["threshold"]

@@ -1,0 +1,16 @@
+"""Weight variance: a magnitude counts by how differently the outputs read that input."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tasks.calibrate.distribution import InputDistribution
+from tasks.prune.activation.selection import ScoreSelection
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightVariance(ScoreSelection):
+    """f_j = Var(W_:j), unbiased, over the outputs."""
+
+    def factor(self, weight_OI: Tensor, stat: InputDistribution) -> Tensor:
+        return weight_OI.var(dim=0)

@@ -1,0 +1,154 @@
+"""Sparse inputs in a whole model: biases kept, tokens alone, decode as prefill, nothing left behind."""
+
+import pytest
+import torch
+
+from tasks.model.anatomy import dissect
+from tasks.prune.activation.apply import install, sparse_inputs
+from tasks.prune.activation.dpts import DynamicShift
+from tasks.prune.activation.lpts import LearnedBias
+from tasks.prune.activation.nm import Magnitude
+from tasks.prune.activation.recipe import ActivationRecipe
+from tasks.prune.activation.scaling import Scaling
+from tasks.prune.activation.sparse_input import SparseLinear
+from tasks.prune.activation.threshold import Threshold
+from tasks.prune.activation.topk import TopK
+from tasks.prune.activation.var import Variance
+from tasks.prune.weight.pattern import parse_pattern
+from tests.cases import FAMILIES, VOCABULARY, batches, llama, qwen2
+
+IDS = torch.randint(VOCABULARY, (3, 12), generator=torch.Generator().manual_seed(7))
+
+
+def recipe(pattern="2:4", *mitigations, **changes):
+    pattern = parse_pattern(pattern)
+    selection = changes.pop("selection", None) or (
+        TopK() if pattern.__class__.__name__ == "Unstructured" else Magnitude()
+    )
+    return ActivationRecipe(selection=selection, pattern=pattern, mitigations=mitigations, **changes)
+
+
+@torch.no_grad()
+def logits(model, ids=IDS):
+    return model(ids).logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_within_the_model_is_sparse_and_then_its_own_again(family):
+    model = FAMILIES[family]()
+    before, state = logits(model), {name: value.clone() for name, value in model.state_dict().items()}
+    with sparse_inputs(model, recipe("2:4"), batches()):
+        assert any(isinstance(module, SparseLinear) for module in model.modules())
+        assert (logits(model) - before).abs().max() > 1e-4
+        assert {*state} <= {*model.state_dict()}
+    assert torch.equal(logits(model), before)
+    assert {*model.state_dict()} == {*state}
+
+
+@pytest.mark.parametrize("pattern", ["4:4", "0%"])
+def test_everything_kept_is_the_dense_model_bit_for_bit(pattern):
+    model = llama()
+    before = logits(model)
+    with sparse_inputs(model, recipe(pattern, Variance()), batches()):
+        assert torch.equal(logits(model), before)
+
+
+def test_biases_are_kept():
+    """Of a linear that reads nothing but zeros the bias is left, and Qwen2 has one on q, k and v."""
+    model = qwen2()
+    with torch.no_grad():
+        for block in model.model.layers:
+            block.self_attn.q_proj.bias.normal_()
+    with sparse_inputs(model, recipe("2:4", modules=("q_proj",)), batches()):
+        q_proj = model.model.layers[0].self_attn.q_proj
+        assert isinstance(q_proj, SparseLinear)
+        with torch.no_grad():
+            assert torch.equal(q_proj(torch.zeros(1, 2, 32))[0, 0], q_proj.bias)
+
+
+@pytest.mark.parametrize("mitigations", [(), (Variance(),), (DynamicShift(),)], ids=str)
+def test_a_sequence_does_not_depend_on_its_batch(mitigations):
+    model = llama()
+    with sparse_inputs(model, recipe("50%", *mitigations), batches()):
+        alone = torch.cat([logits(model, row[None]) for row in IDS])
+        torch.testing.assert_close(logits(model), alone, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "opt"])
+def test_decode_equals_prefill(family):
+    model = FAMILIES[family]()
+    with sparse_inputs(model, recipe("2:4"), batches()):
+        whole, cache, steps = logits(model), None, []
+        for place in range(IDS.shape[1]):
+            output = model(IDS[:, place : place + 1], past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            steps.append(output.logits)
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_prompt_may_be_read_whole_and_decoding_is_sparse():
+    model = llama()
+    dense = logits(model)
+    with sparse_inputs(model, recipe("2:4", prefill="dense"), batches()):
+        assert torch.equal(logits(model), dense)
+        assert (logits(model, IDS[:, :1]) - dense[:, :1]).abs().max() > 1e-4
+
+
+def test_only_the_named_modules():
+    model = llama()
+    with sparse_inputs(model, recipe("2:4", modules=("down_proj", "self_attn.[qk]*")), batches()):
+        names = {name.rpartition(".")[2] for name, each in model.named_modules() if isinstance(each, SparseLinear)}
+    assert names == {"down_proj", "q_proj", "k_proj"}
+
+
+def test_a_pattern_for_each_block():
+    model = llama()
+    patterns = [parse_pattern(text) for text in ("0%", "50%", "75%")]
+    with sparse_inputs(model, recipe("50%"), batches(), patterns):
+        sparse = [[type(each) is SparseLinear for each in dissect(model).linears(index).values()] for index in range(3)]
+        assert not any(sparse[0])
+        assert all(sparse[1])
+        sources = [next(iter(block.sparse_inputs.values())) for block in list(model.model.layers)[1:]]
+        assert [str(source.pattern) for source in sources] == ["50%", "75%"]
+
+
+def test_a_threshold_drops_what_was_asked_in_the_whole_model():
+    model = llama()
+    shares = []
+    with sparse_inputs(model, recipe("60%", selection=Threshold()), batches(seed=1)):
+        for block in model.model.layers:
+            for source in block.sparse_inputs.values():
+                source.register_forward_hook(
+                    lambda _, inputs, read: shares.append(1 - read.keep_TI.double().mean().item())
+                )
+        logits(model, torch.randint(VOCABULARY, (40, 24), generator=torch.Generator().manual_seed(8)))
+    assert sum(shares) / len(shares) == pytest.approx(0.6, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda: recipe("2:4", modules=("nothing",)), "^modules: 'nothing' given.*q_proj"),
+        (lambda: recipe("3:5"), r"^pattern: 3:5 does not divide the 32 inputs of block 0, self_attn.q_proj"),
+        (lambda: recipe("2:4", modules=()), "^modules: none given"),
+        (lambda: recipe("2:4", prefill="later"), "^prefill: 'later' given"),
+        (lambda: recipe("2:4", Variance(), Variance()), "^mitigation: Variance given 2 times"),
+        (lambda: recipe("50%", Scaling(), selection=Threshold()), "^mitigation: a threshold"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_changes_nothing(made, says):
+    model = llama()
+    before = logits(model)
+    with pytest.raises(ValueError, match=says):
+        install(model, made(), batches())
+    assert torch.equal(logits(model), before)
+    assert not any(isinstance(module, SparseLinear) for module in model.modules())
+
+
+def test_a_saved_state_has_what_was_learned():
+    model = llama()
+    with sparse_inputs(model, recipe("2:4", LearnedBias(), modules=("down_proj",)), batches()):
+        added = {*model.state_dict()} - {*llama().state_dict()}
+    assert added == {f"model.layers.{index}.mlp.down_proj.prepared.0.delta" for index in range(3)}
