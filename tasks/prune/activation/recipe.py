@@ -8,7 +8,7 @@ from typing import get_args
 from torch import nn
 
 from tasks.model.anatomy import Anatomy
-from tasks.prune.activation.mitigation import Mitigation
+from tasks.prune.activation.mitigation import Mitigation, OnInput
 from tasks.prune.activation.scaling import Scaling
 from tasks.prune.activation.selection import Selection
 from tasks.prune.activation.sparse_input import Prefill
@@ -42,6 +42,11 @@ class ActivationRecipe:
         for kind in kinds:
             if kinds.count(kind) > 1:
                 raise ValueError(f"mitigation: {kind.__name__} given {kinds.count(kind)} times, valid is once")
+        shifts = [kind.__name__ for kind in kinds if issubclass(kind, OnInput) and kind.shift is not OnInput.shift]
+        if len(shifts) > 1:
+            raise ValueError(
+                f"mitigation: {' and '.join(shifts)} given, but one thing can stand in for a dropped input"
+            )
         if Scaling in kinds and isinstance(self.selection, Threshold):
             raise ValueError("mitigation: a threshold is a quantile of unscaled inputs; leave scaling out, or use topk")
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from tasks.calibrate.distribution import InputDistribution
+from tasks.prune.activation.fused import Fused
 from tasks.prune.activation.mitigation import Mitigation, OnInput, OnOutput, Own
 from tasks.prune.activation.selection import Selection
 from tasks.prune.weight.pattern import Pattern
@@ -50,13 +51,15 @@ def prepare(mitigations: Sequence[Mitigation], weight_OI: Tensor, stat: InputDis
 class Read:
     """What the linears read in the place of a token: `kept_TI` where it was chosen, 0 elsewhere, and `shift` all over.
 
-    The whole of it is `read_TI`; `shift` is (T, 1), (I,) or None for 0.
+    The whole of it is `read_TI`; `shift` is (T, 1), (I,) or None for 0. `product_TO`: of all their weights with it,
+    where it was computed for all at once.
     """
 
     x_TI: Tensor
     keep_TI: Tensor
     kept_TI: Tensor
     shift: Tensor | None
+    product_TO: Tensor | None = None
 
     @property
     def read_TI(self) -> Tensor:
@@ -81,6 +84,7 @@ class SparseInput(nn.Module):
         self.readers, self.prefill = readers, prefill
         self.facts = Prepared([selection.prepare(weight_OI, stat, pattern)], [False])
         self.prepared = prepare(mitigations, weight_OI, stat)
+        self.fused: Fused | None = None
         self._last: tuple[Tensor, Read] | None = None
         self._asked = 0
 
@@ -104,7 +108,7 @@ class SparseInput(nn.Module):
         shift, scored_TI = None, x_TI
         for each, own in owned:
             if (moved := each.shift(x_TI, own)) is not None:
-                shift = moved if shift is None else shift + moved
+                shift = moved  # of one mitigation: a recipe with two is refused
         centred_TI = scored_TI = x_TI if shift is None else x_TI - shift
         for each, own in owned:
             if (factor_I := each.rescore(own)) is not None:
@@ -114,7 +118,9 @@ class SparseInput(nn.Module):
         for each, _ in owned:
             if (stretch_T1 := each.stretch(centred_TI, kept_TI)) is not None:
                 kept_TI = kept_TI * stretch_T1
-        return Read(x_TI, keep_TI, kept_TI, shift)
+        if self.fused is None or not self.fused.wins(x_TI):
+            return Read(x_TI, keep_TI, kept_TI, shift)
+        return Read(x_TI, keep_TI, kept_TI, shift, self.fused.product(kept_TI, keep_TI, shift))
 
 
 class SparseLinear(nn.Linear):
@@ -128,6 +134,7 @@ class SparseLinear(nn.Linear):
         self.weight, self.bias = original.weight, original.bias
         self.mitigations = tuple(mitigations)
         self.prepared = prepare(mitigations, original.weight.detach(), stat)
+        self.columns = slice(0, self.out_features)  # of a product of all that share the input
         self._source = (source,)  # in a tuple: several linears share it, and it is registered once, in the block
 
     @property
@@ -139,7 +146,7 @@ class SparseLinear(nn.Linear):
         if self.source.dense_now(input):
             return linear(input, self.weight, self.bias)
         read = self.source(input)
-        y_TO = linear(read.read_TI, self.weight)
+        y_TO = linear(read.read_TI, self.weight) if read.product_TO is None else read.product_TO[:, self.columns]
         for index, each in enumerate(self.mitigations):
             y_TO = each.correct(y_TO, read.x_TI - read.read_TI, self.prepared.own(index))
         y_TO = y_TO if self.bias is None else y_TO + self.bias

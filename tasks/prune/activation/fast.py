@@ -1,0 +1,153 @@
+"""Letting a sparse model decode fast: products that read kept rows alone, where they win on this machine.
+
+Whether they do is measured for each shape, share and number of tokens, in turns with the dense product, on weights that
+have fallen out of the cache as they do in a model. What was measured is returned, to be kept and given again.
+
+Axes: T tokens, I inputs, O outputs of all linears that share the input.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from tasks.prune.activation.fused import Fused, fuse, unfuse
+from tasks.prune.activation.product import MOST_TOKENS, gather_product
+from tasks.prune.activation.sparse_input import SparseInput, SparseLinear
+from tasks.prune.activation.spts import StaticShift
+
+TOKENS = (1, 2, 4, MOST_TOKENS)
+REPETITIONS = 9
+COLD_BYTES = 1 << 28  # of weights between two uses of one: more than a cache holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A product: of `inputs` a share `dropped`, rounded to 5 %, and `outputs`, on so many threads."""
+
+    inputs: int
+    outputs: int
+    dropped: float
+    dtype: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The dense and the sparse product of a shape in milliseconds, for each of TOKENS; what is faster is used."""
+
+    shape: Shape
+    dense_ms: tuple[float, ...]
+    sparse_ms: tuple[float, ...]
+
+    @property
+    def most_tokens(self) -> int:
+        """Up to so many tokens the sparse one wins; 0: for none."""
+        most = 0
+        for tokens, dense, sparse in zip(TOKENS, self.dense_ms, self.sparse_ms, strict=True):
+            if sparse >= dense:
+                break
+            most = tokens
+        return most
+
+
+@contextmanager
+def fast(
+    model: nn.Module,
+    known: Mapping[Shape, Decision] | None = None,
+    measure: Callable[[Shape, int], Decision] | None = None,
+) -> Iterator[dict[Shape, Decision]]:
+    """Within, the sparse linears of `model` read kept rows alone wherever that is faster; yields what was decided.
+
+    `known`: decisions of this machine, which are not measured again. `measure`: in the place of `measure_shape`.
+    Only on a CPU; raises ValueError for a model elsewhere, and for one that reads no sparse inputs.
+    """
+    groups = readers_of(model)
+    if not groups:
+        raise ValueError("model: it reads no sparse inputs, so nothing can be made faster; install some first")
+    if any(each.weight.device.type != "cpu" for readers in groups.values() for each in readers):
+        raise ValueError("model: rows are gathered on a CPU alone; move the model there")
+    decisions, weight_bytes = dict(known or {}), sum(each.nbytes for each in model.parameters())
+    for source, readers in groups.items():
+        shape = shape_of(source, readers)
+        if shape not in decisions:
+            decisions[shape] = (measure or measure_shape)(shape, min(COLD_BYTES, weight_bytes))
+    fused = [source for source, readers in groups.items() if decisions[shape_of(source, readers)].most_tokens]
+    try:
+        for source in fused:
+            _fuse(source, groups[source], decisions[shape_of(source, groups[source])].most_tokens)
+        yield {shape: decisions[shape] for shape in dict.fromkeys(shape_of(*each) for each in groups.items())}
+    finally:
+        for source in fused:
+            source.fused = None
+            unfuse(groups[source])
+
+
+def readers_of(model: nn.Module) -> dict[SparseInput, list[SparseLinear]]:
+    """The linears that read each sparse input, in the order they run."""
+    readers: dict[SparseInput, list[SparseLinear]] = {}
+    for module in model.modules():
+        if isinstance(module, SparseLinear):
+            readers.setdefault(module.source, []).append(module)
+    return readers
+
+
+def shape_of(source: SparseInput, readers: Sequence[SparseLinear]) -> Shape:
+    return Shape(
+        inputs=readers[0].in_features,
+        outputs=sum(each.out_features for each in readers),
+        dropped=round(20 * source.pattern.sparsity) / 20,
+        dtype=str(readers[0].weight.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )
+
+
+@torch.no_grad()
+def measure_shape(shape: Shape, cold_bytes: int) -> Decision:
+    """Time both products in turns, on enough copies of a weight that `cold_bytes` lie between two uses of one."""
+    dtype = getattr(torch, shape.dtype)
+    generator = torch.Generator().manual_seed(0)
+    weight_IO = torch.randn(shape.inputs, shape.outputs, generator=generator).to(dtype)
+    copies = [weight_IO.clone() for _ in range(max(1, cold_bytes // weight_IO.nbytes))]
+    dense_ms, sparse_ms = [], []
+    for tokens in TOKENS:
+        keep_TI = torch.rand(tokens, shape.inputs, generator=generator) >= shape.dropped
+        kept_TI = torch.randn(tokens, shape.inputs, generator=generator).to(dtype) * keep_TI
+        taken: tuple[list[float], list[float]] = ([], [])
+        for repetition in range(REPETITIONS + 1):
+            one, other = (copies[(repetition + ahead) % len(copies)] for ahead in (0, len(copies) // 2))
+            taken[0].append(_seconds(partial(linear, kept_TI, one.view(shape.outputs, shape.inputs))))
+            taken[1].append(_seconds(partial(gather_product, kept_TI, keep_TI, other)))
+        dense_ms.append(1000 * statistics.median(taken[0][1:]))  # the first warms up
+        sparse_ms.append(1000 * statistics.median(taken[1][1:]))
+    return Decision(shape=shape, dense_ms=tuple(dense_ms), sparse_ms=tuple(sparse_ms))
+
+
+def _fuse(source: SparseInput, readers: Sequence[SparseLinear], most_tokens: int) -> None:
+    weight_IO, start = fuse(readers), 0
+    for each in readers:
+        each.columns = slice(start, start + each.out_features)
+        start += each.out_features
+    source.fused = Fused(weight_IO, _constant(source, weight_IO), most_tokens)
+
+
+@torch.no_grad()
+def _constant(source: SparseInput, weight_IO: Tensor) -> Tensor:
+    """What a shift of each input adds to the outputs; else what a shift by 1 adds."""
+    for index, each in enumerate(source.mitigations):
+        if isinstance(each, StaticShift):
+            eta_I = source.prepared.own(index)["eta"]
+            return eta_I.to(weight_IO.dtype) @ weight_IO
+    return weight_IO.sum(0)
+
+
+def _seconds(compute: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    compute()
+    return time.perf_counter() - started
