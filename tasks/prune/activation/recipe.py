@@ -44,9 +44,7 @@ class ActivationRecipe:
                 raise ValueError(f"mitigation: {kind.__name__} given {kinds.count(kind)} times, valid is once")
         shifts = [kind.__name__ for kind in kinds if issubclass(kind, OnInput) and kind.shift is not OnInput.shift]
         if len(shifts) > 1:
-            raise ValueError(
-                f"mitigation: {' and '.join(shifts)} given, but one thing can stand in for a dropped input"
-            )
+            raise ValueError(f"mitigation: {' and '.join(shifts)} given, one alone can stand in for a dropped input")
         if Scaling in kinds and isinstance(self.selection, Threshold):
             raise ValueError("mitigation: a threshold is a quantile of unscaled inputs; leave scaling out, or use topk")
 
