@@ -1,10 +1,9 @@
 """What a flow's parameters may be: one set of types for the command line, the presets and the form in Prefect."""
 
-import re
 import shlex
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from flows.methods import (
     ALLOCATION_CHOICES,
@@ -17,70 +16,24 @@ from flows.methods import (
     Strict,
     TunerChoice,
     UpdateChoice,
-    one_line,
 )
+from flows.recoveries import Recovering
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.calibrate.importance.correlation import LEAST
 from tasks.calibrate.importance.importance import BLOCKS, Importance
 from tasks.calibrate.importance.influence import Influence
 from tasks.calibrate.importance.leave_one_out import LeaveOneOut
-from tasks.data.sources import parse_source
 from tasks.model.units import KINDS
 from tasks.prune.allocators import Given
 from tasks.prune.structure.cut import Cut
 from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.sparsegpt import SparseGPT
-from tasks.recover.recovery import Recovery
 
-
-def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise ValueError(f"device: {text!r} given, valid is auto, cpu, cuda or cuda:1")
-    return text
-
-
-DeviceText = Annotated[str, AfterValidator(_device)]
 PatternText = Annotated[str, AfterValidator(lambda text: str(parse_pattern(text)))]
-SourceText = Annotated[str, AfterValidator(lambda text: str(parse_source(text)))]
 
 
-class OfTexts(Strict):
-    """What every flow that calibrates a model and scores what becomes of it is told of the model and the texts."""
-
-    model: str = Field("builtin", description="a folder, a name on the hub, or 'builtin'")
-    calibration: SourceText = "docs"
-    evaluation: SourceText = "docs"
-    samples: int = Field(128, ge=1, description="calibration windows")
-    window: int | None = Field(
-        None, ge=2, description="tokens a window; by default 2048, or the model's context if shorter"
-    )
-    sampling: Literal["random", "first"] = "random"
-    seed: int = Field(0, ge=0)
-    device: DeviceText = "auto"
-    speed: bool = Field(True, description="measure prefill and decode speed beside the dense model")
-
-    @model_validator(mode="after")
-    def _a_seed_draws_something(self) -> Self:
-        if self.sampling == "first" and self.seed:
-            raise ValueError("seed: sampling takes the first windows, so no seed is drawn from; leave it out")
-        return self
-
-    def _changed(self, *names: str) -> list[str]:
-        """The words of these fields, where they are not what they are by default."""
-        changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
-        return [word for name in changed for word in (f"--{name.replace('_', '-')}", str(getattr(self, name)))]
-
-    @classmethod
-    def parse(cls, **words: Any) -> Self:
-        """From the words of a command line; ValueError is one line with the field and what is valid."""
-        try:
-            return cls(**words)
-        except ValidationError as error:
-            raise ValueError(one_line(error)) from error
-
-
-class Oneshot(OfTexts):
+class Oneshot(Recovering):
     """One run of the flow `oneshot`: a model, a method, a pattern, two texts."""
 
     pruner: PrunerChoice | None = Field(description="null: none, where low rank takes the place of the weights")
@@ -102,6 +55,10 @@ class Oneshot(OfTexts):
             raise ValueError(f"pattern: {self.pattern} given, but sparsegpt compares within blocks of columns; use 50%")
         if self.reconstruct is not None and self.samples < 2:
             raise ValueError("samples: 1 given, but to reconstruct one is needed to train on and one to hold out")
+        if self.recover_tokens and self.low_rank is not None:
+            raise ValueError(
+                "low_rank: recover_tokens given too, but two factors would not follow a training; give one"
+            )
         return self
 
     def recipe(self) -> Recipe:
@@ -122,7 +79,7 @@ class Oneshot(OfTexts):
         parts = [self.pruner, self.update, self.low_rank, self.reconstruct, allocation]
         names = [part.label for part in parts if part is not None]
         names += [word for word, given in (("permute", self.permute), ("group", self.order == "group")) if given]
-        return "+".join(names)
+        return "+".join([*names, *self.recovery_label()])
 
     def command(self) -> str:
         """The command line that repeats this run."""
@@ -137,11 +94,11 @@ class Oneshot(OfTexts):
             words += ["--allocation", str(list(given.sparsities))]
         elif self.allocation.method != "uniform":
             words += ["--allocation", str(self.allocation)]
-        words += self._changed("samples", "window", "sampling", "order", "seed", "device")
+        words += self.recovery_words() + self._changed("samples", "window", "sampling", "order", "seed", "device")
         return shlex.join(words if self.speed else [*words, "--no-speed"])
 
 
-class Slice(OfTexts):
+class Slice(Recovering):
     """One run of the flow `slice`: a model, how much of its blocks goes, in which units, chosen by what, two texts."""
 
     budget: float = Field(0.3, gt=0, lt=1, description="the share of the parameters of the blocks that goes")
@@ -151,8 +108,6 @@ class Slice(OfTexts):
     units: Names = Field(("head_groups", "channels"), description="kinds of units that go; or blocks, whole")
     round_to: int = Field(64, ge=1, description="the channels that stay are a multiple of it")
     repair: bool = Field(True, description="fit the linears that read what was cut to what is left, by least squares")
-    recover_tokens: int = Field(0, ge=0, description="train what is left on so many tokens of the calibration text")
-    recover_rate: float = Field(2e-5, gt=0, description="the learning rate at its peak")
     measure_units: int = Field(0, ge=0, description="measure the loss without so many units of each kind")
     export: Literal["uniform", "padded", "per_layer"] | None = Field(
         None, description="by default uniform where all blocks have one width, else per_layer"
@@ -160,9 +115,9 @@ class Slice(OfTexts):
 
     @model_validator(mode="after")
     def _every_option_is_used(self) -> Self:
-        cut, unscored = self.cut(), set(self.units) - set(_kinds_scored(self.importance.build()))
+        cut, unscored = self.cut(), set(self.units) - set(kinds_scored(self.importance.build()))
         if unscored:
-            able = [name for name, kind in IMPORTANCES.items() if {*self.units} <= {*_kinds_scored(kind())}]
+            able = [name for name, kind in IMPORTANCES.items() if {*self.units} <= {*kinds_scored(kind())}]
             valid = f"{', '.join(sorted(unscored))}; valid is {', '.join(able) or 'blocks, or kinds of units'}"
             raise ValueError(f"importance: {self.importance} gives no scores of {valid}")
         if cut.of_blocks and not self.repair:
@@ -173,24 +128,16 @@ class Slice(OfTexts):
             raise ValueError("samples: 1 given, but to repair one is needed to fit to and one to hold out")
         if 0 < self.measure_units < LEAST:
             raise ValueError(f"measure_units: {self.measure_units} given, valid is 0, or {LEAST} or more")
-        if not self.recover_tokens and self.recover_rate != type(self).model_fields["recover_rate"].default:
-            raise ValueError("recover_rate: nothing is trained; give recover_tokens, or leave it out")
         return self
 
     def cut(self) -> Cut:
         return Cut(budget=self.budget, kinds=self.units, round_to=self.round_to, repair=self.repair, form=self.export)
 
-    def recovery(self) -> Recovery | None:
-        if not self.recover_tokens:
-            return None
-        return Recovery(tokens=self.recover_tokens, rate=self.recover_rate, seed=self.seed)
-
     @property
     def name(self) -> str:
         """What the rows call it: how units were chosen and what was done for those that stay, `taylor+repair`."""
         repaired = ["repair"] if self.repair and not self.cut().of_blocks else []
-        trained = [f"recover,tokens={self.recover_tokens}"] if self.recover_tokens else []
-        return "+".join([self.importance.label, *repaired, *trained])
+        return "+".join([self.importance.label, *repaired, *self.recovery_label()])
 
     @property
     def pattern(self) -> str:
@@ -206,12 +153,12 @@ class Slice(OfTexts):
         if self.units != type(self).model_fields["units"].default:
             words += ["--units", ",".join(self.units)]
         words += [] if self.repair else ["--no-repair"]
-        words += self._changed("round_to", "recover_tokens", "recover_rate", "measure_units", "export")
+        words += self._changed("round_to", "measure_units", "export") + self.recovery_words()
         words += self._changed("samples", "window", "sampling", "seed", "device")
         return shlex.join(words if self.speed else [*words, "--no-speed"])
 
 
-def _kinds_scored(importance: Importance) -> tuple[str, ...]:
+def kinds_scored(importance: Importance) -> tuple[str, ...]:
     """The kinds of units of which it gives scores."""
     if isinstance(importance, LeaveOneOut):
         return importance.kinds

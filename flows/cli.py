@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.environment import use_project_settings
 from flows.server import prefect_server
@@ -79,7 +79,7 @@ def oneshot_of(arguments: argparse.Namespace) -> "Oneshot":
     taken["low_rank"] = None if arguments.low_rank is None else parse_low_rank(arguments.low_rank)
     taken["reconstruct"] = None if arguments.reconstruct is None else parse_reconstruct(arguments.reconstruct)
     taken["allocation"] = parse_allocation(arguments.allocation)
-    return Oneshot.parse(**taken)
+    return Oneshot.parse(**taken | recovery_of(arguments))
 
 
 def slice_of(arguments: argparse.Namespace) -> "Slice":
@@ -90,7 +90,15 @@ def slice_of(arguments: argparse.Namespace) -> "Slice":
     taken = {name: value for name, value in vars(arguments).items() if name in Slice.model_fields}
     taken["importance"] = parse_importance(arguments.importance)
     taken["units"] = tuple(arguments.units.split(","))
-    return Slice.parse(**taken)
+    return Slice.parse(**taken | recovery_of(arguments))
+
+
+def recovery_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The words of a recovery that are choices. ValueError in one line."""
+    from flows.recoveries import parse_distil, parse_recover
+
+    said = (("recover", parse_recover), ("distil", parse_distil))
+    return {name: parse(getattr(arguments, name)) for name, parse in said if getattr(arguments, name) is not None}
 
 
 def run_oneshot(arguments: argparse.Namespace) -> int:

@@ -64,7 +64,7 @@ def _said(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]  # in words q_proj+o_proj
 
 
-def _choices_of(registry: Mapping[str, type]) -> dict[str, type[Choice]]:
+def choices_of(registry: Mapping[str, type]) -> dict[str, type[Choice]]:
     return {name: _choice_of(name, kind) for name, kind in registry.items()}
 
 
@@ -99,12 +99,12 @@ class OwnPruner(Choice):
         return ",".join([f"{self.file}:{self.name}", *(f"{name}={value}" for name, value in self.options.items())])
 
 
-PRUNER_CHOICES = _choices_of(PRUNERS)
-UPDATE_CHOICES = _choices_of(UPDATES)
-LOW_RANK_CHOICES = _choices_of(DECOMPOSERS)
-TUNER_CHOICES = _choices_of({"reconstruct": Reconstruct})
-ALLOCATION_CHOICES = _choices_of({**ALLOCATIONS, "given": Given})
-IMPORTANCE_CHOICES = _choices_of(IMPORTANCES)
+PRUNER_CHOICES = choices_of(PRUNERS)
+UPDATE_CHOICES = choices_of(UPDATES)
+LOW_RANK_CHOICES = choices_of(DECOMPOSERS)
+TUNER_CHOICES = choices_of({"reconstruct": Reconstruct})
+ALLOCATION_CHOICES = choices_of({**ALLOCATIONS, "given": Given})
+IMPORTANCE_CHOICES = choices_of(IMPORTANCES)
 if TYPE_CHECKING:
     PrunerChoice = Choice
     UpdateChoice = Choice
@@ -128,20 +128,20 @@ def parse_pruner(text: str) -> Choice | None:
     place, *pairs = text.split(",")
     file, colon, name = place.rpartition(":")
     if not colon:
-        return _parse("pruner", text, PRUNER_CHOICES, beside=("none", "FILE.py:Class"))
-    own = _parse("pruner", ",".join([name, *pairs]), {name: _choice_of(name, load_pruner(file, name))})
+        return parse_choice("pruner", text, PRUNER_CHOICES, beside=("none", "FILE.py:Class"))
+    own = parse_choice("pruner", ",".join([name, *pairs]), {name: _choice_of(name, load_pruner(file, name))})
     options = {key: str(value) for key, value in own.model_dump(exclude={"method"}, exclude_defaults=True).items()}
     return OwnPruner(file=file, name=name, options=options)
 
 
 def parse_update(text: str) -> Choice:
     """`none`, `sweep`, `refit` or `refit,drift=0.5`."""
-    return _parse("update", text, UPDATE_CHOICES)
+    return parse_choice("update", text, UPDATE_CHOICES)
 
 
 def parse_reconstruct(text: str) -> Choice:
     """The hyper-parameters alone: `epochs=10,rate=0.001`, or nothing."""
-    return _parse("reconstruct", ",".join(["reconstruct", *text.split()]), TUNER_CHOICES)
+    return parse_choice("reconstruct", ",".join(["reconstruct", *text.split()]), TUNER_CHOICES)
 
 
 def parse_low_rank(text: str) -> Choice:
@@ -149,25 +149,25 @@ def parse_low_rank(text: str) -> Choice:
     `share=0.25,rounds=40`, or nothing; of the first, `0.25` will do."""
     first = text.partition(",")[0]
     if text[:1].isalpha() and "=" not in first:
-        return _parse("low_rank", text, LOW_RANK_CHOICES)
+        return parse_choice("low_rank", text, LOW_RANK_CHOICES)
     options = [f"share={text}" if "=" not in first else text] if text else []
-    return _parse("low_rank", ",".join(["low_rank", *options]), LOW_RANK_CHOICES)
+    return parse_choice("low_rank", ",".join(["low_rank", *options]), LOW_RANK_CHOICES)
 
 
 def parse_allocation(text: str) -> Choice:
     """`uniform`, `owl`, `owl,spread=0.1`, a JSON list of sparsities such as `[0.4, 0.6]`, or a file with one."""
     if text.partition(",")[0] in ALLOCATIONS:
-        return _parse("allocation", text, ALLOCATION_CHOICES)
+        return parse_choice("allocation", text, ALLOCATION_CHOICES)
     given = from_text(text) if text.startswith("[") else from_file(text)
     return ALLOCATION_CHOICES["given"].model_validate({"method": "given", "sparsities": given.sparsities})
 
 
 def parse_importance(text: str) -> Choice:
     """`taylor`, `wanda_sp`, `leave_one_out,kinds=channels`."""
-    return _parse("importance", text, IMPORTANCE_CHOICES)
+    return parse_choice("importance", text, IMPORTANCE_CHOICES)
 
 
-def _parse(field: str, text: str, choices: Mapping[str, type[Choice]], beside: Sequence[str] = ()) -> Choice:
+def parse_choice(field: str, text: str, choices: Mapping[str, type[Choice]], beside: Sequence[str] = ()) -> Choice:
     """`beside` the choices: other words that would have been valid."""
     name, *pairs = text.split(",")
     if name not in choices:

@@ -7,11 +7,11 @@ from typing import Any
 from prefect import flow, runtime
 
 from flows.choices import Oneshot
-from flows.outcome import Outcome, dataset_row, describe, name_run, tokenize_texts
+from flows.outcome import Outcome, dataset_row, describe, name_run, record_recovery, recover_model, tokenize_texts
 from flows.prepare import prepare
 from flows.show import show_run
 from tasks.evaluate.task import evaluate, time_speed
-from tasks.handles import ArtifactRow, Packed, Pruned, RunRow
+from tasks.handles import ArtifactRow, Checkpoint, Packed, RunRow
 from tasks.prune.allocators import Uniform
 from tasks.prune.task import allocate, pack, prune
 from tasks.record import home
@@ -22,7 +22,7 @@ from tasks.stage import Stages, run_always
 
 @flow(name="oneshot", flow_run_name=name_run)
 def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
-    """Tokenize, allocate, prune, pack, evaluate, time, record, publish, report; all but the last three are cached."""
+    """Tokenize, allocate, prune, recover, pack, evaluate, time, record, publish, report; what computes is cached."""
     started, stages = perf_counter(), Stages()
     run = runtime.flow_run.name
     found = prepare(parameters)
@@ -33,7 +33,9 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
         pattern = found.recipe.pattern
         allocation = stages(allocate, **on_calibration, allocator=found.allocator, pattern=pattern)
     pruned = stages(prune, **on_calibration, recipe=found.recipe, allocation=allocation)
-    packed = stages(pack, checkpoint=pruned.checkpoint, pattern=found.recipe.pattern, allocation=allocation)
+    recovered = recover_model(stages, parameters, found, pruned.checkpoint)
+    last = recovered.trained.checkpoint if recovered else pruned.checkpoint
+    packed = stages(pack, checkpoint=last, pattern=found.recipe.pattern, allocation=allocation)
     on_text: dict[str, Any] = {"tokens": evaluation, "device": found.device}
     dense = stages(evaluate, named="evaluate dense", checkpoint=found.model, subject="dense", **on_text)
     result = stages(evaluate, named="evaluate pruned", checkpoint=packed.checkpoint, subject="pruned", **on_text)
@@ -48,14 +50,16 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
         calibrated = replace(context, dataset_hash=calibration.dataset_hash)
         run_always(record, calibrated, {"datasets": [dataset_row("calibration", calibration)]})
     run_always(record, calibrated, {"blocks": pruned.blocks, "linears": pruned.linears})
+    if recovered is not None:
+        record_recovery(context, recovered)
     run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
-    run_always(record, context, {"speeds": speeds, "artifacts": artifact_rows(pruned, packed), "stages": stages.rows})
+    run_always(record, context, {"speeds": speeds, "artifacts": artifact_rows(last, packed), "stages": stages.rows})
     row = RunRow(
         command=parameters.command(),
         parameters=parameters.model_dump_json(),
         sweep=sweep,
         seconds=perf_counter() - started,
-        checkpoint=pruned.checkpoint.hash,
+        checkpoint=last.hash,
         registered_version=None,
     )
     run_always(publish, context, row, parameters.model_dump(), packed.checkpoint, [dense, result], speeds)
@@ -63,7 +67,7 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
     run_always(show_run, run, report)
     return Outcome(
         run=run,
-        checkpoint=str(home.locate(pruned.checkpoint.folder)),
+        checkpoint=str(home.locate(last.folder)),
         packed=str(home.locate(packed.checkpoint.folder)),
         report=report,
         dense=dense,
@@ -72,12 +76,12 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
     )
 
 
-def artifact_rows(pruned: Pruned, packed: Packed) -> list[ArtifactRow]:
+def artifact_rows(pruned: Checkpoint, packed: Packed) -> list[ArtifactRow]:
     """One row for the dense-shaped checkpoint, one for the packed one."""
     return [
         ArtifactRow(kind=kind, hash=made.hash, folder=made.folder, size_bytes=size_bytes)
         for kind, made, size_bytes in (
-            ("checkpoint", pruned.checkpoint, packed.dense_bytes),
+            ("checkpoint", pruned, packed.dense_bytes),
             ("packed", packed.checkpoint, packed.size_bytes),
         )
     ]

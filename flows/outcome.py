@@ -1,17 +1,22 @@
 """What the flows share that take a dense model to another one: the texts they read, and what they leave."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from secrets import token_hex
 
 from flows.choices import Oneshot, Slice
-from flows.prepare import Found
+from flows.prepare import Found, Prepared, PreparedSlice
+from flows.profile_choices import Profiles
+from flows.texts import OfTexts
+from tasks.data.labelled import ROLE
 from tasks.data.sources import identity
-from tasks.data.task import tokenize
-from tasks.handles import Context, DatasetRow, EvaluationRow, SpeedRow, Tokens
+from tasks.data.task import tokenize, tokenize_labelled
+from tasks.handles import Checkpoint, Context, DatasetRow, EvaluationRow, SpeedRow, Tokens
 from tasks.record.provenance import machine, versions
-from tasks.stage import Stages
+from tasks.record.task import record
+from tasks.recover.task import Trained, recover_checkpoint
+from tasks.stage import Stages, run_always
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +37,7 @@ def name_run() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{token_hex(2)}"
 
 
-def tokenize_texts(stages: Stages, parameters: Oneshot | Slice, found: Found) -> tuple[Tokens, Tokens]:
+def tokenize_texts(stages: Stages, parameters: OfTexts, found: Found) -> tuple[Tokens, Tokens]:
     """The calibration windows, and the whole text of the evaluation."""
     calibration = stages(
         tokenize,
@@ -46,25 +51,64 @@ def tokenize_texts(stages: Stages, parameters: Oneshot | Slice, found: Found) ->
         sampling=parameters.sampling,
         seed=parameters.seed,
     )
-    return calibration, tokenize_whole(stages, parameters.evaluation, found, "evaluation", "evaluation")
-
-
-def tokenize_whole(
-    stages: Stages, source: str, found: Found, purpose: str = "recovery", role: str = "calibration"
-) -> Tokens:
-    """All of a text in one row; `role` says which part of a registered source."""
-    return stages(
+    evaluation = stages(
         tokenize,
-        named=f"tokenize {purpose}",
-        source=source,
-        identity=identity(source, role),
-        role=role,
+        named="tokenize evaluation",
+        source=parameters.evaluation,
+        identity=identity(parameters.evaluation, "evaluation"),
+        role="evaluation",
         model=found.model,
         window=found.window,
     )
+    return calibration, evaluation
 
 
-def describe(flow: str, run: str, parameters: Oneshot | Slice, found: Found, evaluation: Tokens) -> Context:
+@dataclass(frozen=True, kw_only=True)
+class Recovered:
+    """A model that was trained once it was pruned or cut, and the texts it was trained on, in the order of its rows."""
+
+    trained: Trained
+    texts: tuple[Tokens, ...]
+
+
+def recover_model(
+    stages: Stages, parameters: Oneshot | Slice, found: Prepared | PreparedSlice, checkpoint: Checkpoint
+) -> Recovered | None:
+    """Train `checkpoint` as the parameters say; None where they do not."""
+    if found.training is None:
+        return None
+    texts = parameters.texts()
+    tokens = tuple(
+        stages(
+            tokenize_labelled,
+            named=f"tokenize recovery {number}" if len(texts) > 1 else "tokenize recovery",
+            source=text.source,
+            identity=identity(text.source, ROLE),
+            model=found.model,
+            window=found.window,
+        )
+        for number, text in enumerate(texts, start=1)
+    )
+    trained = stages(
+        recover_checkpoint,
+        checkpoint=checkpoint,
+        texts=tokens,
+        weights=tuple(text.weight for text in texts),
+        training=found.training,
+        device=found.device,
+        dense=None if found.training.distil is None else found.model,
+    )
+    return Recovered(trained=trained, texts=tokens)
+
+
+def record_recovery(context: Context, recovered: Recovered) -> None:
+    """A row for each text, and one for what was trained of it."""
+    for text, row in zip(recovered.texts, recovered.trained.sources, strict=True):
+        of_text = replace(context, dataset_hash=text.dataset_hash)
+        run_always(record, of_text, {"datasets": [dataset_row("recovery", text)], "recoveries": [row]})
+
+
+def describe(flow: str, run: str, parameters: Oneshot | Slice | Profiles, found: Found, evaluation: Tokens) -> Context:
     return Context(
         run=run,
         flow=flow,
@@ -89,4 +133,5 @@ def dataset_row(role: str, tokens: Tokens) -> DatasetRow:
         tokens=tokens.tokens,
         windows=tokens.windows,
         window=tokens.window,
+        learned=tokens.learned,
     )

@@ -7,8 +7,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig
 
-from flows.choices import OfTexts, Oneshot, Slice
+from flows.choices import Oneshot, Slice
+from flows.recoveries import Recovering
+from flows.texts import OfTexts
 from tasks.calibrate.importance.importance import Importance
+from tasks.data.labelled import check_labelled
 from tasks.data.sources import check_source
 from tasks.evaluate.task import check_speed, fits
 from tasks.handles import Checkpoint
@@ -30,7 +33,7 @@ from tasks.prune.structure.cut import Cut, check_cut
 from tasks.prune.weight.budget import patterns_for
 from tasks.prune.weight.recipe import Recipe
 from tasks.record import home
-from tasks.recover.recovery import Recovery
+from tasks.recover.checkpoint import Training
 
 USUAL_WINDOW = 2048
 
@@ -51,6 +54,7 @@ class Prepared(Found):
 
     recipe: Recipe
     allocator: Allocator
+    training: Training | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,7 @@ class PreparedSlice(Found):
 
     importance: Importance
     cut: Cut
-    recovery: Recovery | None
+    training: Training | None
 
 
 def prepare(parameters: Oneshot) -> Prepared:
@@ -67,18 +71,16 @@ def prepare(parameters: Oneshot) -> Prepared:
     found, folder = _find(parameters)
     recipe, allocator = parameters.recipe(), parameters.allocation.build()
     _check_fit(found.model.hash, folder, recipe, allocator)
-    return Prepared(**vars(found), recipe=recipe, allocator=allocator)
+    training = _training(parameters, found, folder)
+    return Prepared(**vars(found), recipe=recipe, allocator=allocator, training=training)
 
 
 def prepare_slice(parameters: Slice) -> PreparedSlice:
     """As `prepare`; the cut is tried on the model itself, which has to fit into memory."""
     found, folder = _find(parameters)
-    cut, recovery = parameters.cut(), parameters.recovery()
-    if recovery is not None and recovery.tokens < (step := recovery.batch * found.window):
-        given = f"recover_tokens: {recovery.tokens} given"
-        raise ValueError(f"{given}, valid is {step} or more: a step of {recovery.batch} windows of {found.window}")
+    cut, training = parameters.cut(), _training(parameters, found, folder)
     _check_cut(found.model.hash, folder, cut)
-    return PreparedSlice(**vars(found), importance=parameters.importance.build(), cut=cut, recovery=recovery)
+    return PreparedSlice(**vars(found), importance=parameters.importance.build(), cut=cut, training=training)
 
 
 def check(parameters: Oneshot | Slice) -> None:
@@ -107,6 +109,24 @@ def _find(parameters: OfTexts) -> tuple[Found, Path]:
         device=device,
     )
     return found, folder
+
+
+def _training(parameters: Recovering, found: Found, folder: Path) -> Training | None:
+    """How what is left is trained, if it is: the tokens make a step, the texts are there, the adapters have linears."""
+    training = parameters.training()
+    if training is None:
+        return None
+    recovery = training.recovery
+    if recovery.tokens < (step := recovery.batch * found.window):
+        given = f"recover_tokens: {recovery.tokens} given"
+        raise ValueError(f"{given}, valid is {step} or more: a step of {recovery.batch} windows of {found.window}")
+    for text in parameters.texts():
+        check_labelled(text.source, load_tokenizer(folder))
+    if training.lora is not None:
+        training.lora.check(prunable_blocks(load_config(folder)))
+    if not fits(folder, "cpu"):
+        raise ValueError(f"model: {folder} takes more than half of the memory that is free; a training holds it whole")
+    return training
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow, runtime
 
 from flows.choices import Slice
-from flows.outcome import Outcome, dataset_row, describe, name_run, tokenize_texts, tokenize_whole
+from flows.outcome import Outcome, dataset_row, describe, name_run, record_recovery, recover_model, tokenize_texts
 from flows.prepare import prepare_slice
 from flows.show import show_run
 from tasks.calibrate.importance.correlation import importance_rows, unit_rows
@@ -20,7 +20,7 @@ from tasks.prune.structure.task import measure_units, read_scores, score_units, 
 from tasks.record import home
 from tasks.record.provenance import machine
 from tasks.record.task import publish, record, write_report
-from tasks.recover.task import Trained, recover_checkpoint
+from tasks.recover.task import Trained
 from tasks.stage import Stages, run_always
 
 
@@ -38,28 +38,22 @@ def slice_model(parameters: Slice, sweep: str | None = None) -> Outcome:
         kinds, count = parameters.units, parameters.measure_units
         measured = stages(measure_units, **on_calibration, kinds=kinds, count=count, seed=parameters.seed)
     sliced = stages(slice_checkpoint, **on_calibration, scored=scored, cut=found.cut)
-    trained = None
-    if found.recovery is not None:
-        text = tokenize_whole(stages, parameters.calibration, found)
-        from_cut = {"checkpoint": sliced.checkpoint, "recovery": found.recovery}
-        trained = stages(recover_checkpoint, **from_cut, text=text, device=found.device)
-    last = trained or sliced
+    recovered = recover_model(stages, parameters, found, sliced.checkpoint)
+    last = recovered.trained if recovered else sliced
     on_text: dict[str, Any] = {"tokens": evaluation, "device": found.device}
     dense = stages(evaluate, named="evaluate dense", checkpoint=found.model, subject="dense", **on_text)
     result = stages(evaluate, named="evaluate sliced", checkpoint=last.checkpoint, subject="pruned", **on_text)
     speeds = []
     if parameters.speed:
-        pair = {"dense": found.model, "pruned": last.checkpoint}
+        pair: dict[str, Any] = {"dense": found.model, "pruned": last.checkpoint}
         speeds = stages(time_speed, **pair, device=found.device, machine=machine())
 
     context = describe("slice", run, parameters, found, evaluation)
     calibrated = replace(context, dataset_hash=calibration.dataset_hash)
     cut_rows = {"datasets": [dataset_row("calibration", calibration)], "slices": sliced.blocks}
     run_always(record, calibrated, cut_rows | unit_tables(scored, measured))
-    if trained is not None:
-        of_recovery = replace(context, dataset_hash=text.dataset_hash)
-        recovery_rows = {"datasets": [dataset_row("recovery", text)], "recoveries": trained.sources}
-        run_always(record, of_recovery, recovery_rows)
+    if recovered is not None:
+        record_recovery(context, recovered)
     run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
     run_always(record, context, {"speeds": speeds, "artifacts": [artifact_row(last)], "stages": stages.rows})
     row = RunRow(

@@ -39,6 +39,7 @@ def say_oneshot(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--order", default="block", help="calibrate a block at once, or group by group in one pass: group"
     )
+    _say_recovery(made)
     _say_texts(made)
 
 
@@ -62,14 +63,13 @@ def say_slice(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--round-to", default=64, help="the channels that stay are a multiple of it (64)")
     made.add_argument("--no-repair", dest="repair", action="store_false", help="leave what read the units as it was")
-    made.add_argument("--recover-tokens", default=0, help="then train on so many tokens of the calibration text (0)")
-    made.add_argument("--recover-rate", default=2e-5, help="the learning rate at its peak (2e-5)")
     made.add_argument(
         "--export",
         help="uniform or padded (any software loads it), per_layer (with a modeling file); by default uniform where "
         "all blocks have one width, else per_layer",
     )
     made.add_argument("--measure-units", default=0, help="measure the loss without so many units of each kind (0)")
+    _say_recovery(made)
     _say_texts(made)
 
 
@@ -87,6 +87,29 @@ def say_sweep(made: argparse.ArgumentParser) -> None:
 
 def _say_model(made: argparse.ArgumentParser) -> None:
     made.add_argument("--model", default="builtin", help="a folder, a name on the hub, or 'builtin' (the default)")
+
+
+def _say_recovery(made: argparse.ArgumentParser) -> None:
+    """How what is left is trained."""
+    made.add_argument("--recover-tokens", default=0, help="then train what is left on so many tokens, zeros held (0)")
+    made.add_argument("--recover-rate", help="the learning rate at its peak (2e-5; of LoRA 2e-4)")
+    made.add_argument(
+        "--recover-text",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="instead of the calibration text; several mix by weight, a.jsonl=2+b.jsonl=1; of a .jsonl with `messages` "
+        "what the assistant says is learned",
+    )
+    made.add_argument(
+        "--recover", help="full (all weights, the default) or lora; options follow: lora,rank=16,alpha=32"
+    )
+    made.add_argument(
+        "--distil",
+        nargs="?",
+        const="",
+        help="learn from the dense model beside the text; options: temperature=2,soft=1,hard=1",
+    )
 
 
 def _say_texts(made: argparse.ArgumentParser) -> None:

@@ -34,6 +34,7 @@ class Tokens:
     tokens: int
     windows: int
     window: int
+    learned: int | None = None  # of a text to learn from; where these are not all, `labels` lies beside the ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +79,14 @@ class StageRow:
 class DatasetRow:
     """datasets: one row per tokenised text per run."""
 
-    role: str  # calibration | evaluation
+    role: str  # calibration | recovery | evaluation
     source: str
     documents: int
     text_bytes: int
     tokens: int
     windows: int
     window: int
+    learned: int | None = None  # of the tokens of a text for recovery; the others are only read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +170,7 @@ class SliceRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryRow:
-    """recoveries: one row per source of text per run that trained its cut model."""
+    """recoveries: one row per source of text per run that trained its pruned or cut model; losses are of all texts."""
 
     source: str
     windows: int  # trained, a window each time it was shown

@@ -74,6 +74,11 @@ def encode_chat(conversations: Sequence[Conversation], tokenizer: PreTrainedToke
     return torch.cat(ids), torch.cat(labels)
 
 
+def is_conversation(row: Any) -> bool:
+    """Whether a row of a file has one of the forms of `read_chat`; one with a `text` is a document."""
+    return isinstance(row, dict) and "text" not in row and bool(_turns(row))
+
+
 def _spoken_by_marks(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, Tensor]:
     """The tokens of a conversation, and which of them the template marks as generated."""
     encoded: Any = tokenizer.apply_chat_template(

@@ -1,10 +1,13 @@
-"""The door of the data room: the stage `tokenize`."""
+"""The door of the data room: the stages `tokenize` and `tokenize_labelled`."""
 
 import json
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
+from tasks.data.labelled import read_labelled
+from tasks.data.mixture import Part, mix
 from tasks.data.sources import read
 from tasks.data.tokens import check_vocabulary, cut, encode, sample_windows
 from tasks.handles import Checkpoint, Tokens
@@ -44,7 +47,33 @@ def tokenize(
         "windows": ids.numel() // window if windows is None else len(windows),
         "window": window,
     }
+    return _store({"ids": ids if windows is None else windows}, facts)
+
+
+@stage(reads_input=True, retry_on=ConnectionError, timeout_seconds=3600)
+def tokenize_labelled(source: str, identity: str, model: Checkpoint, window: int) -> Tokens:
+    """Encode a source to learn from, all of it: in `labels` stands what is learned, where that is not everything."""
+    folder = open_folder(model)
+    text = read_labelled(source, load_tokenizer(folder))
+    check_vocabulary(text.ids_T, vocabulary_of(load_config(folder)))
+    part = Part(source=text.source, ids_T=text.ids_T, labels_T=text.labels_T)
+    mix([part], window=window, tokens=window)  # no window with anything to learn is an error here, before any work
+    tensors = {"ids": text.ids_T} if text.labels_T is None else {"ids": text.ids_T, "labels": text.labels_T}
+    facts: dict[str, Any] = {
+        "source": source,
+        "dataset_hash": text.hash,
+        "documents": text.documents,
+        "text_bytes": text.text_bytes,
+        "tokens": text.ids_T.numel(),
+        "windows": text.ids_T.numel() // window,
+        "window": window,
+        "learned": text.learned,
+    }
+    return _store(tensors, facts)
+
+
+def _store(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Tokens:
     with home.store("tokens") as draft:
-        save_file({"ids": ids if windows is None else windows}, draft.path / "tokens.safetensors")
+        save_file(tensors, draft.path / "tokens.safetensors")
         (draft.path / "manifest.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     return Tokens(hash=draft.stored.hash, folder=draft.stored.folder, **facts)

@@ -17,14 +17,12 @@ from tasks.recover.objective import Objective, cross_entropy, learned, logits_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distil(Objective):
+class Distillation:
     """soft · T² · KL(dense ‖ pruned), both at temperature T, plus hard · cross entropy.
 
-    T² makes up for the gradient's falling with 1/T², so the weights mean the same at every temperature. `dense` may lie
-    on a device of its own; where several processes train, each must have it.
+    T² makes up for the gradient's falling with 1/T², so the weights mean the same at every temperature.
     """
 
-    dense: PreTrainedModel
     temperature: float = 2.0
     soft: float = 1.0
     hard: float = 1.0
@@ -37,6 +35,13 @@ class Distil(Objective):
                 raise ValueError(f"{name}: {getattr(self, name)} given, valid is 0 or more")
         if self.soft == 0:
             raise ValueError("soft: 0 given, which asks nothing of the dense model; valid is more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distil(Distillation, Objective):
+    """A distillation from `dense`, which may lie on a device of its own; of several processes, each must have it."""
+
+    dense: PreTrainedModel
 
     def total(self, model: nn.Module, ids_BW: Tensor, labels_BW: Tensor) -> Tensor:
         learned_BW = learned(labels_BW)

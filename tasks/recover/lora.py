@@ -8,7 +8,7 @@ Axes: O outputs, I inputs of a linear, R rank.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,20 +23,28 @@ from tasks.recover.keeps import has_zeros, keep_of
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
-    """`linears`: names inside a block, such as self_attn.q_proj; None: every linear of the blocks."""
+    """`linears`: names of linears in a block, or of what holds them: q_proj, self_attn; without any: every linear."""
 
     rank: int = 16
     alpha: float = 32.0
-    linears: tuple[str, ...] | None = None
-    seed: int = 0
+    linears: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"rank: {self.rank} given, valid is 1 or more")
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha: {self.alpha} given, valid is more than 0")
-        if self.linears == ():
-            raise ValueError("linears: none given, valid are names of linears in a block, or None for all of them")
+
+    def chooses(self, linear: str) -> bool:
+        """Of a linear by its name in its block."""
+        return not self.linears or any(f".{chosen}." in f".{linear}." for chosen in self.linears)
+
+    def check(self, blocks: Sequence[Mapping[str, nn.Linear]]) -> None:
+        """ValueError for a name that `blocks`, their linears by name, have not."""
+        names = list(dict.fromkeys(name for linears in blocks for name in linears))
+        for chosen in self.linears:
+            if not any(f".{chosen}." in f".{name}." for name in names):
+                raise ValueError(f"linears: {chosen} given, valid are {', '.join(names)}")
 
 
 class Adapted(nn.Module):
@@ -72,16 +80,17 @@ class Adapted(nn.Module):
 
 
 @contextmanager
-def adapters(model: PreTrainedModel, lora: LoRA) -> Iterator[dict[str, Adapted]]:
+def adapters(model: PreTrainedModel, lora: LoRA, seed: int = 0) -> Iterator[dict[str, Adapted]]:
     """Within, only the adapters of the chosen linears are trained; at the end they are merged into the weights.
 
     Where the body fails they are removed and the weights are what they were. Either way the model has its own linears
     again, and has a gradient where it had one before. Yields the adapters by the names of their linears in the model.
+    `seed`: of the factors that are not zero at first.
 
     Raises ValueError for a linear that no block has.
     """
     chosen = _choose(model, lora)
-    generator = torch.Generator().manual_seed(lora.seed)
+    generator = torch.Generator().manual_seed(seed)
     installed = {name: Adapted(original, lora, generator) for name, original in chosen.items()}
     trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
@@ -112,14 +121,10 @@ def _choose(model: PreTrainedModel, lora: LoRA) -> dict[str, nn.Linear]:
     """The linears that get an adapter, by their names in the model."""
     name, blocks = find_blocks(model)
     every = [linears_of(block) for block in blocks]
-    valid = list(dict.fromkeys(linear for linears in every for linear in linears))
-    unknown = [linear for linear in lora.linears or () if linear not in valid]
-    if unknown:
-        raise ValueError(f"linears: {', '.join(unknown)} given, valid are {', '.join(valid)}")
-    wanted = lora.linears or tuple(valid)
+    lora.check(every)
     return {
-        f"{name}.{index}.{linear}": linears[linear]
+        f"{name}.{index}.{linear}": module
         for index, linears in enumerate(every)
-        for linear in wanted
-        if linear in linears
+        for linear, module in linears.items()
+        if lora.chooses(linear)
     }

@@ -32,6 +32,9 @@ class Processes:
     def wait(self) -> None:
         """Until all have come here."""
 
+    def leave(self) -> None:
+        """The others, at the end."""
+
 
 class LaunchedProcesses(Processes):
     """One of several, as the configuration that `accelerate launch` was given has them: DDP, or FSDP on GPUs.
@@ -60,6 +63,9 @@ class LaunchedProcesses(Processes):
 
     def wait(self) -> None:
         self._accelerator.wait_for_everyone()
+
+    def leave(self) -> None:
+        torch.distributed.destroy_process_group()
 
 
 def join() -> Processes:

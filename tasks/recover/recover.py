@@ -58,17 +58,18 @@ def recover(
     checkpoint: Path | None = None,
     checkpoint_every: int = 100,
     report: Callable[[Step], None] = lambda step: None,
+    processes: Processes | None = None,
 ) -> Recovered:
     """Train in place what has a gradient, on the first `recovery.tokens` tokens of the windows; `report` every step.
 
     `objective`: the cross entropy of the text unless tasks.recover.distil is given. Every `checkpoint_every` steps and
     at the end the state is written to `checkpoint`; a run that finds such a file goes on from it. Under `accelerate
-    launch` all processes call this with the same arguments, and share the batch.
+    launch` all processes call this with the same arguments, and share the batch; `processes` are found where not given.
 
     Raises ValueError for windows too few, a batch that cannot be shared, parameters that are not float32, a checkpoint
     of another training, or a loss that is no longer finite.
     """
-    objective, processes = objective or CrossEntropy(), join()
+    objective, processes = objective or CrossEntropy(), processes or join()
     steps = recovery.steps(windows.ids_NW.shape[1])
     recovery.share(processes.count)
     check_windows(windows, steps * recovery.batch)

@@ -1,7 +1,7 @@
 """The door of the recovery room: the stage `recover_checkpoint`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 
 from safetensors.torch import load_file
@@ -9,12 +9,11 @@ from safetensors.torch import load_file
 from tasks.caching import cache_key
 from tasks.data.mixture import Part, mix
 from tasks.handles import Checkpoint, RecoveryRow, Tokens
-from tasks.model.load import load_model, save_model
 from tasks.progress import progress
 from tasks.record import home
 from tasks.record.unfinished import workplace
-from tasks.recover.recover import Step, recover
-from tasks.recover.recovery import Recovery
+from tasks.recover.checkpoint import Training, recover_folder
+from tasks.recover.recover import Step
 from tasks.stage import open_folder, stage
 
 CHECKPOINT_EVERY = 50  # steps; what a kill can cost
@@ -22,7 +21,7 @@ CHECKPOINT_EVERY = 50  # steps; what a kill can cost
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The same model with other weights, and what it was trained on."""
+    """The same model with other weights, and what it was trained on: a row per text."""
 
     checkpoint: Checkpoint
     size_bytes: int
@@ -30,54 +29,62 @@ class Trained:
 
 
 @stage()
-def recover_checkpoint(checkpoint: Checkpoint, text: Tokens, recovery: Recovery, device: str) -> Trained:
-    """Train the whole model on `text`; zeros stay zeros, and the result has the form and the dtype of `checkpoint`.
+def recover_checkpoint(
+    checkpoint: Checkpoint,
+    texts: Sequence[Tokens],
+    weights: Sequence[float],
+    training: Training,
+    device: str,
+    dense: Checkpoint | None = None,
+) -> Trained:
+    """Train `checkpoint` on `texts`, mixed by `weights`; zeros stay zeros, its form and its dtypes what they are.
 
-    A text shorter than `recovery.tokens` is shown again, in a new order. Killed, it goes on from its last state when it
-    is called with the same inputs.
+    A text shorter than its share is shown again, in a new order. `dense`: whom `training` distils from. Killed, it goes
+    on from its last state when it is called with the same inputs.
     """
-    inputs = {"checkpoint": checkpoint, "text": text, "recovery": recovery, "device": device}
-    folder = open_folder(checkpoint)
-    ids_T = load_file(open_folder(text) / "tokens.safetensors")["ids"]
-    windows = mix(
-        [Part(source=text.source, ids_T=ids_T)],
-        window=text.window,
-        tokens=recovery.tokens,
-        seed=recovery.seed,
-        exhausted="repeat",
-    )
-    model = load_model(folder, device, run_code=checkpoint.kind == "per_layer")
-    dtype = model.dtype
+    inputs = {
+        "checkpoint": checkpoint,
+        "texts": texts,
+        "weights": weights,
+        "training": training,
+        "device": device,
+        "dense": dense,
+    }
+    recovery, window = training.recovery, texts[0].window
+    parts = [_part(text, weight) for text, weight in zip(texts, weights, strict=True)]
+    windows = mix(parts, window=window, tokens=recovery.tokens, seed=recovery.seed, exhausted="repeat")
     with (
         workplace(cache_key(recover_checkpoint.fn)(None, inputs)) as place,
-        progress("recover", total=recovery.steps(text.window)) as reach,
+        progress("recover", total=recovery.steps(window)) as reach,
+        home.store("checkpoints") as draft,
     ):
-        trained = recover(
-            model.float(),
+        trained = recover_folder(
+            open_folder(checkpoint),
+            draft.path,
             windows,
-            recovery,
-            checkpoint=place / "state.safetensors",
-            checkpoint_every=CHECKPOINT_EVERY,
+            training,
+            dense=None if dense is None else open_folder(dense),
+            run_code=checkpoint.kind == "per_layer",
+            device=device,
+            state=place / "state.safetensors",
+            state_every=CHECKPOINT_EVERY,
             report=lambda step: reach(step.step + 1),
         )
-        with home.store("checkpoints") as draft:
-            save_model(model.to(dtype), folder, draft.path)  # type: ignore[arg-type]
-    [source] = trained.sources
-    row = RecoveryRow(
-        source=source.source,
-        windows=source.windows,
-        distinct=source.distinct,
-        read=source.read,
-        learned=source.learned,
-        steps=len(trained.curve),
-        first_loss=_mean_loss(trained.curve[: max(1, len(trained.curve) // 10)]),
-        last_loss=_mean_loss(trained.curve[-max(1, len(trained.curve) // 10) :]),
-    )
+    tenth = max(1, len(trained.curve) // 10)
+    first_loss, last_loss = _mean_loss(trained.curve[:tenth]), _mean_loss(trained.curve[-tenth:])
     return Trained(
         checkpoint=Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind=checkpoint.kind),
         size_bytes=draft.stored.size_bytes,
-        sources=(row,),
+        sources=tuple(
+            RecoveryRow(**asdict(source), steps=len(trained.curve), first_loss=first_loss, last_loss=last_loss)
+            for source in trained.sources
+        ),
     )
+
+
+def _part(text: Tokens, weight: float) -> Part:
+    stored = load_file(open_folder(text) / "tokens.safetensors")
+    return Part(source=text.source, ids_T=stored["ids"], labels_T=stored.get("labels"), weight=weight)
 
 
 def _mean_loss(steps: Sequence[Step]) -> float:
