@@ -1,0 +1,133 @@
+"""How fast a cut model will be, before anything is cut: from measured products of the widths that it will have.
+
+    seconds = outside + products after + linears left / linears now × (blocks - products before)
+
+`outside` its blocks and in them the dense model is timed as it runs. The products of its blocks, and those of the cut
+model's, are timed on their own (tasks.evaluate.products). What blocks take beyond their products are norms, activations
+and what each call costs, whatever its width: so that goes with the number of linears. Machines drift, so all of this is
+measured in turns, each turn makes a forecast, and the median of the ratios counts.
+
+Axes: B sequences (1), T tokens.
+"""
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tasks.evaluate.forecast_row import Forecast
+from tasks.evaluate.products import Products, Work, works_of
+from tasks.evaluate.speed import PHASES, now, time_phases
+from tasks.model.anatomy import find_blocks, linears_of
+from tasks.model.units import units_of
+
+TURNS = 7
+WARM_UPS = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """Seconds of one phase: of the dense model, of its blocks therein, and of products `before` and `after` the cut."""
+
+    whole: float
+    blocks: float
+    before: float
+    after: float
+
+    def forecast(self, left: float) -> float:
+        """Seconds of the cut model, which has the share `left` of the linears."""
+        rest = max(0.0, self.blocks - self.before)  # less is a disturbance: no block is faster than its products
+        return self.whole - self.blocks + self.after + left * rest
+
+
+Turn = Callable[[Sequence[Work], Sequence[Work]], dict[str, Timed]]  # works before and after -> of each phase
+
+
+def forecast_speed(
+    dense: PreTrainedModel,
+    target: PreTrainedModel,
+    *,
+    vocab_size: int,
+    prompt_tokens: int = 256,
+    decode_tokens: int = 16,
+    turns: int = TURNS,
+    seed: int = 0,
+) -> list[Forecast]:
+    """A forecast for each phase: how fast `target` will be beside `dense`, for one sequence.
+
+    Of `target` only the shapes are read; its parameters may be on the device "meta". Phases are those of
+    tasks.evaluate.speed: prefill of a random prompt (from `seed`), then decoding after it.
+    """
+    heads = next((block.head_groups for block in units_of(dense) if block.head_groups), None)
+    before, after = works_of(dense, heads), works_of(target, heads)
+    like, weights = next(dense.parameters()), [_weights(block) for block in find_blocks(dense)[1]]
+    prompt_BT = torch.randint(0, vocab_size, (1, prompt_tokens), generator=torch.Generator().manual_seed(seed))
+    products = Products(before, prompt_tokens, like, weights), Products(after, prompt_tokens, like)
+    timed = [time_turn(dense, *products, prompt_BT, decode_tokens) for _ in range(WARM_UPS + turns)][WARM_UPS:]
+    left = _linears(after) / _linears(before)
+    return [forecast_from([turn[phase] for turn in timed], phase, left) for phase in PHASES]
+
+
+def forecast_from(timed: Sequence[Timed], phase: str, left: float) -> Forecast:
+    """The medians over turns of one phase: of prefill of a prompt, of decoding of one token."""
+    return Forecast(
+        phase=phase,
+        latency_ms=1000 * statistics.median(turn.forecast(left) for turn in timed),
+        ratio=statistics.median(turn.whole / turn.forecast(left) for turn in timed),
+    )
+
+
+def time_turn(
+    dense: PreTrainedModel, before: Products, after: Products, prompt_BT: Tensor, decode_tokens: int
+) -> dict[str, Timed]:
+    """One turn: the dense model, then the products that it has and those that will be left, phase by phase."""
+    with _watched(dense) as of_blocks:
+        prefill, decode = time_phases(dense, prompt_BT, decode_tokens)
+    first, *others = of_blocks
+    wholes = {"prefill": prefill, "decode": decode / decode_tokens}
+    blocks = {"prefill": first, "decode": sum(others) / decode_tokens}
+    passes = {"prefill": 1, "decode": decode_tokens}
+    return {
+        phase: Timed(
+            whole=wholes[phase],
+            blocks=blocks[phase],
+            before=_seconds(dense, getattr(before, phase), passes[phase]),
+            after=_seconds(dense, getattr(after, phase), passes[phase]),
+        )
+        for phase in PHASES
+    }
+
+
+@contextmanager
+def _watched(model: PreTrainedModel) -> Iterator[list[float]]:
+    """Within, each forward of `model` adds the seconds that its blocks took together."""
+    blocks, seconds, started = find_blocks(model)[1], list[float](), list[float]()
+    handles = [
+        blocks[0].register_forward_pre_hook(lambda *_: started.append(now(model))),
+        blocks[-1].register_forward_hook(lambda *_: seconds.append(now(model) - started[-1])),
+    ]
+    try:
+        yield seconds
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _seconds(model: PreTrainedModel, run: Callable[[], None], passes: int) -> float:
+    """Of one pass, on the device of `model`."""
+    started = now(model)
+    for _ in range(passes):
+        run()
+    return (now(model) - started) / passes
+
+
+def _weights(block: torch.nn.Module) -> list[Tensor]:
+    return [linear.weight for linear in linears_of(block).values()]
+
+
+def _linears(works: Sequence[Work]) -> int:
+    return sum(len(work.linears) for work in works)
