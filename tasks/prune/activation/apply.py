@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from tasks.calibrate.distribution import InputDistribution
 from tasks.calibrate.walk import Walk, check_walk
-from tasks.model.anatomy import before_each, dissect
+from tasks.model.anatomy import Anatomy, before_each, dissect
 from tasks.model.mode import evaluating
 from tasks.prune.activation.recipe import ActivationRecipe
 from tasks.prune.activation.sparse_input import SparseInput, SparseLinear, split_mitigations
@@ -25,9 +25,13 @@ SOURCES = "sparse_inputs"  # the attribute of a block that holds its SparseInput
 
 @dataclass(frozen=True)
 class Installed:
-    """What was put into a model, to be taken out again: blocks and the names and originals of their linears."""
+    """What was put into a model, to be taken out again: blocks and the names and originals of their linears.
+
+    `anatomy` is that of the model without it.
+    """
 
     model: PreTrainedModel
+    anatomy: Anatomy
     originals: list[tuple[nn.Module, dict[str, nn.Linear]]]
 
     def remove(self) -> None:
@@ -45,7 +49,7 @@ def sparse_inputs(
     recipe: ActivationRecipe,
     batches: Sequence[Tensor],
     patterns: Sequence[Pattern] | None = None,
-) -> Iterator[PreTrainedModel]:
+) -> Iterator[Installed]:
     """Within, the chosen linears of `model` read sparse inputs; then they are the model's own again.
 
     `batches`: calibration ids, (windows, tokens) each. `patterns`: of each block; None for the recipe's everywhere.
@@ -53,7 +57,7 @@ def sparse_inputs(
     """
     installed = install(model, recipe, batches, patterns)
     try:
-        yield model
+        yield installed
     finally:
         installed.remove()
 
@@ -70,7 +74,7 @@ def install(
     groups = recipe.groups(anatomy)
     of_block = _patterns(recipe, patterns, len(groups))
     check_walk(model, anatomy, batches[0])
-    installed = Installed(model, [])
+    installed = Installed(model, anatomy, [])
     try:
         with evaluating(model):
             walk = Walk(model, anatomy, batches)

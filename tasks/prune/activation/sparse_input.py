@@ -7,7 +7,8 @@ the model itself, under the names they have there, so a sparse model has the sta
 Axes: T tokens, I inputs, O outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,13 +85,14 @@ class SparseInput(nn.Module):
         self.readers, self.prefill = readers, prefill
         self.facts = Prepared([selection.prepare(weight_OI, stat, pattern)], [False])
         self.prepared = prepare(mitigations, weight_OI, stat)
+        self.off = False
         self.fused: Fused | None = None
         self._last: tuple[Tensor, Read] | None = None
         self._asked = 0
 
     def dense_now(self, x: Tensor) -> bool:
-        """Whether x, (…, tokens, I), is a prompt that is to be read whole."""
-        return self.prefill == "dense" and x.dim() > 1 and x.shape[-2] > 1
+        """Whether x, (…, tokens, I), is to be read whole: a prompt, by choice, or anything while this is off."""
+        return self.off or (self.prefill == "dense" and x.dim() > 1 and x.shape[-2] > 1)
 
     def forward(self, x: Tensor) -> Read:
         """x (…, I). What is remembered for the other readers is forgotten with the last of them."""
@@ -121,6 +123,19 @@ class SparseInput(nn.Module):
         if self.fused is None or not self.fused.wins(x_TI):
             return Read(x_TI, keep_TI, kept_TI, shift)
         return Read(x_TI, keep_TI, kept_TI, shift, self.fused.product(kept_TI, keep_TI, shift))
+
+
+@contextmanager
+def dense(model: nn.Module) -> Iterator[None]:
+    """Within, all linears of `model` (or of a block) read whole inputs."""
+    sources = [module for module in model.modules() if isinstance(module, SparseInput)]
+    try:
+        for source in sources:
+            source.off = True
+        yield
+    finally:
+        for source in sources:
+            source.off = False
 
 
 class SparseLinear(nn.Linear):
