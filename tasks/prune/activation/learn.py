@@ -8,7 +8,8 @@ Axes: B windows of a batch, T tokens, D model width.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +68,7 @@ def learn(
     if len(batches) < 2:
         raise ValueError("batches: one given, one to train on and one to score on are needed")
     rows = []
-    with evaluating(installed.model), torch.no_grad():
+    with evaluating(installed.model), _frozen(installed.model), torch.no_grad():
         sparse = Walk(installed.model, installed.anatomy, batches)
         target = sparse.twin()
         for index, block in enumerate(installed.anatomy.blocks):
@@ -81,6 +82,18 @@ def learn(
             for _ in sparse.step(index):
                 pass
     return rows
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Within, no parameter of the model has a gradient but those that are given one."""
+    had = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        model.requires_grad_(False)
+        yield
+    finally:
+        for parameter in had:
+            parameter.requires_grad_(True)
 
 
 def _learn_block(
