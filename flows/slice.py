@@ -13,7 +13,8 @@ from flows.prepare import prepare_slice
 from flows.show import show_run
 from tasks.calibrate.importance.correlation import importance_rows, unit_rows
 from tasks.calibrate.importance.importance import Unit
-from tasks.evaluate.task import evaluate, time_speed
+from tasks.evaluate.forecast_row import forecast_rows
+from tasks.evaluate.task import evaluate, forecast_speed, time_speed
 from tasks.handles import ArtifactRow, RunRow
 from tasks.prune.structure.results import Scored, Sliced, UnitLoss
 from tasks.prune.structure.task import measure_units, read_scores, score_units, slice_checkpoint
@@ -26,7 +27,7 @@ from tasks.stage import Stages, run_always
 
 @flow(name="slice", flow_run_name=name_run)
 def slice_model(parameters: Slice, sweep: str | None = None) -> Outcome:
-    """Tokenize, score, measure, slice, recover, evaluate, time, record, publish, report; what computes is cached."""
+    """Tokenize, score, forecast, slice, recover, evaluate, time, record, publish, report; what computes is cached."""
     started, stages = perf_counter(), Stages()
     run = runtime.flow_run.name
     found = prepare_slice(parameters)
@@ -37,7 +38,9 @@ def slice_model(parameters: Slice, sweep: str | None = None) -> Outcome:
     if parameters.measure_units:
         kinds, count = parameters.units, parameters.measure_units
         measured = stages(measure_units, **on_calibration, kinds=kinds, count=count, seed=parameters.seed)
-    sliced = stages(slice_checkpoint, **on_calibration, scored=scored, cut=found.cut)
+    chosen: dict[str, Any] = {"scored": scored, "cut": found.cut}
+    forecasts = stages(forecast_speed, **on_calibration, **chosen, machine=machine()) if parameters.speed else []
+    sliced = stages(slice_checkpoint, **on_calibration, **chosen)
     recovered = recover_model(stages, parameters, found, sliced.checkpoint)
     last = recovered.trained if recovered else sliced
     on_text: dict[str, Any] = {"tokens": evaluation, "device": found.device}
@@ -50,12 +53,13 @@ def slice_model(parameters: Slice, sweep: str | None = None) -> Outcome:
 
     context = describe("slice", run, parameters, found, evaluation)
     calibrated = replace(context, dataset_hash=calibration.dataset_hash)
-    cut_rows = {"datasets": [dataset_row("calibration", calibration)], "slices": sliced.blocks}
+    cut_rows = {"datasets": [dataset_row("calibration", calibration)], **sliced.rows.tables}
     run_always(record, calibrated, cut_rows | unit_tables(scored, measured))
     if recovered is not None:
         record_recovery(context, recovered)
     run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
-    run_always(record, context, {"speeds": speeds, "artifacts": [artifact_row(last)], "stages": stages.rows})
+    run_always(record, context, {"speeds": speeds, "forecasts": forecast_rows(forecasts, speeds)})
+    run_always(record, context, {"artifacts": [artifact_row(last)], "stages": stages.rows})
     row = RunRow(
         command=parameters.command(),
         parameters=parameters.model_dump_json(),

@@ -1,4 +1,4 @@
-"""The sections of a page about models with fewer parameters: their blocks, how units were scored, what was trained."""
+"""The sections of a page about models with fewer parameters: their blocks, how units were chosen, what was trained."""
 
 from html import escape
 from itertools import groupby
@@ -12,11 +12,12 @@ WIDTHS = {"head_groups": "Head groups", "query_heads": "Query heads", "channels"
 
 def cut_blocks(run: str) -> str:
     """Every block with its widths before and after: one table a run, folded away where there are several."""
-    tables = []
-    for _, rows in groupby(query_named("slices", run=run), key=lambda row: row["run"]):
-        own = list(rows)
+    removals, tables = query_named("removals", run=run), []
+    for cut, rows in groupby(query_named("slices", run=run), key=lambda row: row["run"]):
+        own, gone = list(rows), [row for row in removals if row["run"] == cut]
         name = f"{own[0]['method']} {own[0]['pattern']}"
-        tables.append((name, to_html(_block_columns(own), own, name, _errors_caption(own))))
+        caption = " ".join(filter(None, [_removals_caption(gone), _errors_caption(own)]))
+        tables.append((name, to_html(_block_columns(own), own, name, caption)))
     if len(tables) == 1:
         return section("Blocks", tables[0][1])
     folds = (f"<details><summary>{escape(name)}</summary>{table}</details>" for name, table in tables)
@@ -47,6 +48,14 @@ def _error(title: str, name: str) -> Column:
     return Column(title=title, show=lambda row: units.scientific(row[name]))
 
 
+def _removals_caption(gone: list[Row]) -> str:
+    if not gone:
+        return ""
+    numbers = ", ".join(str(row["block"]) for row in gone)
+    parameters = units.count(sum(row["parameters"] for row in gone))
+    return f"Removed whole, by their numbers before: {numbers}, of {parameters} parameters together."
+
+
 def _errors_caption(rows: list[Row]) -> str:
     if all(row["cut_error"] is None for row in rows):
         return "What is left of each block."
@@ -54,6 +63,25 @@ def _errors_caption(rows: list[Row]) -> str:
         "What is left of each block. Errors are squared and relative, of the block's output, on windows to which "
         "nothing was fitted, behind the blocks that were cut before it."
     )
+
+
+def splits(run: str) -> str:
+    """How the budget was divided between heads and channels, and what the other ways would have cost."""
+    columns = [
+        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
+        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        Column(title="Heads", show=lambda row: row["kind"].replace("_", " "), numeric=False),
+        Column(title="Removed a block", show=lambda row: f"{row['heads_removed']:g}"),
+        Column(title="Channels removed", show=lambda row: units.percent(row["channels_removed"])),
+        Column(title="Parameters", show=lambda row: units.count(row["parameters"])),
+        Column(title="Loss", show=lambda row: units.digits(row["loss"]), strong=lambda row: row["chosen"]),
+    ]
+    rows = query_named("splits", run=run)
+    caption = (
+        "The ways to meet the budget, and the loss of each in nats a token on some of the calibration windows, with "
+        "what would go masked and nothing repaired. The lowest was taken."
+    )
+    return section("Heads or channels", to_html(columns, rows, "Heads or channels", caption)) if rows else ""
 
 
 def importances(run: str) -> str:

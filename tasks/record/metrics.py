@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from tasks import handles
 from tasks.handles import Context
+from tasks.prune.structure.rows import RemovalRow, SplitRow
 from tasks.record import home
 from tasks.record.names import check_run
 
@@ -39,6 +40,8 @@ TABLES: dict[str, type] = {
     "units": handles.UnitRow,
     "importances": handles.ImportanceRow,
     "slices": handles.SliceRow,
+    "removals": RemovalRow,
+    "splits": SplitRow,
     "recoveries": handles.RecoveryRow,
     "evaluations": handles.EvaluationRow,
     "speeds": handles.SpeedRow,
@@ -53,6 +56,8 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "units": ("importance", "block", "kind", "unit"),
     "importances": ("importance", "kind"),
     "slices": ("block",),
+    "removals": ("block",),
+    "splits": ("split",),
     "recoveries": ("source",),
     "evaluations": ("subject", "source", "window"),
     "speeds": ("subject", "phase", "batch", "tokens"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 from tasks.record import figures, home, units
-from tasks.record.cuts import cut_blocks, importances, recoveries
+from tasks.record.cuts import cut_blocks, importances, recoveries, splits
 from tasks.record.details import datasets, linears, stages
 from tasks.record.metrics import query_named
 from tasks.record.provenance import machine_in_words, versions_in_words
@@ -56,6 +56,7 @@ def write_report(run: str) -> Path:
         _results(results),
         _figures(run, results),
         cut_blocks(run),
+        splits(run),
         importances(run),
         recoveries(run),
         stages(run, runs),

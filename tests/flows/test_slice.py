@@ -49,6 +49,7 @@ def runs(server: str, words: dict, tmp_path_factory: pytest.TempPathFactory) -> 
         "plain": {"repair": False, "measure_units": 4},
         "trained": {"recover_tokens": 32 * 16 * 20, "recover_rate": 3e-3},
         "per layer": {"export": "per_layer"},
+        "timed": {"speed": True},
         "blocks": {"importance": parse_importance("influence"), "units": ("blocks",), "budget": 0.5, "round_to": 64},
     }
     folder = tmp_path_factory.mktemp("slices") / "artifacts"
@@ -140,6 +141,18 @@ def test_recovery_trains_what_is_left_and_says_on_what(runs: dict[str, Outcome])
     assert {row["role"] for row in rows_of("datasets", trained)} == {"calibration", "recovery", "evaluation"}
 
 
+def test_the_speed_is_forecast_before_the_cut_and_held_against_what_is_measured(runs: dict[str, Outcome]):
+    assert [*stages_of(runs["timed"])].index("forecast speed") < [*stages_of(runs["timed"])].index("slice checkpoint")
+    rows = {row["phase"]: row for row in rows_of("forecasts", runs["timed"])}
+    measured = {row["phase"]: row["ratio"] for row in rows_of("speeds", runs["timed"]) if row["subject"] == "pruned"}
+    assert rows.keys() == measured.keys() == {"prefill", "decode"}
+    for phase, row in rows.items():
+        assert row["measured_ratio"] == measured[phase]
+        assert row["error"] == pytest.approx(row["forecast_ratio"] / measured[phase] - 1)
+    assert "Speed forecast" in Path(runs["timed"].report).read_text()
+    assert rows_of("forecasts", runs["first"]) == []
+
+
 def test_a_model_with_its_own_modeling_file_is_scored_registered_and_loaded_by_mlflow_alone(runs: dict[str, Outcome]):
     uniform, other = runs["first"], runs["per layer"]
     assert other.checkpoint != uniform.checkpoint
@@ -160,6 +173,22 @@ def test_whole_blocks_go_by_their_influence(runs: dict[str, Outcome]):
     assert {row["kind"] for row in rows_of("units", outcome)} == {"blocks"}
     [run] = rows_of("runs", outcome)
     assert (run["method"], run["pattern"]) == ("influence", "-50%@blocks")
+    [gone] = rows_of("removals", outcome)
+    [left] = rows_of("slices", outcome)
+    scores = {row["block"]: row["score"] for row in rows_of("units", outcome)}
+    assert (gone["score"], gone["parameters"], left["block"]) == (scores.pop(gone["block"]), BLOCK, 0)
+    assert gone["score"] <= min(scores.values())
+
+
+def test_the_budget_is_divided_between_heads_and_channels_by_the_loss(runs: dict[str, Outcome]):
+    ways = rows_of("splits", runs["first"])
+    assert {row["heads_removed"] for row in ways} == {0, 1}
+    [chosen] = [row for row in ways if row["chosen"]]
+    assert chosen["loss"] == min(row["loss"] for row in ways)
+    assert chosen["parameters"] == runs["first"].result.parameters
+    assert {row["head_groups"] for row in rows_of("slices", runs["first"])} == {2 - chosen["heads_removed"]}
+    assert len(rows_of("splits", runs["again"])) == 2
+    assert rows_of("splits", runs["blocks"]) == []
 
 
 def test_a_sweep_compares_cuts_beside_each_other(runs: dict[str, Outcome], words: dict):

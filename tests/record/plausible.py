@@ -17,6 +17,7 @@ from tasks.handles import (
     StageRow,
     UnitRow,
 )
+from tasks.prune.structure.rows import RemovalRow, SplitRow
 from tasks.record import metrics
 
 CONTEXT = Context(
@@ -166,7 +167,21 @@ def record_cut(context: Context = CUT, parameters: int = 2_400_000, sweep: str |
         first_loss=3.25,
         last_loss=2.9375,
     )
-    tables = {"slices": slices, "units": scored, "importances": [held], "recoveries": [trained]}
+    gone = [RemovalRow(block=2, parameters=369_024, score=0.01)]
+    ways = [
+        SplitRow(
+            split=heads,
+            kind="head_groups",
+            heads_removed=1.0 - heads,
+            channels_removed=0.25 + 0.1 * heads,
+            parameters=parameters,
+            loss=4.5 - heads,
+            chosen=heads == 1,
+        )
+        for heads in (0, 1)
+    ]
+    tables = {"slices": slices, "removals": gone, "splits": ways, "units": scored, "importances": [held]}
+    tables["recoveries"] = [trained]
     for table, rows in tables.items():
         metrics.record(context, table, rows)
     result = evaluation(parameters=parameters, sparsity=0.0, **changes)

@@ -52,6 +52,16 @@ def test_a_page_has_a_row_for_every_block_and_says_how_units_were_scored_and_wha
     assert "Parameters 2.4 M dense 3.15 M" in page
 
 
+def test_a_page_says_which_blocks_went_whole_and_what_other_ways_would_have_cost():
+    record_cut()
+    page = write_report("c1").read_text()
+    assert "Removed whole, by their numbers before: 2, of 369,024 parameters together." in text_of(page)
+    ways = "head groups 0 35.0 % 2,400,000 3.500 taylor+repair+recover -30% head groups 1 25.0 % 2,400,000 4.500"
+    assert ways in text_of(page)  # fewest heads first
+    assert "<strong>3.500</strong>" in page
+    assert "<strong>4.500</strong>" not in page
+
+
 def test_of_several_cuts_a_figure_shows_what_each_bought():
     record_cut()
     assert "frontier0" not in drawings("c1", results_of("c1"))

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tasks.model.cost import Frame, Part, Widths, sizes_of
+from tasks.model.cost import Frame, Widths, sizes_of
 from tasks.model.units import KINDS, BlockUnits, units_of
-from tasks.prune.structure.width import Kept, rounded
+from tasks.prune.structure.ladder import Counts, Ladder, divisions, ladders_of, spend
+from tasks.prune.structure.width import Kept
 
 Scores = Sequence[Mapping[str, Tensor]] | Mapping[int, Mapping[str, Tensor]]  # of each block, by kind, (U,)
 Share = float | Sequence[float]  # 0 to below 1, for all blocks or for each
@@ -50,22 +51,40 @@ def choose(
     """What stays when `budget` of the parameters of each block goes, in units of these `kinds`.
 
     Of two kinds each loses the same share, but for the steps: heads are rounded up or down, whichever lets the channels
-    come nearer to the budget; where a block has only one of them, that loses it all. One head group, one query head of
-    each group, and one step of channels stay at least.
+    come nearer to the budget; where a block has only one of them, that loses it all, and where it has lost both nothing
+    goes. One head group, one query head of each group, and one step of channels stay at least.
 
     Raises ValueError for kinds that are not there or cannot be cut together, for scores that do not fit the units, and
     for a budget below the least step or beyond what can go: it says what is valid, and the least steps of all kinds.
     """
-    frame, full = sizes_of(model)
-    units, counts = units_of(model), []
-    _check_kinds(kinds, units)
-    for of_block, widths, share in zip(units, full, _shares("budget", budget, len(units)), strict=True):
-        ladders = _ladders(frame, widths, of_block, round_to)
-        chosen = [ladder for kind, ladder in ladders.items() if kind in kinds]
-        whole = frame.block_cost(widths, tokens=1).parameters
-        _check_share("budget", share, of_block.block, whole, chosen, ladders)
-        counts.append(_spend(share * whole, chosen))
-    return _choice(frame, full, units, scores, counts)
+    sizes = _sizes(model)
+    counts = [spend(wanted, ladders) for wanted, ladders in _wanted(sizes, budget, kinds, round_to)]
+    return _choice(sizes, scores, counts)
+
+
+def choices(
+    model: PreTrainedModel,
+    scores: Scores,
+    budget: Share,
+    *,
+    kinds: Sequence[str] = ("head_groups", "channels"),
+    round_to: int = 64,
+    most: int = 8,
+) -> list[Choice]:
+    """The ways to divide `budget` between two kinds: that of `choose` first, then ways by which more and more heads go.
+
+    In each the same number goes from every block, or from one that cannot lose so many or so few the nearest that it
+    can, and channels make up the rest. Where there are more than `most` they are spread evenly over all numbers, with
+    the least and the largest. Of one kind there is one way. Arguments and errors are those of `choose`.
+    """
+    sizes = _sizes(model)
+    wanted = _wanted(sizes, budget, kinds, round_to)
+    by_size = [spend(*of_block) for of_block in wanted]
+    ways = [divisions(*of_block) for of_block in wanted]
+    numbers = _spread(sorted(set().union(*ways)), most - 1)
+    others = [[of_block[_nearest(number, of_block)] for of_block in ways] for number in numbers]
+    different = [by_size, *(other for other in others if other != by_size)]
+    return [_choice(sizes, scores, counts) for counts in different]
 
 
 def choose_units(model: PreTrainedModel, scores: Scores, shares: Mapping[str, Share], *, round_to: int = 64) -> Choice:
@@ -73,82 +92,74 @@ def choose_units(model: PreTrainedModel, scores: Scores, shares: Mapping[str, Sh
 
     Raises as `choose`.
     """
-    frame, full = sizes_of(model)
-    units = units_of(model)
-    _check_kinds(list(shares), units)
-    counts: list[dict[str, int]] = [{} for _ in units]
+    sizes = _sizes(model)
+    _check_kinds(list(shares), sizes.units)
+    counts: list[Counts] = [{} for _ in sizes.units]
     for kind, given in shares.items():
-        for of_block, widths, share in zip(units, full, _shares(kind, given, len(units)), strict=True):
-            ladders = _ladders(frame, widths, of_block, round_to)
+        for block, (ladders, share) in enumerate(
+            zip(sizes.ladders(round_to), _shares(kind, given, len(counts)), strict=True)
+        ):
             if kind in ladders:
                 whole = ladders[kind].full
-                _check_share(kind, share, of_block.block, whole, [ladders[kind]], ladders)
-                counts[of_block.block] |= _spend(share * whole, [ladders[kind]])
-    return _choice(frame, full, units, scores, counts)
+                _check_share(kind, share, block, whole, [ladders[kind]], ladders)
+                counts[block] = {**counts[block], **spend(share * whole, [ladders[kind]])}
+    return _choice(sizes, scores, counts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Ladder:
-    """The numbers of units of a kind that may stay in a block, from all downwards, and the parameters of one unit."""
+class _Sizes:
+    """What a model has: its frame, and of each block the widths and the units."""
 
-    kind: str
-    counts: Sequence[int]
-    each: int
+    frame: Frame
+    full: Sequence[Widths]
+    units: Sequence[BlockUnits]
 
-    @property
-    def full(self) -> int:
-        return self.counts[0] * self.each
-
-    @property
-    def step(self) -> int:
-        """The least number of units that can go; 0 where none can."""
-        return self.counts[0] - self.counts[1] if len(self.counts) > 1 else 0
-
-    def removed(self, count: int) -> int:
-        return (self.counts[0] - count) * self.each
-
-    def nearest(self, wanted: float) -> list[int]:
-        """The counts by how near they come to removing so much; of two that come as near the larger is first."""
-        return sorted(self.counts, key=lambda count: abs(self.removed(count) - wanted))
+    def ladders(self, round_to: int) -> list[dict[str, Ladder]]:
+        """Of each block."""
+        both = zip(self.full, self.units, strict=True)
+        return [ladders_of(self.frame, widths, of_block, round_to) for widths, of_block in both]
 
 
-def _ladders(frame: Frame, widths: Widths, of_block: BlockUnits, round_to: int) -> dict[str, _Ladder]:
-    """Of every kind that the block has."""
-    counts: dict[str, Sequence[int]] = {
-        kind: range(units.count, 0, -units.parts) for kind, units in of_block.kinds.items()
-    }
-    if (channels := of_block.channels) is not None:
-        valid = {rounded(width, full=channels.count, round_to=round_to) for width in range(1, channels.count + 1)}
-        counts["channels"] = sorted(valid, reverse=True)
-    query_head, kv_head, channel = (_size(part) for part in (frame.query_head, frame.kv_head, frame.channel))
-    group = kv_head + widths.query_heads // max(widths.kv_heads, 1) * query_head
-    each = {"head_groups": group, "query_heads": query_head, "channels": channel}
-    return {kind: _Ladder(kind=kind, counts=counts[kind], each=each[kind]) for kind in counts}
+def _sizes(model: PreTrainedModel) -> _Sizes:
+    frame, full = sizes_of(model)
+    return _Sizes(frame=frame, full=full, units=units_of(model))
 
 
-def _spend(wanted: float, ladders: Sequence[_Ladder]) -> dict[str, int]:
-    """How many units of each kind stay, so that parameters as near as can be to `wanted` go; of two kinds at most."""
-    if not wanted:
-        return {}
-    first, *others = ladders
-    options = []
-    for count in first.nearest(wanted * first.full / sum(ladder.full for ladder in ladders))[:2]:
-        missing = wanted - first.removed(count)
-        options.append({first.kind: count} | {other.kind: other.nearest(missing)[0] for other in others})
-    return min(options, key=lambda option: abs(sum(each.removed(option[each.kind]) for each in ladders) - wanted))
+def _wanted(sizes: _Sizes, budget: Share, kinds: Sequence[str], round_to: int) -> list[tuple[float, list[Ladder]]]:
+    """For each block how many parameters are to go, and the ladders that they can go from."""
+    _check_kinds(kinds, sizes.units)
+    shares, wanted = _shares("budget", budget, len(sizes.units)), []
+    for block, (share, widths, ladders) in enumerate(zip(shares, sizes.full, sizes.ladders(round_to), strict=True)):
+        chosen = [ladder for kind, ladder in ladders.items() if kind in kinds]
+        whole = sizes.frame.block_cost(widths, tokens=1).parameters
+        if ladders:
+            _check_share("budget", share, block, whole, chosen, ladders)
+        wanted.append((share * whole, chosen))
+    return wanted
 
 
-def _choice(
-    frame: Frame, full: Sequence[Widths], units: Sequence[BlockUnits], scores: Scores, counts: Sequence[dict[str, int]]
-) -> Choice:
+def _nearest(number: int, of_block: Mapping[int, Counts]) -> int:
+    """Of the numbers of heads that may go from a block; of two that are as near the smaller."""
+    return min(of_block, key=lambda gone: abs(gone - number))
+
+
+def _spread(numbers: Sequence[int], most: int) -> list[int]:
+    """All, or `most` of them from the first to the last, spread evenly."""
+    if len(numbers) <= most:
+        return list(numbers)
+    return [numbers[round(place * (len(numbers) - 1) / (most - 1))] for place in range(most)]
+
+
+def _choice(sizes: _Sizes, scores: Scores, counts: Sequence[Counts]) -> Choice:
     kept: dict[int, dict[str, Tensor]] = {}
-    for of_block, count in zip(units, counts, strict=True):
+    for of_block, count in zip(sizes.units, counts, strict=True):
         best = {kind: _best(of_block, kind, scores, number) for kind, number in count.items()}
         cut = {kind: kept_U for kind, kept_U in best.items() if len(kept_U) < of_block.of(kind).count}
         if cut:
             kept[of_block.block] = cut
-    widths = [_widths(before, count) for before, count in zip(full, counts, strict=True)]
-    outside, after, before = (frame.cost(blocks, tokens=1).parameters for blocks in ((), widths, full))
+    widths = [_widths(before, count) for before, count in zip(sizes.full, counts, strict=True)]
+    cost = sizes.frame.cost
+    outside, after, before = (cost(blocks, tokens=1).parameters for blocks in ((), widths, sizes.full))
     return Choice(
         kept=kept,
         widths=tuple(widths),
@@ -203,7 +214,7 @@ def _check_kinds(kinds: Sequence[str], units: Sequence[BlockUnits]) -> None:
 
 
 def _check_share(
-    field: str, share: float, block: int, whole: int, chosen: Sequence[_Ladder], every: Mapping[str, _Ladder]
+    field: str, share: float, block: int, whole: int, chosen: Sequence[Ladder], every: Mapping[str, Ladder]
 ) -> None:
     """Raises ValueError where `share` of `whole` cannot go of the chosen kinds, but for rounding to `DIGITS`."""
     least = min((ladder.step * ladder.each for ladder in chosen if ladder.step), default=0) / whole
@@ -212,7 +223,3 @@ def _check_share(
         steps = ", ".join(f"{ladder.step} of {ladder.counts[0]} {kind}" for kind, ladder in every.items())
         valid = f"0 or {round(least, 4):g} to {round(most, 4):g}" if most else "0"
         raise ValueError(f"{field}: {share:g} given for block {block}, valid is {valid}; the least to go is {steps}")
-
-
-def _size(part: Part) -> int:
-    return part.weights + part.biases

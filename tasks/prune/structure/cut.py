@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tasks.handles import SliceRow
@@ -13,9 +13,12 @@ from tasks.model.anatomy import find_blocks
 from tasks.model.units import KINDS, units_of
 from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.choose import Scores, choose
-from tasks.prune.structure.depth import slice_blocks
+from tasks.prune.structure.depth import attention_of, slice_blocks
 from tasks.prune.structure.export import FORMS, forms_of
+from tasks.prune.structure.results import CutRows
+from tasks.prune.structure.rows import RemovalRow
 from tasks.prune.structure.slice import Slice
+from tasks.prune.structure.split import choose_split
 from tasks.prune.structure.width import slice_units
 
 BLOCKS = ("blocks",)  # instead of kinds of units: whole blocks
@@ -63,28 +66,44 @@ def cut_model(
     *,
     device: torch.device | str | None = None,
     on_block: Callable[[SliceRow, list[Slice]], None] | None = None,
-) -> list[SliceRow]:
-    """Make `cut` in `model`, in place; a row for every block that is left.
+) -> CutRows:
+    """Make `cut` in `model`, in place; a row for every block that is left, that went whole, and way that was measured.
 
-    `scores`: of each block, by kind (tasks.calibrate.importance). All else is as of `slice_model`.
+    `scores`: of each block, by kind (tasks.calibrate.importance). `batches` also tell how the budget is divided between
+    heads and channels (tasks.prune.structure.split). All else is as of `slice_model`.
 
-    Raises ValueError as `choose` and `slice_model`, and for a budget that no number of whole blocks can meet.
+    Raises ValueError as `choose_split` and `slice_model`, and for a budget that no number of whole blocks can meet.
     """
     if cut.of_blocks:
-        slice_blocks(model, blocks=choose_blocks(model, scores, cut.budget))
-        return slice_model(model, {}, None, repair=False, device=device, on_block=on_block)
-    kept = choose(model, scores, cut.budget, kinds=cut.kinds, round_to=cut.round_to).kept
-    return slice_model(model, kept, batches, repair=cut.repair, device=device, on_block=on_block)
+        removals = _remove_blocks(model, scores, cut.budget)
+        left = slice_model(model, {}, None, repair=False, device=device, on_block=on_block)
+        return CutRows(blocks=tuple(left), removals=removals)
+    choice, splits = choose_split(
+        model, scores, cut.budget, batches, kinds=cut.kinds, round_to=cut.round_to, device=device
+    )
+    cut_blocks = slice_model(model, choice.kept, batches, repair=cut.repair, device=device, on_block=on_block)
+    return CutRows(blocks=tuple(cut_blocks), splits=tuple(splits))
+
+
+def _remove_blocks(model: PreTrainedModel, scores: Scores, budget: float) -> tuple[RemovalRow, ...]:
+    blocks, gone = find_blocks(model)[1], choose_blocks(model, scores, budget)
+    slice_blocks(model, blocks=gone)
+    return tuple(
+        RemovalRow(block=index, parameters=_size(blocks[index]), score=scores[index]["blocks"].item()) for index in gone
+    )
 
 
 def choose_blocks(model: PreTrainedModel, scores: Scores, budget: float) -> list[int]:
     """The blocks that go, ascending: those of the lowest scores, as many as come nearest to `budget` of all blocks.
 
-    One goes and one stays at least. Raises ValueError for a budget below the smallest block, or beyond what can go.
+    One goes and one with attention stays at least. Raises ValueError for a budget below the smallest block, or beyond
+    what can go.
     """
     blocks = find_blocks(model)[1]
-    sizes = torch.tensor([sum(parameter.numel() for parameter in block.parameters()) for block in blocks]).double()
+    sizes = torch.tensor([_size(block) for block in blocks]).double()
     shares, score_B = sizes / sizes.sum(), torch.cat([scores[index]["blocks"] for index in range(len(blocks))])
+    attentive = [index for index, block in enumerate(blocks) if attention_of(block)] or [len(blocks) - 1]
+    score_B[max(attentive, key=lambda index: (score_B[index].item(), index))] = torch.inf  # it stays
     order_B = score_B.argsort(stable=True)
     gone_B = shares[order_B].cumsum(0)[:-1]  # with 1, 2, … blocks
     least, most = shares.min().item(), gone_B[-1].item() if len(gone_B) else 0.0
@@ -93,6 +112,10 @@ def choose_blocks(model: PreTrainedModel, scores: Scores, budget: float) -> list
         raise ValueError(f"budget: {budget:g} given for whole blocks, valid is {valid}")
     count = int((gone_B - budget).abs().argmin()) + 1
     return sorted(order_B[:count].tolist())
+
+
+def _size(block: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in block.parameters())
 
 
 def best_form(model: PreTrainedModel, asked: str | None) -> str:

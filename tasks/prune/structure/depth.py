@@ -51,7 +51,7 @@ def slice_blocks(
         _check(field, indices, len(present), taken=() if field == "blocks" else blocks)
     units = units_of(model) if ffn else []
     channels = {index: units[index].of("channels") for index in ffn}
-    attentions = {index: _attention(present[index]) for index in range(len(present)) if index not in blocks}
+    attentions = {index: attention_of(present[index]) for index in range(len(present)) if index not in blocks}
     for index in attention:
         if not attentions[index]:
             raise ValueError(f"attention: {index} given, that block has none")
@@ -108,7 +108,7 @@ def _put(made: Slice, block: nn.Module, name: str, module: nn.Module) -> None:
     made.replace(block.get_submodule(parent), leaf, module.train(old.training))
 
 
-def _attention(block: nn.Module) -> str:
+def attention_of(block: nn.Module) -> str:
     """The name of the module that writes into the cache, and so knows its slot (some blocks know it, too); or ""."""
     return next((name for name, module in block.named_modules() if name and hasattr(module, "layer_idx")), "")
 

@@ -1,9 +1,12 @@
 """What the stages of this room hand on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tasks.handles import Checkpoint, SliceRow
 from tasks.prune.structure.profile_facts import ProfileFacts
+from tasks.prune.structure.rows import RemovalRow, SplitRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +39,24 @@ class UnitLoss:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CutRows:
+    """What became of every block that was left, which went whole, and what each way to divide the budget would cost."""
+
+    blocks: tuple[SliceRow, ...]
+    removals: tuple[RemovalRow, ...] = ()
+    splits: tuple[SplitRow, ...] = ()
+
+    @property
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """As they are recorded."""
+        return {"slices": self.blocks, "removals": self.removals, "splits": self.splits}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sliced:
-    """A smaller model in a `form` of tasks.prune.structure.export, and what became of every block that was left."""
+    """A smaller model in a `form` of tasks.prune.structure.export, and the rows of how it was cut."""
 
     checkpoint: Checkpoint
     form: str
     size_bytes: int
-    blocks: tuple[SliceRow, ...]
+    rows: CutRows

@@ -74,7 +74,7 @@ def slice_checkpoint(model: Checkpoint, calibration: Tokens, scored: Scored, cut
         checkpoint=Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind=kind),
         form=form,
         size_bytes=draft.stored.size_bytes,
-        blocks=tuple(rows),
+        rows=rows,
     )
 
 

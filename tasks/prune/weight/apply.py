@@ -127,7 +127,7 @@ def _prune_blocks(
             size = sum(each.row.out_features * each.row.in_features for each in pruned)
             row = BlockRow(
                 block=cut.index,
-                sparsity=zeros / size,
+                sparsity=zeros / size if size else 0.0,
                 error=error,
                 seconds=time.perf_counter() - started,
                 **(asdict(tuning) if tuning is not None else {}),
@@ -144,7 +144,8 @@ def _prune_block(
 
     Both walks move on to the next block, except that nobody needs the outputs of the last.
     """
-    tuner, last = cut.recipe.reconstruct, cut.index + 1 == len(cut.anatomy.blocks)
+    tuner = cut.recipe.reconstruct if cut.groups else None  # a block that was cut may have no linear
+    last = cut.index + 1 == len(cut.anatomy.blocks)
     if walk is None:
         return prune_unobserved(cut), None, None
     dense_before = dense.twin() if dense is not None and tuner is not None else None

@@ -137,7 +137,7 @@ def _observe(cut: Cut, walk: Walk, dense: Walk | None, stats: Mapping[str, Obser
 
     Where no observer waits, the other batches run through the dense model alone.
     """
-    *_, last = cut.firsts
+    last = next(reversed(cut.firsts), None)  # a block that was cut may have no linear
     dense_x: dict[str, Tensor] = {}  # of one batch, at the first linear of each group
     outputs: list[Tensor] = []  # until there is one, a forward goes on to its end
 

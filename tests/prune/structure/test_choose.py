@@ -1,10 +1,12 @@
+import itertools
+
 import pytest
 import torch
 
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.model.anatomy import find_blocks
 from tasks.model.units import units_of
-from tasks.prune.structure.choose import choose, choose_units
+from tasks.prune.structure.choose import choices, choose, choose_units
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.width import slice_units
 from tests.cases import FAMILIES, FFN, gpt_neox, llama, opt, qwen3
@@ -133,6 +135,58 @@ def test_a_block_that_lost_its_attention_spends_its_share_on_the_ffn():
     assert [1 - now / then for now, then in zip(after, before, strict=True)] == pytest.approx([0.4] * 3, abs=0.01)
     assert choose_units(llama(), random_scores(llama()), {"head_groups": 0.5}).kept.keys() == {0, 1, 2}
     assert choose_units(model, random_scores(model), {"channels": [0, 0.5, 0]}, round_to=1).kept.keys() == {1}
+
+
+def test_a_block_that_lost_all_loses_nothing_more():
+    model = llama()
+    slice_blocks(model, attention=[1], ffn=[1])
+    made = choose(model, random_scores(model), 0.4, round_to=1)
+    assert made.kept.keys() == {0, 2}
+    slice_units(model, made.kept)
+    assert made.parameters == count(model)
+
+
+@pytest.mark.parametrize("kinds", [("head_groups", "channels"), ("channels", "query_heads")])
+@pytest.mark.parametrize("budget", [0.1, 0.25, 1 / 3, 0.5])
+def test_every_way_to_divide_a_budget_meets_it_within_half_a_step(kinds, budget):
+    model = wide(qwen3, intermediate_size=400)
+    scores = random_scores(model)
+    made = choices(model, scores, budget, kinds=kinds, round_to=STEP)
+    assert made[0].widths == choose(model, scores, budget, kinds=kinds, round_to=STEP).widths
+    assert len({each.widths for each in made}) == len(made) >= 2
+    heads = [each.widths[0].query_heads for each in made[1:]]
+    assert heads == sorted(heads, reverse=True)
+    channel = 3 * 64
+    least = min(STEP * channel, 8 * 2 * 64 * 4)  # a step of channels, or a query head of each group
+    for option in made:
+        before = [count(block) for block in find_blocks(model)[1]]
+        with slice_units(model, option.kept):
+            assert option.parameters == count(model)
+            for block, full in zip(find_blocks(model)[1], before, strict=True):
+                assert abs(full - count(block) - budget * full) <= least / 2
+    if budget * before[0] <= (400 - STEP) * channel:
+        assert max(each.widths[0].query_heads for each in made) == 16  # channels alone can meet it
+
+
+def test_of_many_ways_some_are_tried_from_the_fewest_heads_to_the_most():
+    model = llama(num_attention_heads=32, num_key_value_heads=32, hidden_size=64, head_dim=2, intermediate_size=400)
+    every = choices(model, random_scores(model), 0.2, round_to=1, most=100)
+    some = choices(model, random_scores(model), 0.2, round_to=1, most=5)
+    left = [each.widths[0].kv_heads for each in every[1:]] + [every[0].widths[0].kv_heads]
+    tried = [each.widths[0].kv_heads for each in some]
+    assert len(some) == 5
+    assert tried[0] == every[0].widths[0].kv_heads
+    assert (tried[1], tried[-1]) == (max(left), min(left)) == (32, tried[-1])
+    gaps = [high - low for high, low in itertools.pairwise(tried[1:])]
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_a_block_that_cannot_lose_as_many_heads_loses_the_nearest_number():
+    model = wide(llama, intermediate_size=400)
+    slice_units(model, {1: {"head_groups": torch.arange(2)}})
+    for option in choices(model, random_scores(model), 0.3, round_to=1)[1:]:
+        gone = 8 - option.widths[0].kv_heads
+        assert option.widths[1].kv_heads == 2 - min(gone, 1)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from tasks.model.anatomy import find_blocks
-from tasks.prune.structure.cut import Cut, best_form, check_cut, choose_blocks, cut_model
+from tasks.model.units import units_of
+from tasks.prune.structure.cut import BLOCKS, Cut, best_form, check_cut, choose_blocks, cut_model
+from tasks.prune.structure.depth import slice_blocks
+from tasks.prune.structure.rows import RemovalRow
 from tasks.prune.structure.width import slice_units
 from tests.cases import batches, llama
 
@@ -72,17 +75,53 @@ def test_the_form_is_uniform_where_all_blocks_have_one_width_and_else_per_layer(
             best_form(model, "uniform")
 
 
-def test_a_cut_leaves_a_row_for_every_block_that_is_left():
+def test_the_last_block_with_attention_stays_whatever_it_scores():
+    model = llama(num_hidden_layers=4)
+    slice_blocks(model, attention=[1, 3], ffn=[3])
+    values = [0.1, 0.4, 0.2, 0.3]
+    assert choose_blocks(model, scores_of(values), 0.1) == [0]
+    made = cut_model(model, scores_of(values), Cut(budget=0.6, kinds=BLOCKS), [])
+    assert [row.block for row in made.removals] == [0, 1, 3]
+    assert choose_blocks(llama(), scores_of([0.0, 0.0, 0.0]), 0.6) == [0, 1]
+
+
+def test_a_block_without_attention_and_ffn_is_one_that_can_go():
     model = llama(num_hidden_layers=3)
-    rows = cut_model(model, scores_of([0.3, 0.1, 0.2]), Cut(budget=0.3333, kinds=("blocks",)), [])
-    assert [(row.block, row.cut_error, row.parameters == row.parameters_before) for row in rows] == [
+    slice_blocks(model, attention=[1], ffn=[1])
+    check_cut(model, Cut(budget=0.4, round_to=1))
+    check_cut(model, Cut(budget=0.4, kinds=BLOCKS))
+    norms = 2 * model.config.hidden_size
+    [gone] = cut_model(model, scores_of([0.3, 0.1, 0.2]), Cut(budget=0.01, kinds=BLOCKS), []).removals
+    assert (gone.block, gone.parameters, gone.score) == (1, norms, pytest.approx(0.1))
+
+
+def test_a_cut_leaves_a_row_for_every_block_that_is_left_and_for_each_that_went_whole():
+    model = llama(num_hidden_layers=3)
+    each = sum(parameter.numel() for parameter in find_blocks(model)[1][0].parameters())
+    made = cut_model(model, scores_of([0.3, 0.1, 0.2]), Cut(budget=0.3333, kinds=BLOCKS), [])
+    assert [(row.block, row.cut_error, row.parameters == row.parameters_before) for row in made.blocks] == [
         (0, None, True),
         (1, None, True),
     ]
+    assert made.removals == (RemovalRow(block=1, parameters=each, score=pytest.approx(0.1)),)
+    assert made.splits == ()
     ids = list(batches((2, 12), (2, 12)))
-    zeros = [{"channels": torch.zeros(row.channels_before)} for row in rows]
+    zeros = [{"channels": torch.zeros(row.channels_before)} for row in made.blocks]
     cut = Cut(budget=0.3, kinds=("channels",), round_to=1)
     seen = []
-    rows = cut_model(model, zeros, cut, ids, on_block=lambda row, slices: seen.append((row.block, len(slices))))
+    made = cut_model(model, zeros, cut, ids, on_block=lambda row, slices: seen.append((row.block, len(slices))))
     assert seen == [(0, 1), (1, 1)]
-    assert all(row.channels < row.channels_before and row.repaired_error is not None for row in rows)
+    assert all(row.channels < row.channels_before and row.repaired_error is not None for row in made.blocks)
+    assert (made.removals, made.splits) == ((), ())
+
+
+def test_a_cut_goes_by_the_loss_of_the_ways_to_divide_it():
+    model, ids = llama(), list(batches((2, 12), (2, 12)))
+    zeros = [{kind: torch.zeros(units.count) for kind, units in block.kinds.items()} for block in units_of(model)]
+    made = cut_model(model, zeros, Cut(budget=0.35, round_to=2), ids)
+    assert {row.heads_removed for row in made.splits} == {0, 1}
+    [chosen] = [row for row in made.splits if row.chosen]
+    assert chosen.loss == min(row.loss for row in made.splits)
+    assert chosen.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert {row.head_groups_before - row.head_groups for row in made.blocks} == {chosen.heads_removed}
+    assert made.tables == {"slices": made.blocks, "removals": (), "splits": made.splits}

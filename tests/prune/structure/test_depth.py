@@ -6,6 +6,14 @@ from tasks.model.anatomy import dissect, find_blocks
 from tasks.model.units import units_of
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.width import slice_units
+from tasks.prune.weight.apply import prune_blocks
+from tasks.prune.weight.magnitude import Magnitude
+from tasks.prune.weight.pattern import parse_pattern
+from tasks.prune.weight.recipe import Recipe
+from tasks.prune.weight.reconstruct import Reconstruct
+from tasks.prune.weight.refit import Refit
+from tasks.prune.weight.sparsegpt import SparseGPT
+from tasks.prune.weight.wanda import Wanda
 from tests.cases import BLOCKS, FAMILIES, SLIDING, batches, gemma2, gemma3, gpt_neox, llama, opt, opt_post_norm
 
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
@@ -217,3 +225,23 @@ def test_what_is_gone_cannot_go_again():
         slice_blocks(model, attention=[1])
     with pytest.raises(ValueError, match="channels given, block 0 of this llama has head_groups, query_heads, the bl"):
         slice_blocks(model, ffn=[0])
+
+
+@pytest.mark.parametrize("gone", range(BLOCKS))
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"pruner": Magnitude()},
+        {"pruner": Wanda()},
+        {"pruner": Wanda(), "order": "group"},
+        {"pruner": SparseGPT(), "update": Refit(drift=0.5), "reconstruct": Reconstruct(epochs=1)},
+        {"pruner": Wanda(), "order": "group", "reconstruct": Reconstruct(epochs=1)},
+    ],
+    ids=["magnitude", "wanda", "by group", "refit, tuned", "by group, tuned"],
+)
+def test_a_model_whose_block_has_neither_is_still_pruned(recipe, gone):
+    model = llama()
+    slice_blocks(model, attention=[gone], ffn=[gone])
+    made = Recipe(**recipe, pattern=parse_pattern("50%"))
+    rows = [row for row, _ in prune_blocks(model, made, batches((2, 12), (2, 12)))]
+    assert [row.sparsity for row in rows] == [0.0 if index == gone else 0.5 for index in range(BLOCKS)]

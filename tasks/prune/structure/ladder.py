@@ -1,0 +1,101 @@
+"""How many units of each kind stay in a block, so that as many of its parameters go as a budget asks for.
+
+The numbers that may stay are the rungs of a ladder: head groups go whole, query heads as many of each group, and FFNs
+get widths of `round_to`. Of two kinds the first are heads, and channels make up what these leave of the budget.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.model.cost import Frame, Part, Widths
+from tasks.model.units import BlockUnits
+from tasks.prune.structure.width import rounded
+
+Counts = Mapping[str, int]  # of a block: kind -> how many of its units stay; all of what is not named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """The numbers of units of a kind that may stay in a block, from all downwards, and the parameters of one unit."""
+
+    kind: str
+    counts: Sequence[int]
+    each: int
+
+    @property
+    def full(self) -> int:
+        return self.counts[0] * self.each
+
+    @property
+    def step(self) -> int:
+        """The least number of units that can go; 0 where none can."""
+        return self.counts[0] - self.counts[1] if len(self.counts) > 1 else 0
+
+    def removed(self, count: int) -> int:
+        return (self.counts[0] - count) * self.each
+
+    def nearest(self, wanted: float) -> list[int]:
+        """The two counts on either side of removing so much, the nearer first; of two that are as near the larger."""
+        after = bisect_left(self.counts, wanted, key=self.removed)
+        first = max(0, min(after - 1, len(self.counts) - 2))
+        return sorted(self.counts[first : first + 2], key=lambda count: abs(self.removed(count) - wanted))
+
+
+def ladders_of(frame: Frame, widths: Widths, of_block: BlockUnits, round_to: int) -> dict[str, Ladder]:
+    """Of every kind that the block has, channels last. Raises ValueError as `rounded`."""
+    counts: dict[str, Sequence[int]] = {
+        kind: range(units.count, 0, -units.parts) for kind, units in of_block.kinds.items()
+    }
+    if (channels := of_block.channels) is not None:
+        valid = {rounded(width, full=channels.count, round_to=round_to) for width in range(1, channels.count + 1)}
+        counts["channels"] = sorted(valid, reverse=True)
+    query_head, kv_head, channel = (_size(part) for part in (frame.query_head, frame.kv_head, frame.channel))
+    group = kv_head + widths.query_heads // max(widths.kv_heads, 1) * query_head
+    each = {"head_groups": group, "query_heads": query_head, "channels": channel}
+    return {kind: Ladder(kind=kind, counts=counts[kind], each=each[kind]) for kind in counts}
+
+
+def spend(wanted: float, ladders: Sequence[Ladder]) -> Counts:
+    """What stays so that parameters as near as can be to `wanted` go; of two kinds each loses the same share.
+
+    Heads are rounded up or down, whichever lets the channels come nearer to `wanted`.
+    """
+    if not wanted or not ladders:
+        return {}
+    in_heads = wanted * ladders[0].full / sum(ladder.full for ladder in ladders)
+    options = [_with_heads(count, wanted, ladders) for count in ladders[0].nearest(in_heads)]
+    return min(options, key=lambda option: _missed(option, wanted, ladders))
+
+
+def divisions(wanted: float, ladders: Sequence[Ladder]) -> dict[int, Counts]:
+    """What stays for every number of heads that may go, the least first; where there are no two kinds, that of `spend`.
+
+    Beside that of `spend` they are those that come to `wanted` within half of the smallest step there is.
+    """
+    by_size = spend(wanted, ladders)
+    if not by_size or len(ladders) < 2:
+        return {0: by_size}
+    heads = ladders[0]
+    smallest = min(ladder.step * ladder.each for ladder in ladders if ladder.step)
+    found = {}
+    for count in heads.counts:
+        option = _with_heads(count, wanted, ladders)
+        if option == by_size or _missed(option, wanted, ladders) <= smallest / 2:
+            found[heads.counts[0] - count] = option
+    return found
+
+
+def _with_heads(count: int, wanted: float, ladders: Sequence[Ladder]) -> Counts:
+    """So many units of the first kind stay, and of the other what makes up the rest."""
+    heads, *others = ladders
+    missing = wanted - heads.removed(count)
+    return {heads.kind: count} | {other.kind: other.nearest(missing)[0] for other in others}
+
+
+def _missed(option: Counts, wanted: float, ladders: Sequence[Ladder]) -> float:
+    return abs(sum(ladder.removed(option[ladder.kind]) for ladder in ladders) - wanted)
+
+
+def _size(part: Part) -> int:
+    return part.weights + part.biases

@@ -1,0 +1,25 @@
+"""Rows of the tables that tell how a model was cut, beside `SliceRow` of tasks.handles."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovalRow:
+    """removals: one row per block that was removed whole per run."""
+
+    block: int  # its number before
+    parameters: int  # that went with it
+    score: float  # the lowest of all blocks went
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRow:
+    """splits: one row per way to divide the budget between heads and channels per run that measured several."""
+
+    split: int  # 0 the one by size, then by how many heads go
+    kind: str  # head_groups | query_heads
+    heads_removed: float  # from a block, on average
+    channels_removed: float  # share of the channels of all blocks, 0 to 1
+    parameters: int  # of the model that is left
+    loss: float  # nats per token, with what would go masked and before any repair
+    chosen: bool
