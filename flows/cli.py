@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from flows.environment import use_project_settings
 from flows.server import prefect_server
-from flows.terminal import outcome_json, say, show_end, show_rows
-from flows.words import Words, say_oneshot, say_slice, say_sweep
+from flows.terminal import outcome_json, profiles_json, say, show_end, show_rows
+from flows.words import Words, say_oneshot, say_profiles, say_slice, say_sweep
 
 if TYPE_CHECKING:
     from flows.choices import Oneshot, Slice
     from flows.outcome import Outcome
+    from flows.profile_choices import Profiles
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +57,7 @@ def build_parser() -> Words:
 
     say_oneshot(command("oneshot", run_oneshot, "prune a model in one pass, pack it, score it, register it"))
     say_slice(command("slice", run_slice, "cut units out of a model, repair the rest, score it, register it"))
+    say_profiles(command("profiles", run_profiles, "make cuts of a model, to switch between them in place"))
     say_sweep(command("sweep", run_sweep, "run a grid and compare its points on one page"))
 
     made = command("report", run_report, "write a run's page anew from the stored rows")
@@ -101,6 +103,15 @@ def recovery_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: parse(getattr(arguments, name)) for name, parse in said if getattr(arguments, name) is not None}
 
 
+def profiles_of(arguments: argparse.Namespace) -> "Profiles":
+    """The words of `espalier profiles` as the parameters of its flow. ValueError in one line."""
+    from flows.methods import parse_importance
+    from flows.profile_choices import Profiles
+
+    taken = {name: value for name, value in vars(arguments).items() if name in Profiles.model_fields}
+    return Profiles.parse(**taken | {"importance": parse_importance(arguments.importance)})
+
+
 def run_oneshot(arguments: argparse.Namespace) -> int:
     from flows.prepare import prepare
 
@@ -121,6 +132,23 @@ def run_slice(arguments: argparse.Namespace) -> int:
     from flows.slice import slice_model
 
     return run_flow(lambda: slice_model(parameters), arguments.json)
+
+
+def run_profiles(arguments: argparse.Namespace) -> int:
+    from flows.prepare import prepare_profiles
+
+    parameters = profiles_of(arguments)
+    prepare_profiles(parameters)  # before a server is started for it
+
+    from flows.profiles import make_profiles
+
+    with prefect_server() as interface:
+        say(f"watch this run at {interface}")
+        outcome = make_profiles(parameters)
+    show_end(outcome.run, outcome.report, arguments.json)
+    if arguments.json:
+        print(json.dumps(profiles_json(outcome)))
+    return 0
 
 
 def run_flow(start: Callable[[], "Outcome"], aside: bool) -> int:

@@ -8,9 +8,11 @@ import torch
 from transformers import PreTrainedConfig
 
 from flows.choices import Oneshot, Slice
+from flows.profile_choices import BY_INFLUENCE, Profiles
 from flows.recoveries import Recovering
 from flows.texts import OfTexts
-from tasks.calibrate.importance.importance import Importance
+from tasks.calibrate.importance.importance import BLOCKS, Importance
+from tasks.calibrate.importance.influence import Influence
 from tasks.data.labelled import check_labelled
 from tasks.data.sources import check_source
 from tasks.evaluate.task import check_speed, fits
@@ -30,6 +32,7 @@ from tasks.model.load import (
 from tasks.prune.allocation import Allocation
 from tasks.prune.allocators import Allocator, Given
 from tasks.prune.structure.cut import Cut, check_cut
+from tasks.prune.structure.named_cuts import NamedCut, check_cuts, usual_cuts
 from tasks.prune.weight.budget import patterns_for
 from tasks.prune.weight.recipe import Recipe
 from tasks.record import home
@@ -66,6 +69,14 @@ class PreparedSlice(Found):
     training: Training | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedProfiles(Found):
+    """A `Profiles` with everything looked up. `importances`, by name: those that order what the cuts take."""
+
+    cuts: tuple[NamedCut, ...]
+    importances: dict[str, Importance]
+
+
 def prepare(parameters: Oneshot) -> Prepared:
     """Look up and check everything that a run names. Raises ValueError in one line; reads the weights once."""
     found, folder = _find(parameters)
@@ -81,6 +92,18 @@ def prepare_slice(parameters: Slice) -> PreparedSlice:
     cut, training = parameters.cut(), _training(parameters, found, folder)
     _check_cut(found.model.hash, folder, cut)
     return PreparedSlice(**vars(found), importance=parameters.importance.build(), cut=cut, training=training)
+
+
+def prepare_profiles(parameters: Profiles) -> PreparedProfiles:
+    """As `prepare`; the cuts are tried on the model itself, which has to fit into memory."""
+    found, folder = _find(parameters)
+    cuts = _fitting_cuts(found.model.hash, folder, parameters.cuts(), parameters.round_to)
+    importances: dict[str, Importance] = {}
+    if any(cut.units != BLOCKS for cut in cuts):
+        importances[parameters.importance.method] = parameters.importance.build()
+    if any(cut.units == BLOCKS for cut in cuts):
+        importances[BY_INFLUENCE] = Influence()
+    return PreparedProfiles(**vars(found), cuts=cuts, importances=importances)
 
 
 def check(parameters: Oneshot | Slice) -> None:
@@ -151,6 +174,17 @@ def _check_cut(content: str, folder: Path, cut: Cut) -> None:
     if not fits(folder, "cpu"):
         raise ValueError(f"model: {folder} takes more than half of the memory that is free; slice holds it whole")
     check_cut(load_model(folder), cut)
+
+
+@cache
+def _fitting_cuts(content: str, folder: Path, cuts: tuple[NamedCut, ...], round_to: int) -> tuple[NamedCut, ...]:
+    """`cuts`, which the model can take and which all differ; or of the usual ones those that it can."""
+    check_tokenizer(load_tokenizer(folder), load_config(folder))
+    if not fits(folder, "cpu"):
+        raise ValueError(f"model: {folder} takes more than half of the memory that is free; profiles holds it whole")
+    model = load_model(folder)
+    check_cuts(model, cuts, round_to=round_to)
+    return cuts or usual_cuts(model, round_to=round_to)
 
 
 def _window(asked: int | None, config: PreTrainedConfig) -> int:

@@ -1,13 +1,17 @@
 """What a command says: results on stdout, everything else on stderr."""
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flows.outcome import Outcome
+    from flows.profiles import ProfilesOutcome
+    from tasks.handles import EvaluationRow, SpeedRow
 
 SCORES = ("ppl", "nll", "bits_per_byte", "tokens", "windows")
 SIZES = ("parameters", "size_bytes", "memory_bytes", "sparsity")
+HELD = ("own_bytes", "shared_bytes", "switches", "switch_median_ms", "switch_worst_ms")
 
 
 def say(line: str) -> None:
@@ -43,14 +47,21 @@ def show_end(run: str, report: str, aside: bool) -> None:
 
 def outcome_json(outcome: "Outcome") -> dict:
     """The JSON object that programs read; both models with the same fields."""
-    speeds = {(row.subject, row.phase): row.tokens_per_s for row in outcome.speeds}
-    subjects = {}
-    for row in (outcome.dense, outcome.result):
-        facts = {name: getattr(row, name) for name in SCORES + SIZES}
-        for phase in ("prefill", "decode"):
-            if (row.subject, phase) in speeds:
-                facts[f"{phase}_tokens_per_s"] = speeds[row.subject, phase]
-        subjects[row.subject] = facts
     packed = {"packed": outcome.packed} if outcome.packed is not None else {}
     places = {"checkpoint": outcome.checkpoint, **packed, "report": outcome.report}
-    return {"run": outcome.run, **places, "dense": subjects["dense"], "result": subjects["pruned"]}
+    dense, result = (_measured(row, outcome.speeds) for row in (outcome.dense, outcome.result))
+    return {"run": outcome.run, **places, "dense": dense, "result": result}
+
+
+def profiles_json(outcome: "ProfilesOutcome") -> dict:
+    """As `outcome_json`; under `results` is every profile by its name, with its memory and how long a switch takes."""
+    held = {row.profile: {name: getattr(row, name) for name in HELD} for row in outcome.rows}
+    results = {row.subject: _measured(row, outcome.speeds) | held[row.subject] for row in outcome.results}
+    places = {"profiles": outcome.profiles, "report": outcome.report}
+    return {"run": outcome.run, **places, "dense": _measured(outcome.dense, outcome.speeds), "results": results}
+
+
+def _measured(row: "EvaluationRow", speeds: "Sequence[SpeedRow]") -> dict:
+    facts = {name: getattr(row, name) for name in SCORES + SIZES}
+    timed = {speed.phase: speed.tokens_per_s for speed in speeds if speed.subject == row.subject}
+    return facts | {f"{phase}_tokens_per_s": timed[phase] for phase in ("prefill", "decode") if phase in timed}

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import handles
+from tasks.evaluate.profile_row import ProfileRow
 from tasks.handles import Context
 from tasks.prune.structure.rows import RemovalRow, SplitRow
 from tasks.record import home
@@ -45,6 +46,7 @@ TABLES: dict[str, type] = {
     "recoveries": handles.RecoveryRow,
     "evaluations": handles.EvaluationRow,
     "speeds": handles.SpeedRow,
+    "profiles": ProfileRow,
     "artifacts": handles.ArtifactRow,
 }
 GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one run apart
@@ -61,6 +63,7 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "recoveries": ("source",),
     "evaluations": ("subject", "source", "window"),
     "speeds": ("subject", "phase", "batch", "tokens"),
+    "profiles": ("profile",),
     "artifacts": ("kind", "hash"),
 }
 ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}

@@ -14,6 +14,7 @@ from tasks.record import figures, home, units
 from tasks.record.cuts import cut_blocks, importances, recoveries, splits
 from tasks.record.details import datasets, linears, stages
 from tasks.record.metrics import query_named
+from tasks.record.profiles import profiles
 from tasks.record.provenance import machine_in_words, versions_in_words
 from tasks.record.results import (
     is_cut,
@@ -55,6 +56,7 @@ def write_report(run: str) -> Path:
         _header(run, title, runs, results),
         _results(results),
         _figures(run, results),
+        profiles(run),
         cut_blocks(run),
         splits(run),
         importances(run),

@@ -50,6 +50,19 @@ def publish(
         metrics.record(context, "runs", [last])
 
 
+@uncached("log")
+def log(
+    context: Context,
+    row: RunRow,
+    parameters: Mapping[str, Any],
+    evaluations: Sequence[EvaluationRow],
+    speeds: Sequence[SpeedRow],
+) -> None:
+    """As `publish`, of a run that has no model to register."""
+    with tracking.log_run(context, parameters=parameters, evaluations=evaluations, speeds=speeds, sweep=row.sweep):
+        metrics.record(context, "runs", [row])
+
+
 @uncached("report")
 def write_report(run: str) -> str:
     """Write the page of a run or a sweep, attach it to the MLflow run, and return where it is."""

@@ -93,19 +93,22 @@ def attach_report(run: str, page: Path) -> None:
 
 
 def metrics_of(evaluations: Sequence[EvaluationRow], speeds: Sequence[SpeedRow]) -> dict[str, float]:
-    """Name -> value; a number that is not finite is left out, as MLflow cannot plot it."""
+    """Name -> value; a number that is not finite is left out, as MLflow cannot plot it.
+
+    Names of the pruned model are bare, those of any other subject begin with it: `dense_ppl`, `heads20_ppl`.
+    """
     found: dict[str, float] = {}
     for row in evaluations:
-        prefix = "dense_" if row.subject == "dense" else ""
+        prefix = "" if row.subject == "pruned" else f"{row.subject}_"
         found |= {prefix + name: float(getattr(row, name)) for name in MEASURED}
     for timed in speeds:
-        prefix = "dense_" if timed.subject == "dense" else ""
+        prefix = "" if timed.subject == "pruned" else f"{timed.subject}_"
         found[f"{prefix}{timed.phase}_tokens_per_s"] = timed.tokens_per_s
         if timed.subject != "dense":
             found |= {
-                f"{timed.phase}_speed_ratio": timed.ratio,
-                f"{timed.phase}_speed_ratio_low": timed.ratio_low,
-                f"{timed.phase}_speed_ratio_high": timed.ratio_high,
+                f"{prefix}{timed.phase}_speed_ratio": timed.ratio,
+                f"{prefix}{timed.phase}_speed_ratio_low": timed.ratio_low,
+                f"{prefix}{timed.phase}_speed_ratio_high": timed.ratio_high,
             }
     return {name: value for name, value in found.items() if math.isfinite(value)}
 

@@ -77,6 +77,12 @@ def size(value: float) -> str:
 
 
 @_for_finite
+def milliseconds(value: float) -> str:
+    """0.0273 ms, 1.27 ms"""
+    return f"{value:.3g} ms"
+
+
+@_for_finite
 def seconds(value: float) -> str:
     """0.042 s, 12.5 s, 3 min 20 s"""
     if value < 1:
