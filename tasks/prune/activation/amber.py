@@ -1,6 +1,7 @@
 """Amber: a magnitude counts by how much weight reads that input."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,8 @@ class Amber(ScoreSelection):
 
     Outlying weights so neither set the mean and the deviation nor decide a column's norm alone.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("factor",)
 
     def factor(self, weight_OI: Tensor, stat: InputDistribution) -> Tensor:
         low, high = quantiles(weight_OI, *QUANTILES)

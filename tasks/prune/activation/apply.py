@@ -4,7 +4,7 @@ Each group is calibrated on what it will really read: the groups before it are s
 block for every group, and gives thresholds that hold on new text.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,25 +22,24 @@ from tasks.prune.weight.pattern import Pattern
 
 SOURCES = "sparse_inputs"  # the attribute of a block that holds its SparseInput modules
 
+Group = Mapping[str, nn.Linear]  # those that read one input, by their names in the block
+Patterns = Sequence[Pattern] | Sequence[Mapping[str, Pattern]]  # of each block; or of each group, by its first linear
+
 
 @dataclass(frozen=True)
 class Installed:
-    """What was put into a model, to be taken out again: blocks and the names and originals of their linears.
+    """What was put into a model, to be taken out again: blocks, and groups of their own linears by name.
 
     `anatomy` is that of the model without it.
     """
 
     model: PreTrainedModel
     anatomy: Anatomy
-    originals: list[tuple[nn.Module, dict[str, nn.Linear]]]
+    groups: list[tuple[nn.Module, Group]]
 
     def remove(self) -> None:
-        for block, linears in self.originals:
-            for name, original in linears.items():
-                block.set_submodule(name, original)
-            if hasattr(block, SOURCES):
-                delattr(block, SOURCES)
-        self.originals.clear()
+        while self.groups:
+            take_out(*self.groups.pop())
 
 
 @contextmanager
@@ -48,12 +47,12 @@ def sparse_inputs(
     model: PreTrainedModel,
     recipe: ActivationRecipe,
     batches: Sequence[Tensor],
-    patterns: Sequence[Pattern] | None = None,
+    patterns: Patterns | None = None,
 ) -> Iterator[Installed]:
     """Within, the chosen linears of `model` read sparse inputs; then they are the model's own again.
 
-    `batches`: calibration ids, (windows, tokens) each. `patterns`: of each block; None for the recipe's everywhere.
-    Raises ValueError as `ActivationRecipe.groups`, and for as many patterns as there are no blocks.
+    `batches`: calibration ids, (windows, tokens) each. `patterns`: of each block or group; None for the recipe's.
+    Raises ValueError as `ActivationRecipe.groups` and `patterns_of`.
     """
     installed = install(model, recipe, batches, patterns)
     try:
@@ -67,12 +66,12 @@ def install(
     model: PreTrainedModel,
     recipe: ActivationRecipe,
     batches: Sequence[Tensor],
-    patterns: Sequence[Pattern] | None = None,
+    patterns: Patterns | None = None,
 ) -> Installed:
     """As `sparse_inputs`, for good. Where it fails, the model is what it was."""
     anatomy = dissect(model)
     groups = recipe.groups(anatomy)
-    of_block = _patterns(recipe, patterns, len(groups))
+    of_block = patterns_of(recipe, patterns, groups)
     check_walk(model, anatomy, batches[0])
     installed = Installed(model, anatomy, [])
     try:
@@ -80,8 +79,11 @@ def install(
             walk = Walk(model, anatomy, batches)
             for index, block in enumerate(anatomy.blocks):
                 for group in groups[index]:
-                    stat = _observe(walk, index, group)
-                    installed.originals.append((block, put(block, group, recipe, of_block[index], stat)))
+                    pattern = of_block[index][next(iter(group))]
+                    if pattern.sparsity:  # else everything is kept: the linears stay as they are
+                        tensors = prepare(group, recipe, pattern, observe(walk, index, group))
+                        put(block, group, recipe, pattern, tensors)
+                        installed.groups.append((block, group))
                 for _ in walk.step(index):
                     pass
     except BaseException:
@@ -90,29 +92,57 @@ def install(
     return installed
 
 
-def put(
-    block: nn.Module,
-    group: dict[str, nn.Linear],
-    recipe: ActivationRecipe,
-    pattern: Pattern,
-    stat: InputDistribution,
-) -> dict[str, nn.Linear]:
-    """Let the linears of a group read sparse inputs; those that did not, by name. None, where everything is kept."""
-    if not pattern.sparsity:
-        return {}
+@dataclass(frozen=True)
+class Tensors:
+    """What the methods need of one group: the facts of the selection, and the tensors of the mitigations in order."""
+
+    facts: dict[str, Tensor]
+    on_input: list[dict[str, Tensor]]
+    on_output: dict[str, list[dict[str, Tensor]]]  # of each linear
+
+
+def prepare(group: Group, recipe: ActivationRecipe, pattern: Pattern, stat: InputDistribution) -> Tensors:
     on_input, on_output = split_mitigations(recipe.mitigations)
     weight_OI = torch.cat([each.weight.detach() for each in group.values()])
-    source = SparseInput(recipe.selection, pattern, on_input, weight_OI, stat, len(group), recipe.prefill)
+    return Tensors(
+        facts=recipe.selection.prepare(weight_OI, stat, pattern),
+        on_input=[each.prepare(weight_OI, stat) for each in on_input],
+        on_output={
+            name: [each.prepare(linear.weight.detach(), stat) for each in on_output] for name, linear in group.items()
+        },
+    )
+
+
+def put(block: nn.Module, group: Group, recipe: ActivationRecipe, pattern: Pattern, tensors: Tensors) -> None:
+    """Let the linears of a group read sparse inputs."""
+    on_input, on_output = split_mitigations(recipe.mitigations)
+    source = SparseInput(
+        recipe.selection, pattern, tensors.facts, on_input, tensors.on_input, len(group), recipe.prefill
+    )
     if not hasattr(block, SOURCES):
         block.register_module(SOURCES, nn.ModuleDict())
-    block.get_submodule(SOURCES).add_module(next(iter(group)).replace(".", "/"), source)
+    block.get_submodule(SOURCES).add_module(source_name(group), source)
     for name, original in group.items():
-        block.set_submodule(name, SparseLinear(original, source, on_output, stat))
-    return dict(group)
+        block.set_submodule(name, SparseLinear(original, source, on_output, tensors.on_output[name]))
 
 
-def _observe(walk: Walk, index: int, group: dict[str, nn.Linear]) -> InputDistribution:
-    """The distribution of the input of a group, as block `index` is now."""
+def take_out(block: nn.Module, group: Group) -> None:
+    """Let them read whole inputs again."""
+    for name, original in group.items():
+        block.set_submodule(name, original)
+    sources = block.get_submodule(SOURCES)
+    delattr(sources, source_name(group))
+    if not list(sources.children()):
+        delattr(block, SOURCES)
+
+
+def source_name(group: Group) -> str:
+    """Of what a group reads: its first linear's; a module's name has no dots."""
+    return next(iter(group)).replace(".", "/")
+
+
+def observe(walk: Walk, index: int, group: Group) -> InputDistribution:
+    """The distribution of the input of a group, as the blocks are now."""
     first = dict([next(iter(group.items()))])
     original = next(iter(group.values()))
     stat = InputDistribution(original.in_features, original.weight.device)
@@ -122,10 +152,19 @@ def _observe(walk: Walk, index: int, group: dict[str, nn.Linear]) -> InputDistri
     return stat
 
 
-def _patterns(recipe: ActivationRecipe, patterns: Sequence[Pattern] | None, blocks: int) -> Sequence[Pattern]:
-    given = [recipe.pattern] * blocks if patterns is None else list(patterns)
-    if len(given) != blocks:
-        raise ValueError(f"patterns: {len(given)} given, the model has {blocks} blocks")
-    for pattern in given:
-        recipe.selection.check(pattern)
-    return given
+def patterns_of(
+    recipe: ActivationRecipe, patterns: Patterns | None, groups: Sequence[Sequence[Group]]
+) -> list[dict[str, Pattern]]:
+    """Of each block the pattern of each group, by its first linear. ValueError where they do not fit the blocks."""
+    given: list[Pattern | Mapping[str, Pattern]] = [recipe.pattern] * len(groups) if patterns is None else [*patterns]
+    if len(given) != len(groups):
+        raise ValueError(f"patterns: {len(given)} given, the model has {len(groups)} blocks")
+    made = []
+    for each, of_block in zip(given, groups, strict=True):
+        firsts = [next(iter(group)) for group in of_block]
+        made.append(dict.fromkeys(firsts, each) if isinstance(each, Pattern) else dict(each))
+        if {*made[-1]} != {*firsts}:
+            raise ValueError(f"patterns: of {', '.join(made[-1])} given, valid is one for each of {', '.join(firsts)}")
+        for pattern in made[-1].values():
+            recipe.selection.check(pattern)
+    return made

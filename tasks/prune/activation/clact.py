@@ -5,6 +5,7 @@ which would make a token depend on its neighbours). ‖x‖ is one number for a 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from tasks.prune.activation.selection import ScoreSelection
 @dataclass(frozen=True, kw_only=True)
 class CLACT(ScoreSelection):
     """f_j = ‖X_:j‖ over the calibration tokens."""
+
+    needs: ClassVar[tuple[str, ...]] = ("factor",)
 
     def factor(self, weight_OI: Tensor, stat: InputDistribution) -> Tensor:
         return stat.norm_I()

@@ -14,6 +14,7 @@ from tasks.prune.activation.mitigation import OnOutput, Own
 class LearnedBias(OnOutput):
     """y + δ, δ learned from 0."""
 
+    needs: ClassVar[tuple[str, ...]] = ("delta",)
     learns: ClassVar[bool] = True
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from tasks.prune.activation.mitigation import OnOutput, Own
 class LearnedScale(OnOutput):
     """λ · y, λ learned from 1. The bias is not scaled."""
 
+    needs: ClassVar[tuple[str, ...]] = ("lambda",)
     learns: ClassVar[bool] = True
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution) -> dict[str, Tensor]:

@@ -19,8 +19,9 @@ Own = Mapping[str, Tensor]
 
 
 class Mitigation(ABC):  # noqa: B024 - what a method does not change, it leaves out
-    """`learns`: its tensors are trained (tasks.prune.activation.learn)."""
+    """`needs`: the names of its tensors. `learns`: they are trained (tasks.prune.activation.learn)."""
 
+    needs: ClassVar[tuple[str, ...]] = ()
     learns: ClassVar[bool] = False
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ class LowRankRest(OnOutput):
     """y + U V (x − x_kept): at first the largest `rank` singular directions of W, then learned."""
 
     rank: int = 16
+    needs: ClassVar[tuple[str, ...]] = ("left", "right")
     learns: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

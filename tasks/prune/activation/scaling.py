@@ -5,6 +5,7 @@ nothing is folded here, and the weights stay as they are: the scores alone are d
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from tasks.prune.activation.mitigation import OnInput, Own
 @dataclass(frozen=True, kw_only=True)
 class Scaling(OnInput):
     """s_j = √(max |x_j| / max_i |W_ij|), both maxima from calibration. An input that was always 0 keeps s = 1."""
+
+    needs: ClassVar[tuple[str, ...]] = ("inverse",)
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution) -> dict[str, Tensor]:
         peak_I, weight_I = stat.peak_I(), weight_OI.float().abs().amax(0)

@@ -8,6 +8,7 @@ Axes: T tokens, I inputs of the linears, O their outputs, one linear after the o
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,7 +19,9 @@ Facts = Mapping[str, Tensor]  # what was computed once, by name
 
 
 class Selection(ABC):
-    """A method, a frozen dataclass with its hyper-parameters."""
+    """A method, a frozen dataclass with its hyper-parameters. `needs`: the names of what it prepares."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def check(self, pattern: Pattern) -> None:
         """Raises ValueError for a pattern that this method cannot keep; here for one of a whole matrix."""
@@ -40,8 +43,7 @@ class ScoreSelection(Selection):
     """Keeps the inputs of the largest |x_j| · f_j, exactly as many as the pattern says. `factor` gives f."""
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution, pattern: Pattern) -> dict[str, Tensor]:
-        factor_I = self.factor(weight_OI.float(), stat)
-        return {} if factor_I is None else {"factor": factor_I.float()}
+        return {"factor": self.factor(weight_OI.float(), stat).float()} if self.needs else {}
 
     def keep(self, x_TI: Tensor, pattern: Pattern, facts: Facts) -> Tensor:
         score_TI = x_TI.abs()
@@ -49,6 +51,6 @@ class ScoreSelection(Selection):
             score_TI = score_TI.float() * facts["factor"]
         return pattern.select(score_TI.detach())
 
-    def factor(self, weight_OI: Tensor, stat: InputDistribution) -> Tensor | None:
-        """(I,), at least 0; None: 1 for every input."""
-        return None
+    def factor(self, weight_OI: Tensor, stat: InputDistribution) -> Tensor:
+        """(I,), at least 0, of a method that needs one; of others f is 1."""
+        raise NotImplementedError

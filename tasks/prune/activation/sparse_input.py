@@ -15,7 +15,6 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from tasks.calibrate.distribution import InputDistribution
 from tasks.prune.activation.fused import Fused
 from tasks.prune.activation.mitigation import Mitigation, OnInput, OnOutput, Own
 from tasks.prune.activation.selection import Selection
@@ -27,12 +26,12 @@ Prefill = Literal["sparse", "dense"]
 class Prepared(nn.ModuleList):
     """The tensors of several methods, in their order: those that learn have parameters, others buffers."""
 
-    def __init__(self, tensors: Sequence[dict[str, Tensor]], learns: Sequence[bool]) -> None:
+    def __init__(self, methods: Sequence[Mitigation], tensors: Sequence[dict[str, Tensor]]) -> None:
         super().__init__()
-        for own, trained in zip(tensors, learns, strict=True):
+        for method, own in zip(methods, tensors, strict=True):
             holder = nn.Module()
             for name, tensor in own.items():
-                if trained:
+                if method.learns:
                     holder.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
                 else:
                     holder.register_buffer(name, tensor)
@@ -41,11 +40,6 @@ class Prepared(nn.ModuleList):
     def own(self, index: int) -> Own:
         holder = self[index]
         return dict(holder.named_parameters(recurse=False)) | dict(holder.named_buffers(recurse=False))
-
-
-def prepare(mitigations: Sequence[Mitigation], weight_OI: Tensor, stat: InputDistribution) -> Prepared:
-    """The tensors of these methods for a linear, or for all that share an input."""
-    return Prepared([each.prepare(weight_OI, stat) for each in mitigations], [each.learns for each in mitigations])
 
 
 @dataclass(frozen=True)
@@ -74,17 +68,19 @@ class SparseInput(nn.Module):
         self,
         selection: Selection,
         pattern: Pattern,
+        facts: dict[str, Tensor],
         mitigations: Sequence[OnInput],
-        weight_OI: Tensor,
-        stat: InputDistribution,
+        tensors: Sequence[dict[str, Tensor]],
         readers: int,
         prefill: Prefill = "sparse",
     ) -> None:
         super().__init__()
         self.selection, self.pattern, self.mitigations = selection, pattern, tuple(mitigations)
         self.readers, self.prefill = readers, prefill
-        self.facts = Prepared([selection.prepare(weight_OI, stat, pattern)], [False])
-        self.prepared = prepare(mitigations, weight_OI, stat)
+        self.facts = nn.Module()
+        for name, tensor in facts.items():
+            self.facts.register_buffer(name, tensor)
+        self.prepared = Prepared(mitigations, tensors)
         self.off = False
         self.fused: Fused | None = None
         self._last: tuple[Tensor, Read] | None = None
@@ -115,7 +111,7 @@ class SparseInput(nn.Module):
         for each, own in owned:
             if (factor_I := each.rescore(own)) is not None:
                 scored_TI = scored_TI * factor_I.to(x_TI.dtype)
-        keep_TI = self.selection.keep(scored_TI, self.pattern, self.facts.own(0))
+        keep_TI = self.selection.keep(scored_TI, self.pattern, dict(self.facts.named_buffers()))
         kept_TI = centred_TI * keep_TI
         for each, _ in owned:
             if (stretch_T1 := each.stretch(centred_TI, kept_TI)) is not None:
@@ -142,13 +138,17 @@ class SparseLinear(nn.Linear):
     """`original`, reading what `source` chooses. It has the original's own weight and bias."""
 
     def __init__(
-        self, original: nn.Linear, source: SparseInput, mitigations: Sequence[OnOutput], stat: InputDistribution
+        self,
+        original: nn.Linear,
+        source: SparseInput,
+        mitigations: Sequence[OnOutput],
+        tensors: Sequence[dict[str, Tensor]],
     ) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = original.in_features, original.out_features
         self.weight, self.bias = original.weight, original.bias
         self.mitigations = tuple(mitigations)
-        self.prepared = prepare(mitigations, original.weight.detach(), stat)
+        self.prepared = Prepared(mitigations, tensors)
         self.columns = slice(0, self.out_features)  # of a product of all that share the input
         self._source = (source,)  # in a tuple: several linears share it, and it is registered once, in the block
 

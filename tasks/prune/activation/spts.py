@@ -13,6 +13,7 @@ from tasks.prune.activation.mitigation import OnInput, Own
 class StaticShift(OnInput):
     """y = W · prune(x − η) + W · η, η learned, from the mean of each input over the calibration tokens."""
 
+    needs: ClassVar[tuple[str, ...]] = ("eta",)
     learns: ClassVar[bool] = True
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ on average, not in each token: where a token is large everywhere it keeps more.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from tasks.prune.weight.pattern import Pattern, Unstructured
 @dataclass(frozen=True, kw_only=True)
 class Threshold(Selection):
     """x_j · 1[|x_j| > t], t the quantile of |x| at the pattern's sparsity."""
+
+    needs: ClassVar[tuple[str, ...]] = ("threshold",)
 
     def check(self, pattern: Pattern) -> None:
         super().check(pattern)

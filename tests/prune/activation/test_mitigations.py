@@ -30,8 +30,10 @@ def sparse(linear, mitigations, pattern="2:4", selection=None, stat=None):
     on_input, on_output = split_mitigations(mitigations)
     pattern = parse_pattern(pattern)
     selection = selection or Magnitude()
-    source = SparseInput(selection, pattern, on_input, linear.weight.detach(), stat, 1)
-    return SparseLinear(linear, source, on_output, stat)
+    weight_OI = linear.weight.detach()
+    facts = selection.prepare(weight_OI, stat, pattern)
+    first, second = ([each.prepare(weight_OI, stat) for each in kind] for kind in (on_input, on_output))
+    return SparseLinear(linear, SparseInput(selection, pattern, facts, on_input, first, 1), on_output, second)
 
 
 def identity(size=8):
@@ -155,13 +157,11 @@ def test_linears_of_one_input_choose_once():
             calls.append(len(x_TI))
             return super().keep(x_TI, pattern, facts)
 
-    stat = InputDistribution(16, "cpu")
-    stat.see(torch.randn(8, 16))
     first, second = dense(0), dense(1)
-    source = SparseInput(Counted(), parse_pattern("50%"), (), torch.cat([first.weight, second.weight]), stat, 2)
+    source = SparseInput(Counted(), parse_pattern("50%"), {}, (), (), 2)
     x_TI, other = torch.randn(3, 16), torch.randn(3, 16)
     for x in (x_TI, other):
-        together = [SparseLinear(each, source, (), stat)(x) for each in (first, second)]
+        together = [SparseLinear(each, source, (), ())(x) for each in (first, second)]
         keep_TI = parse_pattern("50%").keep(x.abs())
         for made, each in zip(together, (first, second), strict=True):
             torch.testing.assert_close(made, each(x * keep_TI))
