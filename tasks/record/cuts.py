@@ -74,12 +74,14 @@ def splits(run: str) -> str:
         Column(title="Removed a block", show=lambda row: f"{row['heads_removed']:g}"),
         Column(title="Channels removed", show=lambda row: units.percent(row["channels_removed"])),
         Column(title="Parameters", show=lambda row: units.count(row["parameters"])),
-        Column(title="Loss", show=lambda row: units.digits(row["loss"]), strong=lambda row: row["chosen"]),
+        Column(title="Loss, masked", show=lambda row: units.digits(row["loss"])),
+        Column(title="Loss, repaired", show=lambda row: units.digits(row["repaired_loss"])),
+        Column(title="Taken", show=lambda row: "yes" if row["chosen"] else "", strong=lambda row: row["chosen"]),
     ]
     rows = query_named("splits", run=run)
     caption = (
-        "The ways to meet the budget, and the loss of each in nats a token on some of the calibration windows, with "
-        "what would go masked and nothing repaired. The lowest was taken."
+        "The ways to meet the budget, and the loss of each in nats a token on some of the calibration windows with "
+        "what would go masked; of the two lowest also cut and repaired on a few others, where a repair follows."
     )
     return section("Heads or channels", to_html(columns, rows, "Heads or channels", caption)) if rows else ""
 

@@ -176,7 +176,8 @@ def record_cut(context: Context = CUT, parameters: int = 2_400_000, sweep: str |
             channels_removed=0.25 + 0.1 * heads,
             parameters=parameters,
             loss=4.5 - heads,
-            chosen=heads == 1,
+            repaired_loss=2.5 + heads / 8,
+            chosen=heads == 0,
         )
         for heads in (0, 1)
     ]

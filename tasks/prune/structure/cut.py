@@ -79,7 +79,14 @@ def cut_model(
         left = slice_model(model, {}, None, repair=False, device=device, on_block=on_block)
         return CutRows(blocks=tuple(left), removals=removals)
     choice, splits = choose_split(
-        model, scores, cut.budget, batches, kinds=cut.kinds, round_to=cut.round_to, device=device
+        model,
+        scores,
+        cut.budget,
+        batches,
+        kinds=cut.kinds,
+        round_to=cut.round_to,
+        repair=cut.repair,
+        device=device,
     )
     cut_blocks = slice_model(model, choice.kept, batches, repair=cut.repair, device=device, on_block=on_block)
     return CutRows(blocks=tuple(cut_blocks), splits=tuple(splits))

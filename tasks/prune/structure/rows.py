@@ -21,5 +21,6 @@ class SplitRow:
     heads_removed: float  # from a block, on average
     channels_removed: float  # share of the channels of all blocks, 0 to 1
     parameters: int  # of the model that is left
-    loss: float  # nats per token, with what would go masked and before any repair
+    loss: float  # nats per token, with what would go masked
+    repaired_loss: float | None  # cut and repaired on a few windows; of the lowest two, where a repair was to follow
     chosen: bool

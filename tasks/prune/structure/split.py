@@ -2,10 +2,12 @@
 
 By size alone a model of few head groups loses one of them as soon as it rounds up, whatever it is worth. So every way
 that meets the budget is tried on some of the calibration windows with the units that would go masked, and the lowest
-loss wins. Readers are not repaired for that: a repair takes as long as the whole cut.
+loss wins. A repair mends more of what channels did than of what heads did, or less: the two lowest are cut and repaired
+on a few other windows where a repair is to follow, and what is lower then wins.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,12 +18,15 @@ from tasks.calibrate.importance.loss import nll, scored
 from tasks.calibrate.walk import lent
 from tasks.model.mode import evaluating
 from tasks.model.units import BlockUnits, units_of
+from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.choose import Choice, Scores, Share, choices
 from tasks.prune.structure.rows import SplitRow
+from tasks.prune.structure.slice import Slice
 from tasks.prune.structure.width import Kept, masked
 
-WINDOWS = 16  # that each way is tried on, about
+WINDOWS = 16  # that each way is measured on, about, and that a trial is repaired on
 MOST = 8  # ways
+REPAIRED = 2  # of them
 
 
 def choose_split(
@@ -32,11 +37,13 @@ def choose_split(
     *,
     kinds: Sequence[str] = ("head_groups", "channels"),
     round_to: int = 64,
+    repair: bool = False,
     device: torch.device | str | None = None,
 ) -> tuple[Choice, list[SplitRow]]:
     """Of the ways that `choices` finds the one of the lowest loss, and a row for each; no rows where there is but one.
 
     `batches`: ids, (windows, tokens) each; without any nothing is measured, and the choice is that of `choose`.
+    `repair`: whether a repair follows; of fewer than four batches none are left to repair a trial on.
     `device`: where the model is while it is measured, as a whole; None for where it is. The model stays as it is.
 
     Raises ValueError as `choose`, and for batches of other shapes or of windows of a single token.
@@ -44,35 +51,70 @@ def choose_split(
     options = choices(model, scores, budget, kinds=kinds, round_to=round_to, most=MOST)
     if len(options) == 1 or not batches:
         return options[0], []
-    units = units_of(model)
-    windows = _some(batches)
-    with lent(model, torch.device(device or model.device)), evaluating(model):
-        losses = [_loss(model, option.kept, units, windows) for option in options]
-    best = int(torch.tensor(losses).nan_to_num(nan=torch.inf).argmin())
+    place, units = torch.device(device or model.device), units_of(model)
+    measured, to_fit = _divided(batches, repair)
+    with lent(model, place):
+        losses = [_masked_loss(model, option.kept, units, measured) for option in options]
+    repaired: dict[int, float] = {}
+    if repair and len(to_fit) > 1:
+        repaired = {
+            number: _repaired_loss(model, options[number].kept, to_fit, measured, place)
+            for number in _lowest(dict(enumerate(losses)))[:REPAIRED]
+        }
+    best, *_ = _lowest(repaired or dict(enumerate(losses)))
     heads = next(kind for kind in kinds if kind != "channels")
-    facts = [_facts(option, units, heads) for option in options]
     rows = [
-        SplitRow(split=number, kind=heads, **of_option, loss=losses[number], chosen=number == best)
-        for number, of_option in enumerate(facts)
+        SplitRow(
+            split=number,
+            kind=heads,
+            **_facts(option, units, heads),
+            loss=losses[number],
+            repaired_loss=repaired.get(number),
+            chosen=number == best,
+        )
+        for number, option in enumerate(options)
     ]
     return options[best], rows
 
 
-@torch.no_grad()
-def _loss(model: PreTrainedModel, kept: Kept, units: Sequence[BlockUnits], batches: Sequence[Tensor]) -> float:
-    """Nats per token without the other units."""
+def _masked_loss(model: PreTrainedModel, kept: Kept, units: Sequence[BlockUnits], batches: Sequence[Tensor]) -> float:
     with masked(model, kept, units):
-        return sum(nll(model, ids_BT).double().item() for ids_BT in batches) / scored(batches)
+        return _loss(model, batches)
 
 
-def _some(batches: Sequence[Tensor]) -> list[Tensor]:
-    """Whole batches, spread evenly, that hold about `WINDOWS` windows between them."""
+def _repaired_loss(
+    model: PreTrainedModel, kept: Kept, to_fit: Sequence[Tensor], batches: Sequence[Tensor], device: torch.device
+) -> float:
+    """Of the model when it is cut and repaired; it is whole again then."""
+    made: list[Slice] = []
+    slice_model(model, kept, to_fit, device=device, on_block=lambda _, slices: made.extend(slices))
+    with lent(model, device):
+        loss = _loss(model, batches)
+    for each in reversed(made):
+        each.restore()
+    return loss
+
+
+@torch.no_grad()
+def _loss(model: PreTrainedModel, batches: Sequence[Tensor]) -> float:
+    """Nats per token."""
+    with evaluating(model):
+        return sum(nll(model, ids_BT).item() for ids_BT in batches) / scored(batches)
+
+
+def _lowest(losses: Mapping[int, float]) -> list[int]:
+    """The numbers by their losses, the lowest first; what is no number is last."""
+    return sorted(losses, key=lambda number: (math.isnan(losses[number]), losses[number]))
+
+
+def _divided(batches: Sequence[Tensor], repair: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Whole batches, spread evenly, of about `WINDOWS` windows: those to measure on, and others to repair on."""
     for ids_BT in batches:
         if ids_BT.dim() != 2 or ids_BT.is_floating_point() or ids_BT.shape[1] < 2:
             given = f"{ids_BT.dtype} of shape {tuple(ids_BT.shape)}"
             raise ValueError(f"batches: {given} given, valid are ids of shape (windows, 2 or more tokens)")
-    windows = sum(len(ids_BT) for ids_BT in batches)
-    return list(batches[:: max(1, windows // WINDOWS)])
+    step = max(2 if repair else 1, sum(len(ids_BT) for ids_BT in batches) // WINDOWS)
+    return list(batches[::step]), list(batches[step // 2 :: step]) if repair else []
 
 
 def _facts(choice: Choice, units: Sequence[BlockUnits], heads: str) -> dict[str, Any]:

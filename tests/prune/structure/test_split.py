@@ -1,11 +1,14 @@
 """Dividing a budget by what it costs: the losses against models that were really cut, and who wins."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from tasks.model.anatomy import find_blocks
 from tasks.model.units import units_of
+from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.choose import choices, choose
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.split import WINDOWS, choose_split
@@ -83,6 +86,32 @@ def test_a_row_says_what_goes():
         assert row.heads_removed == 8 - option.widths[0].kv_heads
         assert row.channels_removed == pytest.approx(1 - option.widths[0].channels / 400)
     assert rows[0].parameters == choose(model, scores, 0.3, **BUDGET).parameters
+
+
+def test_where_a_repair_follows_the_two_lowest_are_tried_with_it():
+    model, ids = llama(**HEADS, intermediate_size=400), batches(*[(2, 24)] * 8)
+    before = {name: (parameter.data_ptr(), parameter.clone()) for name, parameter in model.named_parameters()}
+    scores = random_scores(model)
+    taken, rows = choose_split(model, scores, 0.3, ids, **BUDGET, repair=True)
+    assert all(parameter.data_ptr() == before[name][0] for name, parameter in model.named_parameters())
+    assert all(torch.equal(parameter, before[name][1]) for name, parameter in model.named_parameters())
+    tried = sorted(rows, key=lambda row: row.loss)[:2]
+    assert {row.split for row in rows if row.repaired_loss is not None} == {row.split for row in tried}
+    options = choices(model, scores, 0.3, **BUDGET)
+    for row in tried:
+        other = copy.deepcopy(model)
+        slice_model(other, options[row.split].kept, ids[1::2])
+        assert row.repaired_loss == pytest.approx(loss(other, ids[::2]), abs=1e-5)
+    best = min(tried, key=lambda row: row.repaired_loss)
+    assert [row.split for row in rows if row.chosen] == [best.split]
+    assert taken.widths == options[best.split].widths
+
+
+def test_of_few_batches_none_are_left_to_repair_on():
+    model, ids = llama(), batches((4, 24), (4, 24), (4, 24))
+    _, rows = choose_split(model, random_scores(model), 0.35, ids, **BUDGET, repair=True)
+    assert {row.repaired_loss for row in rows} == {None}
+    assert [row.loss for row in rows if row.chosen] == [min(row.loss for row in rows)]
 
 
 def test_without_windows_or_another_way_it_goes_by_size():
