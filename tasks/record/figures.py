@@ -130,16 +130,17 @@ def speeds(rows: Sequence[Row]) -> str:
     """`rows` of queries/speeds.sql: the ratio to the dense model's speed with its 95 % interval, a panel a phase.
     A point is filled where the interval leaves 1 out."""
     phases = list(dict.fromkeys(row["phase"] for row in rows))
-    runs = list(dict.fromkeys(row["run"] for row in rows))
-    names = {row["run"]: f"{row['method']} {row['pattern']}" for row in rows}
-    height = 1.1 + rows_height(names.values())
+    models = list(dict.fromkeys((row["run"], row["method"], row["pattern"]) for row in rows))
+    names = [f"{method} {pattern}" for _, method, pattern in models]
+    height = 1.1 + rows_height(names)
     figure, panels = canvas(height, ncols=len(phases), sharex=True, sharey=True, squeeze=False)
     colours = colours_of(row["method"] for row in rows)
     for axes, phase in zip(panels[0], phases, strict=True):
         axes.axvline(1, color=INK, linewidth=1)
         for row in rows:
             if row["phase"] == phase:
-                place, colour = runs.index(row["run"]), colours[row["method"]]
+                place = models.index((row["run"], row["method"], row["pattern"]))
+                colour = colours[row["method"]]
                 sure = row["verdict"] in ("faster", "slower")
                 axes.plot([row["ratio_low"], row["ratio_high"]], [place, place], color=colour, solid_capstyle="butt")
                 axes.plot(
@@ -148,7 +149,7 @@ def speeds(rows: Sequence[Row]) -> str:
         axes.set_title(phase, fontsize=9)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    label_rows(panels[0, 0], [names[run] for run in runs])
+    label_rows(panels[0, 0], names)
     for axes in panels[0, 1:]:
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")

@@ -36,7 +36,7 @@ def _caption(rows: list[Row]) -> str:
     apart = sum(row["own_bytes"] + row["shared_bytes"] for row in rows)
     switches = sum(row["switches"] for row in rows)
     return (
-        f"The model takes {units.size(model['shared_bytes'])} of memory, its profiles {units.size(own)} beside it, counted "
-        f"over their storages; as models of their own they and it would take {units.size(apart)}. A switch changes what "
-        f"the modules refer to and copies nothing; {units.count(switches)} from any to any other were timed."
+        f"The model takes {units.size(model['shared_bytes'])} of memory, its profiles {units.size(own)} beside it, "
+        f"counted over their storages; as models of their own, it among them, {units.size(apart)}. A switch changes "
+        f"what the modules refer to and copies nothing; {units.count(switches)} from any to any other were timed."
     )

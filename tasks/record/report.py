@@ -18,6 +18,7 @@ from tasks.record.profiles import profiles
 from tasks.record.provenance import machine_in_words, versions_in_words
 from tasks.record.results import (
     is_cut,
+    is_profile,
     markdown_table,
     pruned_and_best,
     ranks_of,
@@ -140,6 +141,8 @@ def _results(results: Sequence[Row]) -> str:
 
 def _gone_caption(results: Sequence[Row]) -> str:
     """How the columns count that say what is gone."""
+    if any(map(is_profile, results)):
+        return "A profile is named after what goes, and the share of it in percent; parameters are those in force."
     if all(is_cut(row) for row in results if row["subject"] != "dense"):
         return "Parameters are counted in the models as they were loaded again; the pattern is a share of the blocks'."
     factors = "; of a weight with factors, in the sparse part beside them" if any(map(ranks_of, results)) else ""
@@ -176,7 +179,8 @@ def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
     if blocks := query_named("blocks", run=run):
         caption = "By block: relative squared error of its output on the first calibration batch, and its zeros."
         drawn["blocks"] = figures.error_and_sparsity_by_block(blocks), caption
-    drawn["sizes"] = figures.sizes(results), "Weight files on disk, as they were evaluated."
+    if not any(map(is_profile, results)):
+        drawn["sizes"] = figures.sizes(results), "Weight files on disk, as they were evaluated."
     if speeds := query_named("speeds", run=run):
         caption = (
             "Speed with its 95\u00a0% interval; an open circle where the interval covers 1: "

@@ -45,7 +45,7 @@ def result_columns(rows: Sequence[Row]) -> list[Column]:
         Column(title="nats/token", show=lambda row: units.digits(row["nll"])),
         Column(title="bits/byte", show=lambda row: units.digits(row["bits_per_byte"])),
         *_what_is_gone(rows),
-        Column(title="Size", show=lambda row: units.size(row["size_bytes"]), note=_relative_size),
+        *([] if any(map(is_profile, rows)) else [_size()]),
         *timed,
         *([Column(title="Sparse linears", show=_sparse_linears)] if any(map(_could_run_sparse, rows)) else []),
     ]
@@ -63,6 +63,11 @@ def _what_is_gone(rows: Sequence[Row]) -> list[Column]:
 def is_cut(row: Row) -> bool:
     """Whether an evaluated model has fewer parameters than the dense one beside it."""
     return bool(row["dense"]) and row["parameters"] < row["dense"]["parameters"]
+
+
+def is_profile(row: Row) -> bool:
+    """Whether an evaluated model is a profile of the dense one, in force for the time being."""
+    return row["subject"] not in ("dense", "pruned")
 
 
 def name_of(row: Row) -> tuple[str, str]:
@@ -140,6 +145,11 @@ def _speed_in_words(row: Row, phase: str) -> str:
 
 def _text_of(row: Row) -> tuple[str, str, int]:
     return row["model_hash"], row["source"], row["window"]
+
+
+def _size() -> Column:
+    """Of files, which profiles have together with the dense model."""
+    return Column(title="Size", show=lambda row: units.size(row["size_bytes"]), note=_relative_size)
 
 
 def _plain(title: str, name: str) -> Column:

@@ -1,0 +1,114 @@
+"""What a page says of profiles: the results of each, what it leaves and holds, how long a switch to it takes."""
+
+import dataclasses
+import re
+from dataclasses import replace
+
+import pytest
+
+from tasks.evaluate.profile_row import ProfileRow
+from tasks.record import metrics
+from tasks.record.listing import runs_table
+from tasks.record.report import drawings, markdown_table, write_report
+from tasks.record.results import results_of
+from tasks.record.tracking import metrics_of
+from tests.record.plausible import CONTEXT, evaluation, finish, speed
+
+RUN = replace(CONTEXT, run="p1", flow="profiles", method="taylor+repair", pattern="profiles")
+HEADS = ProfileRow(
+    profile="heads20",
+    blocks=6,
+    head_groups=19,
+    channels=2304,
+    parameters=2_600_000,
+    own_bytes=1_250_000,
+    shared_bytes=9_150_000,
+    switches=200,
+    switch_median_ms=0.0312,
+    switch_worst_ms=1.27,
+)
+DEPTH = replace(
+    HEADS,
+    profile="depth20",
+    parameters=2_700_000,
+    blocks=5,
+    head_groups=20,
+    channels=1920,
+    own_bytes=0,
+    switch_median_ms=0.0123,
+)
+NONE = replace(DEPTH, profile="none", blocks=6, head_groups=24, parameters=3_148_000, shared_bytes=12_592_000)
+METHODS = {"heads20": "heads taylor+repair", "depth20": "depth influence"}
+
+
+@pytest.fixture(autouse=True)
+def recorded(tmp_path, monkeypatch):
+    """A run of two profiles, each evaluated and timed beside the model that they are of."""
+    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
+    dense = [speed("dense", phase, 1.0, 1.0, 1.0, "reference") for phase in ("prefill", "decode")]
+    rows = [evaluation("dense", nll=1.8, ppl=6.05, size_bytes=12_600_000)]
+    metrics.record(RUN, "profiles", [NONE, HEADS, DEPTH])
+    metrics.record(RUN, "evaluations", rows)
+    metrics.record(RUN, "speeds", dense)
+    for profile, ppl in ((HEADS, 7.25), (DEPTH, 9.125)):
+        name = profile.profile
+        own = replace(RUN, method=METHODS[name], pattern=name)
+        row = evaluation(name, ppl=ppl, parameters=profile.parameters, sparsity=0.0, size_bytes=15_000_000)
+        metrics.record(own, "evaluations", [row])
+        timed = [speed(name, phase, 1.2, 1.1, 1.3, "faster") for phase in ("prefill", "decode")]
+        metrics.record(own, "speeds", timed)
+    finish(RUN)
+
+
+def text_of(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def test_a_row_is_written_for_every_profile_and_read_again():
+    stored = metrics.query("select * from profiles order by profile")
+    names = [field.name for field in dataclasses.fields(ProfileRow)]
+    read = [ProfileRow(**{name: row[name] for name in names}) for row in stored]
+    assert read == [DEPTH, HEADS, NONE]
+    with pytest.raises(ValueError, match="profiles: two rows with the same profile"):
+        metrics.record(RUN, "profiles", [HEADS, HEADS])
+
+
+def test_the_results_name_every_profile_and_no_file_as_there_is_none_of_it():
+    head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown_table("p1").splitlines()]
+    assert "Size" not in head
+    assert [row[:3] for row in rows] == [
+        ["dense", "–", "6.050"],
+        ["depth influence", "depth20", "9.125"],
+        ["heads taylor+repair", "heads20", "7.250"],
+    ]
+
+
+def test_the_page_says_what_each_leaves_holds_and_takes_to_switch_to():
+    page = text_of(write_report("p1").read_text())
+    assert "none 6 24 1,920 3,148,000 0 B 12.6 MB 0.0123 ms 1.27 ms" in page
+    assert "heads20 6 19 2,304 2,600,000 0.83× 1.2 MB 9.2 MB 0.0312 ms 1.27 ms" in page
+    assert "The model takes 12.6 MB of memory, its profiles 1.2 MB beside it" in page
+    assert "as models of their own, it among them, 32.1 MB" in page  # 12.592 + 1.25 + 9.15 + 9.15
+    assert "600 from any to any other were timed" in page
+
+
+def test_the_figures_have_a_line_for_each_profile():
+    drawn = drawings("p1", results_of("p1"))
+    assert list(drawn) == ["frontier0", "speeds"]
+    frontier, speeds = (svg for svg, _ in drawn.values())
+    assert all(name in frontier for name in METHODS.values())
+    assert all(name in text_of(speeds) for name in METHODS)
+
+
+def test_the_list_of_runs_has_one_line_for_all_and_shows_the_smallest():
+    [line] = [line for line in runs_table().splitlines() if "p1" in line]
+    assert "7.250" in line
+    assert "0.83×" in line
+
+
+def test_metrics_are_named_after_their_profile():
+    named = metrics_of([evaluation(), evaluation("heads20", ppl=7.25)], [speed("heads20", "decode", 1.2, 1.1, 1.3, "")])
+    assert named["ppl"] == evaluation().ppl
+    assert named["heads20_ppl"] == 7.25
+    assert named["heads20_decode_speed_ratio"] == 1.2
+    assert "decode_speed_ratio" not in named
