@@ -198,6 +198,7 @@ class EvaluationRow:
     parameters: int
     size_bytes: int  # of the weight files on disk
     memory_bytes: int  # of the loaded model's parameters and buffers
+    kv_bytes: int | None = None  # of the cache of one sequence of 1000 tokens; unknown in older rows
     sparsity: float  # really counted in the prunable linears
 
 

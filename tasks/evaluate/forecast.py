@@ -47,7 +47,7 @@ class Timed:
 Turn = Callable[[Sequence[Work], Sequence[Work]], dict[str, Timed]]  # works before and after -> of each phase
 
 
-def forecast_speed(
+def forecast_phases(
     dense: PreTrainedModel,
     target: PreTrainedModel,
     *,

@@ -1,14 +1,23 @@
 """How large a model is, on disk and in memory, and how many zeros its pruned linears really hold."""
 
+import torch
 from torch import Tensor, nn
 from torch.sparse import SparseSemiStructuredTensor
 from transformers import PreTrainedModel
 
-from tasks.model.anatomy import find_blocks, linears_of
+from tasks.model.anatomy import TRIAL_TOKENS, find_blocks, linears_of
 from tasks.model.folder import weight_bytes
 from tasks.model.mapped import release
+from tasks.model.mode import evaluating
 
-__all__ = ["count_parameters", "count_sparse_linears", "counted_sparsity", "memory_bytes", "weight_bytes"]
+__all__ = [
+    "cache_bytes",
+    "count_parameters",
+    "count_sparse_linears",
+    "counted_sparsity",
+    "memory_bytes",
+    "weight_bytes",
+]
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -19,6 +28,23 @@ def count_parameters(model: nn.Module) -> int:
 def memory_bytes(model: nn.Module) -> int:
     """Bytes of the parameters and buffers in memory, where mapped ones would lie too; what is tied counts once."""
     return sum(_bytes_held(tensor) for tensor in (*model.parameters(), *model.buffers()))
+
+
+def cache_bytes(model: PreTrainedModel, tokens: int = 1000) -> int:
+    """Bytes of the keys and values of one sequence of so many tokens; what slides keeps those of its window.
+
+    They are those of a few tokens, as the model really stores them, times what is missing.
+    """
+    ids_BT = torch.zeros(1, TRIAL_TOKENS, dtype=torch.long, device=model.device)
+    with evaluating(model), torch.no_grad():
+        cache = model.base_model(ids_BT, use_cache=True).past_key_values
+    total = 0
+    for slot in cache.layers:
+        if slot.is_initialized:  # a block that has lost its attention leaves one empty
+            stored = slot.keys.shape[-2]
+            kept = min(tokens, slot.sliding_window - 1) if slot.is_sliding else tokens
+            total += (_bytes_held(slot.keys) + _bytes_held(slot.values)) // stored * kept
+    return total
 
 
 def counted_sparsity(model: PreTrainedModel) -> float:

@@ -1,6 +1,7 @@
 """The door of the evaluation room: the stages `evaluate` and `time_speed`, of models as they were stored.
 
-`evaluate_profiles`, `time_profiles` and `time_switches` are of one model that is switched between its profiles.
+`forecast_speed` is of a model that is yet to be cut. `evaluate_profiles`, `time_profiles` and `time_switches` are of
+one that is switched between its profiles.
 """
 
 from collections.abc import Iterator
@@ -8,22 +9,29 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from tasks.calibrate.memory import free_bytes, give_back
+from tasks.calibrate.walk import lent
+from tasks.evaluate.forecast import forecast_phases
+from tasks.evaluate.forecast_row import Forecast
 from tasks.evaluate.perplexity import bits_per_byte, perplexity
-from tasks.evaluate.size import count_parameters, counted_sparsity, memory_bytes, weight_bytes
+from tasks.evaluate.size import cache_bytes, count_parameters, counted_sparsity, memory_bytes, weight_bytes
 from tasks.evaluate.speed import compare_speed, compare_subjects
 from tasks.handles import Checkpoint, EvaluationRow, SpeedRow, Tokens
 from tasks.model.anatomy import find_blocks
 from tasks.model.load import context_of, load_model, vocabulary_of
 from tasks.model.mapped import mapped_model
 from tasks.progress import progress
+from tasks.prune.structure.cut import Cut
+from tasks.prune.structure.planned import planned
 from tasks.prune.structure.profile_folder import load_profiles
 from tasks.prune.structure.profiles import NONE, Profiles
-from tasks.prune.structure.results import BuiltProfiles
+from tasks.prune.structure.results import BuiltProfiles, Scored
 from tasks.prune.structure.switching import SwitchingTime, switching_times
+from tasks.prune.structure.task import calibration_batches, read_scores
 from tasks.prune.unpack import is_packed, load_packed, unpack_checkpoint, unpacked_bytes
 from tasks.record.unfinished import workplace
 from tasks.stage import open_folder, stage
@@ -63,6 +71,22 @@ def time_speed(dense: Checkpoint, pruned: Checkpoint, device: str, machine: str)
         check_speed(folder, device)
     first, second = (_load(folder, device, run_code) for folder, run_code in folders)
     return compare_speed(first, second, **_tokens_to_time(first))
+
+
+@stage()
+def forecast_speed(
+    model: Checkpoint, calibration: Tokens, scored: Scored, cut: Cut, device: str, machine: str
+) -> list[Forecast]:
+    """How fast `model` will be once `cut` is made by these scores; it is not made. `machine` as in `time_speed`.
+
+    Raises ValueError as `time_speed`: the products of the cut model take as much memory as that itself will.
+    """
+    folder = open_folder(model)
+    check_speed(folder, device)
+    dense = load_model(folder)
+    target = planned(dense, read_scores(scored), cut, calibration_batches(calibration, device), device)
+    with lent(dense, torch.device(device)):
+        return forecast_phases(dense, target, **_tokens_to_time(dense))
 
 
 @stage()
@@ -141,6 +165,7 @@ def _evaluated(model: PreTrainedModel, tokens: Tokens, subject: str, checkpoint:
         parameters=count_parameters(model),
         size_bytes=size_bytes,
         memory_bytes=memory_bytes(model),
+        kv_bytes=cache_bytes(model),
         sparsity=counted_sparsity(model),
     )
 

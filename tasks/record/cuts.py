@@ -116,3 +116,22 @@ def recoveries(run: str) -> str:
         "token: the mean of the first tenth of the steps, and of the last."
     )
     return section("Recovery", to_html(columns, rows, "Recovery", caption)) if rows else ""
+
+
+def forecasts(run: str) -> str:
+    """What was said of the speed before anything was cut, against what was measured."""
+    columns = [
+        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
+        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        Column(title="Phase", show=lambda row: row["phase"], numeric=False),
+        Column(title="Forecast latency", show=lambda row: units.milliseconds(row["forecast_latency_ms"])),
+        Column(title="Forecast", show=lambda row: units.ratio(row["forecast_ratio"])),
+        Column(title="Measured", show=lambda row: units.ratio(row["measured_ratio"])),
+        Column(title="Error", show=lambda row: units.signed_percent(row["error"])),
+    ]
+    rows = query_named("forecasts", run=run)
+    caption = (
+        "Speed against the dense model, forecast before the cut from products of the widths that would be left, and "
+        "measured after it. The latency is of a whole prompt, or of one decoded token."
+    )
+    return section("Speed forecast", to_html(columns, rows, "Speed forecast", caption)) if rows else ""

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import handles
+from tasks.evaluate.forecast_row import ForecastRow
 from tasks.evaluate.profile_row import ProfileRow
 from tasks.handles import Context
 from tasks.prune.structure.rows import RemovalRow, SplitRow
@@ -46,6 +47,7 @@ TABLES: dict[str, type] = {
     "recoveries": handles.RecoveryRow,
     "evaluations": handles.EvaluationRow,
     "speeds": handles.SpeedRow,
+    "forecasts": ForecastRow,
     "profiles": ProfileRow,
     "artifacts": handles.ArtifactRow,
 }
@@ -63,6 +65,7 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "recoveries": ("source",),
     "evaluations": ("subject", "source", "window"),
     "speeds": ("subject", "phase", "batch", "tokens"),
+    "forecasts": ("phase",),
     "profiles": ("profile",),
     "artifacts": ("kind", "hash"),
 }

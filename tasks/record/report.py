@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 from tasks.record import figures, home, units
-from tasks.record.cuts import cut_blocks, importances, recoveries, splits
+from tasks.record.cuts import cut_blocks, forecasts, importances, recoveries, splits
 from tasks.record.details import datasets, linears, stages
 from tasks.record.metrics import query_named
 from tasks.record.profiles import profiles
@@ -58,6 +58,7 @@ def write_report(run: str) -> Path:
         _results(results),
         _figures(run, results),
         profiles(run),
+        forecasts(run),
         cut_blocks(run),
         splits(run),
         importances(run),

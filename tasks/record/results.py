@@ -46,6 +46,7 @@ def result_columns(rows: Sequence[Row]) -> list[Column]:
         Column(title="bits/byte", show=lambda row: units.digits(row["bits_per_byte"])),
         *_what_is_gone(rows),
         *([] if any(map(is_profile, rows)) else [_size()]),
+        *([Column(title="Cache of 1,000 tokens", show=_cache)] if any(map(is_cut, rows)) else []),
         *timed,
         *([Column(title="Sparse linears", show=_sparse_linears)] if any(map(_could_run_sparse, rows)) else []),
     ]
@@ -84,9 +85,11 @@ def ranks_of(row: Row) -> str:
 
 
 def overlap_of(run: str) -> str:
-    """A sentence where a model was calibrated on the very text that it is evaluated on; else nothing."""
-    sources = ", ".join(row["source"] for row in query_named("overlap", run=run))
-    return f"Calibrated on the text of the evaluation ({sources}): the score flatters." if sources else ""
+    """A sentence where a model was calibrated or trained on the very text that it is evaluated on; else nothing."""
+    rows = query_named("overlap", run=run)
+    did = "Trained" if any(row["role"] == "recovery" for row in rows) else "Calibrated"
+    sources = ", ".join(dict.fromkeys(row["source"] for row in rows))
+    return f"{did} on the text of the evaluation ({sources}): the score flatters." if sources else ""
 
 
 def pruned_and_best(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -164,6 +167,11 @@ def _relative_size(row: Row) -> str:
     if row["subject"] == "dense" or not row["dense"]:
         return ""
     return units.ratio(row["size_bytes"] / row["dense"]["size_bytes"])
+
+
+def _cache(row: Row) -> str:
+    """Of a sequence, in memory beside the weights."""
+    return units.ABSENT if row["kv_bytes"] is None else units.size(row["kv_bytes"])
 
 
 def _could_run_sparse(row: Row) -> bool:

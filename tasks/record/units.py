@@ -47,6 +47,12 @@ def percent(value: float) -> str:
 
 
 @_for_finite
+def signed_percent(value: float) -> str:
+    """-0.042 → -4.2 %"""
+    return f"{100 * value:+.1f} %"
+
+
+@_for_finite
 def ratio(value: float) -> str:
     """1.118 → 1.12×"""
     return f"{value:.2f}×"

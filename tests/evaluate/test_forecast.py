@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tasks.evaluate import forecast, products
-from tasks.evaluate.forecast import Timed, forecast_from, forecast_speed, time_turn
+from tasks.evaluate.forecast import Timed, forecast_from, forecast_phases, time_turn
 from tasks.evaluate.forecast_row import Forecast, ForecastRow, forecast_rows
 from tasks.evaluate.products import Products, Work, works_of
 from tasks.model.cost import sizes_of
@@ -52,7 +52,7 @@ def seconds_of(model):
 
 @pytest.mark.usefixtures("a_second_a_thousand")
 def test_a_model_that_is_not_cut_has_the_speed_it_has():
-    for found in forecast_speed(llama(), llama(), **QUICK):
+    for found in forecast_phases(llama(), llama(), **QUICK):
         assert found.ratio == 1
         assert found.latency_ms == 1000 * seconds_of(llama())
 
@@ -61,7 +61,7 @@ def test_a_model_that_is_not_cut_has_the_speed_it_has():
 @pytest.mark.parametrize("changes", [{"num_hidden_layers": 1}, {"intermediate_size": 24}, {"num_hidden_layers": 2}])
 def test_a_cut_model_costs_its_products_and_the_rest_of_the_linears_it_has(changes):
     dense, cut = llama(), llama(**changes)
-    for found in forecast_speed(dense, cut, **QUICK):
+    for found in forecast_phases(dense, cut, **QUICK):
         assert found.latency_ms == pytest.approx(1000 * seconds_of(cut))
         assert found.ratio == pytest.approx(seconds_of(dense) / seconds_of(cut))
 
@@ -69,7 +69,7 @@ def test_a_cut_model_costs_its_products_and_the_rest_of_the_linears_it_has(chang
 @pytest.mark.usefixtures("a_second_a_thousand")
 def test_the_narrower_the_faster():
     cuts = [llama(intermediate_size=width) for width in (64, 48, 32, 16, 8)]
-    ratios = [forecast_speed(llama(), cut, **QUICK)[0].ratio for cut in cuts]
+    ratios = [forecast_phases(llama(), cut, **QUICK)[0].ratio for cut in cuts]
     assert all(less < more for less, more in pairwise(ratios))
     assert ratios[0] == 1
 
@@ -154,7 +154,7 @@ def test_a_turn_sees_the_blocks_within_the_model_and_leaves_no_hook():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_forecast_for_each_phase_of_every_family(family):
-    found = forecast_speed(FAMILIES[family](), FAMILIES[family]().to("meta"), **QUICK)
+    found = forecast_phases(FAMILIES[family](), FAMILIES[family]().to("meta"), **QUICK)
     assert [each.phase for each in found] == ["prefill", "decode"]
     assert all(each.latency_ms > 0 for each in found)
 

@@ -3,6 +3,7 @@ import torch
 
 from tasks.evaluate import size
 from tasks.evaluate.size import (
+    cache_bytes,
     count_parameters,
     count_sparse_linears,
     counted_sparsity,
@@ -10,7 +11,9 @@ from tasks.evaluate.size import (
     weight_bytes,
 )
 from tasks.model.anatomy import find_blocks, linears_of
+from tasks.model.cost import sizes_of
 from tasks.model.mapped import mapped_model, release
+from tasks.prune.structure.depth import slice_blocks
 from tests.cases import FAMILIES, llama
 from tests.evaluate.sparse_weight import sparse_weight
 from tests.pages import mapped_pages, needs_smaps
@@ -34,6 +37,24 @@ def test_the_bytes_on_disk_are_those_of_the_weights(tmp_path):
     model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     tensors = sum(parameter.numel() * 4 for parameter in model.parameters())
     assert tensors < weight_bytes(tmp_path / "shards") < 1.2 * tensors
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cache_has_the_bytes_of_the_cost_model(family):
+    model = FAMILIES[family]()
+    if family == "gpt_neox":  # its heads are fused: one KV head of 8 for each of 4 queries, in 3 blocks
+        assert cache_bytes(model) == 3 * 2 * 4 * 8 * 1000 * 4
+        return
+    frame, widths = sizes_of(model)
+    for tokens in (5, 1000):
+        assert cache_bytes(model, tokens) == frame.cost(widths, tokens=tokens).kv_bytes
+
+
+def test_a_block_without_attention_has_no_cache():
+    model = llama()
+    whole = cache_bytes(model)
+    with slice_blocks(model, attention=[1]):
+        assert cache_bytes(model) == whole * 2 / 3
 
 
 @pytest.mark.parametrize("family", FAMILIES)

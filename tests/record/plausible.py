@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from tasks.evaluate.forecast_row import ForecastRow
 from tasks.handles import (
     ArtifactRow,
     BlockRow,
@@ -49,6 +50,7 @@ def evaluation(subject: str = "pruned", **changes) -> EvaluationRow:
         parameters=3_148_000,
         size_bytes=7_000_000 if subject == "pruned" else 12_600_000,
         memory_bytes=12_592_000,
+        kv_bytes=786_432 if subject == "pruned" else 1_048_576,
         sparsity=0.5 if subject == "pruned" else 0.0,
     )
     return dataclasses.replace(row, **changes)
@@ -78,6 +80,16 @@ def speed(
         verdict=verdict,
         device=device,
         sparse_linears=sparse_linears,
+    )
+
+
+def forecast(phase: str, ratio: float, measured: float) -> ForecastRow:
+    return ForecastRow(
+        phase=phase,
+        forecast_latency_ms=40 / ratio,
+        forecast_ratio=ratio,
+        measured_ratio=measured,
+        error=ratio / measured - 1,
     )
 
 
@@ -182,7 +194,7 @@ def record_cut(context: Context = CUT, parameters: int = 2_400_000, sweep: str |
         for heads in (0, 1)
     ]
     tables = {"slices": slices, "removals": gone, "splits": ways, "units": scored, "importances": [held]}
-    tables["recoveries"] = [trained]
+    tables |= {"recoveries": [trained], "forecasts": [forecast("prefill", 1.25, 1.3), forecast("decode", 1.6, 1.5)]}
     for table, rows in tables.items():
         metrics.record(context, table, rows)
     result = evaluation(parameters=parameters, sparsity=0.0, **changes)
@@ -190,10 +202,10 @@ def record_cut(context: Context = CUT, parameters: int = 2_400_000, sweep: str |
     finish(context, sweep)
 
 
-def record_texts(context: Context = CONTEXT, calibration_hash: str = "b" * 64) -> None:
-    """Record the text that the run of `context` is calibrated on, and the one that it is evaluated on."""
-    for role, dataset_hash in (("calibration", calibration_hash), ("evaluation", context.dataset_hash)):
-        row = DatasetRow(role=role, source="docs", documents=99, text_bytes=9999, tokens=999, windows=39, window=256)
+def record_texts(context: Context = CONTEXT, calibration_hash: str = "b" * 64, role: str = "calibration") -> None:
+    """Record the text that the run of `context` is calibrated on (or its `role`), and the one it is evaluated on."""
+    for part, dataset_hash in ((role, calibration_hash), ("evaluation", context.dataset_hash)):
+        row = DatasetRow(role=part, source="docs", documents=99, text_bytes=9999, tokens=999, windows=39, window=256)
         metrics.record(dataclasses.replace(context, dataset_hash=dataset_hash), "datasets", [row])
 
 

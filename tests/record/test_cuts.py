@@ -63,6 +63,24 @@ def test_a_page_says_which_blocks_went_whole_and_what_other_ways_would_have_cost
     assert " ".join(ways) in text_of(page)
 
 
+def test_a_page_holds_the_forecast_of_the_speed_against_what_was_measured():
+    record_cut()
+    page = text_of(write_report("c1").read_text())
+    assert "taylor+repair+recover -30% prefill 32 ms 1.25× 1.30× -3.8 %" in page
+    assert "taylor+repair+recover -30% decode 25 ms 1.60× 1.50× +6.7 %" in page
+    record_run()
+    assert "Speed forecast" not in write_report("r1").read_text()  # nothing was forecast there
+
+
+def test_a_cut_model_has_the_memory_of_its_cache_in_the_table():
+    record_cut()
+    head, _, dense, cut = cells(markdown_table("c1"))
+    place = head.index("Cache of 1,000 tokens")
+    assert (dense[place], cut[place]) == ("1.0 MB", "786.4 kB")
+    record_run()
+    assert "Cache" not in markdown_table("r1")
+
+
 def test_of_several_cuts_a_figure_shows_what_each_bought():
     record_cut()
     assert "frontier0" not in drawings("c1", results_of("c1"))

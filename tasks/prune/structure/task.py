@@ -39,7 +39,7 @@ BATCHES = 16  # at least, where there are windows for them: one of so many is he
 def score_units(model: Checkpoint, calibration: Tokens, importance: Importance, name: str, device: str) -> Scored:
     """How much every unit of every block matters on the calibration windows, by the importance of that `name`."""
     with _opened(open_folder(model), device, whole=importance.whole) as network:
-        scores = importance.score(network, _batches(calibration, device), device)
+        scores = importance.score(network, calibration_batches(calibration, device), device)
     with home.store("scores") as draft:
         named = {f"{block}.{kind}": score_U for block, kinds in enumerate(scores) for kind, score_U in kinds.items()}
         save_file(named, draft.path / "scores.safetensors")
@@ -54,7 +54,7 @@ def measure_units(
     with _opened(open_folder(model), device, whole=True) as network:
         units = units_of(network)
         sample = [unit for kind in kinds for unit in sample_units(units, kind, count, seed)]
-        losses = losses_without(network, _batches(calibration, device), sample)
+        losses = losses_without(network, calibration_batches(calibration, device), sample)
     return tuple(UnitLoss(block=unit.block, kind=unit.kind, unit=unit.unit, loss=loss) for unit, loss in losses.items())
 
 
@@ -63,7 +63,7 @@ def slice_checkpoint(model: Checkpoint, calibration: Tokens, scored: Scored, cut
     """Cut the units of the lowest scores out of `model`, repair what read them, and export what is left."""
     folder = open_folder(model)
     network = load_model(folder)
-    scores, batches = read_scores(scored), _batches(calibration, device)
+    scores, batches = read_scores(scored), calibration_batches(calibration, device)
     with progress(f"slice -{100 * cut.budget:g}%", total=len(find_blocks(network)[1])) as reach:
         rows = cut_model(network, scores, cut, batches, device=device, on_block=lambda row, _: reach(row.block + 1))
     form = best_form(network, cut.form)
@@ -93,7 +93,7 @@ def build_profiles(
     `scored`: of units, of blocks, or both, as the cuts need them.
     """
     network = load_model(open_folder(model))
-    profiles, batches = Profiles(network), _batches(calibration, device)
+    profiles, batches = Profiles(network), calibration_batches(calibration, device)
     every = [read_scores(each) for each in scored]
     scores = [reduce(or_, of_block) for of_block in zip(*every, strict=True)]
     with progress("profiles", total=len(cuts)) as reach:
@@ -131,7 +131,8 @@ def _opened(folder: Path, device: str, *, whole: bool) -> Iterator[PreTrainedMod
         yield network
 
 
-def _batches(calibration: Tokens, device: str) -> Sequence[Tensor]:
+def calibration_batches(calibration: Tokens, device: str) -> Sequence[Tensor]:
+    """The calibration windows, as many at once as the device likes."""
     ids: Tensor = load_file(open_folder(calibration) / "tokens.safetensors")["ids"]
     largest = BATCH_TOKENS[torch.device(device).type] // calibration.window
     return ids.split(max(1, min(largest, len(ids) // BATCHES)))

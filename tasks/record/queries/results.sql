@@ -23,7 +23,8 @@ WITH scope AS (
 )
 SELECT
     run, model, model_hash, subject, method, pattern, seed, source, "window", windows, tokens,
-    nll, ppl, bits_per_byte, sparsity, least_rank, largest_rank, parameters, size_bytes, memory_bytes, seconds, checkpoint,
+    nll, ppl, bits_per_byte, sparsity, least_rank, largest_rank, parameters, size_bytes, memory_bytes, kv_bytes, seconds,
+    checkpoint,
     prefill.tokens_per_s AS prefill_tokens_per_s, prefill.ratio AS prefill_ratio,
     prefill.ratio_low AS prefill_low, prefill.ratio_high AS prefill_high, prefill.verdict AS prefill_verdict,
     decode.tokens_per_s AS decode_tokens_per_s, decode.ratio AS decode_ratio,

@@ -1,0 +1,38 @@
+"""What a cut will leave, before it is made: the shapes of the model that will be exported, without its values."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tasks.prune.structure.choose import Scores
+from tasks.prune.structure.cut import Cut, best_form, choose_blocks
+from tasks.prune.structure.depth import slice_blocks
+from tasks.prune.structure.export import FORMS
+from tasks.prune.structure.outline import outline_of
+from tasks.prune.structure.split import choose_split
+from tasks.prune.structure.width import slice_units
+
+
+def planned(
+    model: PreTrainedModel,
+    scores: Scores,
+    cut: Cut,
+    batches: Sequence[Tensor],
+    device: torch.device | str | None = None,
+) -> PreTrainedModel:
+    """The model that `cut_model` will leave, in the form of `cut`, on the device "meta"; `model` stays whole.
+
+    The form counts too: a padded model is everywhere as wide as its widest block. Arguments and errors are those of
+    `cut_model` and `best_form`.
+    """
+    if cut.of_blocks:
+        made = slice_blocks(model, blocks=choose_blocks(model, scores, cut.budget))
+    else:
+        choice, _ = choose_split(
+            model, scores, cut.budget, batches, kinds=cut.kinds, round_to=cut.round_to, repair=cut.repair, device=device
+        )
+        made = slice_units(model, choice.kept)
+    with made:
+        return FORMS[best_form(model, cut.form)](outline_of(model)).target
