@@ -145,6 +145,7 @@ def run_profiles(arguments: argparse.Namespace) -> int:
     with prefect_server() as interface:
         say(f"watch this run at {interface}")
         outcome = make_profiles(parameters)
+    say(f"the profiles are in {outcome.profiles}")
     show_end(outcome.run, outcome.report, arguments.json)
     if arguments.json:
         print(json.dumps(profiles_json(outcome)))

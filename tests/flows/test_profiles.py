@@ -1,9 +1,11 @@
 """The whole run of `profiles` on a tiny model, with a real server, real files and a real registry."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from tasks.prune.structure.profiles import NONE
 from tasks.record.metrics import query
 from tasks.record.tracking import tracking
 
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 NAMES = ["heads30", "ffn30", "depth50"]
 CACHED = {"tokenize calibration", "tokenize evaluation", "score by wanda_sp", "score by influence", "build profiles"}
 CACHED |= {"evaluate dense", "evaluate profiles", "time switches", "time profiles"}
@@ -133,6 +136,23 @@ def test_without_repair_the_same_units_go_and_nothing_is_scored_again(runs: dict
 def test_without_names_the_profiles_are_the_usual_ones_that_the_model_can_take(runs: dict[str, ProfilesOutcome]):
     names = [row.subject for row in runs["usual"].results]
     assert names == ["heads20", "ffn20"]  # of 4 groups 0.4 would be none, 0.8 and 1.2 are one; of 64 channels 16 go
+
+
+def test_the_readmes_program_switches_in_place(
+    runs: dict[str, ProfilesOutcome],
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "load_profiles" in block)
+    (tmp_path / "my-llama").symlink_to(tiny_model)
+    (tmp_path / "profiles").symlink_to(runs["usual"].profiles)
+    monkeypatch.chdir(tmp_path)
+    program: dict[str, Any] = {}
+    exec(code, program)
+    assert capsys.readouterr().out == f"{4 * HEAD_GROUP} bytes beside the model\n"
+    assert program["profiles"].active == NONE
 
 
 def test_json_has_what_programs_read(artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.CaptureFixture):

@@ -1,7 +1,6 @@
--- All runs, the latest first, with the dense and the pruned perplexity on the first text of each; of several profiles it is
--- that of the smallest. Of weights with factors
--- `sparsity` counts the sparse parts beside them, as results.sql does. `parameters_left` is the share of the dense model's parameters
--- that the pruned one has.
+-- All runs, the latest first, with the dense and the pruned perplexity on the first text of each; of several profiles it
+-- is the smallest one's. Of weights with factors `sparsity` counts the sparse parts beside them, as results.sql does.
+-- `parameters_left` is the share of the dense model's parameters that the pruned one has.
 SELECT
     run, recorded_at, flow, sweep, model, method, pattern, seed, seconds, registered_version, command,
     (SELECT arg_min(ppl, source) FROM evaluations WHERE run = runs.run AND subject = 'dense') AS dense_ppl,
