@@ -26,6 +26,8 @@ else:
 def _parsed(given: Any) -> Any:
     """Words become texts; what is no word is for pydantic to check."""
     words = [given] if isinstance(given, str) else given
+    if not isinstance(words, list | tuple):
+        return words
     return tuple(text for word in words for text in (parse_texts(word) if isinstance(word, str) else (word,)))
 
 

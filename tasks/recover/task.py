@@ -88,5 +88,5 @@ def _part(text: Tokens, weight: float) -> Part:
 
 
 def _mean_loss(steps: Sequence[Step]) -> float:
-    """Steps learn nearly equal numbers of tokens."""
-    return fmean(step.loss for step in steps)
+    """Of a token that is learned: where texts are mixed, steps learn unequal numbers of them."""
+    return fmean([step.loss for step in steps], weights=[step.learned for step in steps])

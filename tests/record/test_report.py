@@ -268,6 +268,12 @@ def test_a_model_calibrated_on_the_text_of_its_evaluation_is_pointed_out():
     assert overlap_of("r1") in write_report("r1").read_text()
 
 
+def test_a_model_trained_on_the_text_of_its_evaluation_is_pointed_out():
+    record_run()
+    record_texts(role="recovery", calibration_hash=CONTEXT.dataset_hash)
+    assert overlap_of("r1") == "Trained on the text of the evaluation (docs): the score flatters."
+
+
 def test_a_text_that_one_run_read_and_another_was_scored_on_is_none_of_theirs():
     for run, calibration, evaluated in (("r1", "1" * 64, "2" * 64), ("r2", "2" * 64, "3" * 64)):
         context = dataclasses.replace(CONTEXT, run=run, dataset_hash=evaluated)
