@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from bench import slices_torch_pruning as peer
 from bench.peers_environments import NotInstalled
-from bench.slices_cuts import CHANNELS, CUTS, OURS, ROUND_TO, Cell, Espalier, block_parameters
+from bench.slices_cuts import CHANNELS, CUTS, OURS, ROUND_TO, SPLIT, Cell, Espalier, block_parameters
 from bench.slices_recover import RATE, recover_cut
 from bench.slices_table import markdown
 from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_lines, read_text
@@ -72,7 +72,7 @@ def cells(choice: argparse.Namespace) -> Iterator[Cell]:
     for tokens in dict.fromkeys((0, choice.recover_tokens)):
         for seed, cut, budget in product(choice.seeds, choice.cuts, choice.budgets):
             for importance, repair in ways(cut, choice):
-                sees = tokens or repair or importance not in (peer.MAGNITUDE, "weight_norm")
+                sees = tokens or repair or cut in SPLIT or importance not in (peer.MAGNITUDE, "weight_norm")
                 if (sees or seed == choice.seeds[0]) and (not tokens or recovers(cut, importance, budget, choice)):
                     yield Cell(
                         cut=cut, importance=importance, budget=budget, repair=repair, recover_tokens=tokens, seed=seed

@@ -1,9 +1,11 @@
 """A run of bench.slices, and our side of it: units chosen by an importance, sliced away, and their readers repaired."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.texts import Text
@@ -12,7 +14,8 @@ from tasks.calibrate.importance.importance import Scores
 from tasks.model.anatomy import find_blocks
 from tasks.model.load import load_model
 from tasks.prune.structure.apply import slice_model
-from tasks.prune.structure.choose import Choice, choose, choose_units
+from tasks.prune.structure.choose import Choice, choose_units
+from tasks.prune.structure.split import choose_split
 
 BOTH, QUERIES, CHANNELS, FFN = "head groups and channels", "query heads and channels", "channels", "FFN"
 KINDS = {  # of units, where the budget is a share of the blocks' parameters; of the FFN it is one of its channels
@@ -21,6 +24,7 @@ KINDS = {  # of units, where the budget is a share of the blocks' parameters; of
     CHANNELS: ("channels",),
 }
 CUTS = (*KINDS, FFN)
+SPLIT = (BOTH, QUERIES)  # between two kinds, by what each way loses on the windows
 OURS = tuple(name for name in IMPORTANCES if name not in ("leave_one_out", "influence"))  # those of units, affordable
 ROUND_TO = 2  # the models are narrow: with the usual 64 a tenth of a block is no step
 
@@ -47,19 +51,20 @@ class Espalier:
     def make(self, cell: Cell) -> PreTrainedModel:
         """The model with the cell's cut."""
         model = load_model(self._folder)
-        batches = self._text.batches(cell.seed) if cell.repair else None
-        kept = choose_for(model, self._scores(cell.importance, cell.seed), cell.cut, cell.budget).kept
-        slice_model(model, kept, batches, repair=cell.repair)
+        batches, scores = self._text.batches(cell.seed), self._scores(cell.importance, cell.seed)
+        kept = choose_for(model, scores, cell, batches).kept
+        slice_model(model, kept, batches if cell.repair else None, repair=cell.repair)
         return model
 
     def _score(self, importance: str, seed: int) -> Scores:
         return IMPORTANCES[importance]().score(load_model(self._folder), self._text.batches(seed))
 
 
-def choose_for(model: PreTrainedModel, scores: Scores, cut: str, budget: float) -> Choice:
-    if cut == FFN:
-        return choose_units(model, scores, {"channels": budget}, round_to=ROUND_TO)
-    return choose(model, scores, budget, kinds=KINDS[cut], round_to=ROUND_TO)
+def choose_for(model: PreTrainedModel, scores: Scores, cell: Cell, batches: Sequence[Tensor]) -> Choice:
+    if cell.cut == FFN:
+        return choose_units(model, scores, {"channels": cell.budget}, round_to=ROUND_TO)
+    kinds = {"kinds": KINDS[cell.cut], "round_to": ROUND_TO}
+    return choose_split(model, scores, cell.budget, batches, repair=cell.repair, **kinds)[0]
 
 
 def block_parameters(model: PreTrainedModel) -> int:

@@ -43,8 +43,13 @@ def test_every_run_once_what_is_recovered_last_and_what_sees_no_windows_for_one_
     tokens = [each.recover_tokens for each in every]
     assert tokens == sorted(tokens)
     cut = [(each.cut, each.importance, each.repair) for each in every if not each.recover_tokens]
-    assert cut.count((BOTH, "weight_norm", False)) == cut.count((HIDDEN_KEPT, MAGNITUDE, False)) == 1
-    assert cut.count((BOTH, "weight_norm", True)) == cut.count((HIDDEN_KEPT, TAYLOR, False)) == 3
+    assert cut.count((CHANNELS, "weight_norm", False)) == cut.count((HIDDEN_KEPT, MAGNITUDE, False)) == 1
+    assert (
+        cut.count((BOTH, "weight_norm", False))
+        == cut.count((BOTH, "weight_norm", True))
+        == cut.count((HIDDEN_KEPT, TAYLOR, False))
+        == 3
+    )
     recovered = {(each.cut, each.importance, each.repair) for each in every if each.recover_tokens}
     assert recovered == {(CHANNELS, "activation", False), (CHANNELS, "activation", True), (HIDDEN_KEPT, TAYLOR, False)}
 
