@@ -14,7 +14,7 @@ import pytest
 
 from tasks.handles import StageRow
 from tasks.record import metrics
-from tests.record.plausible import CONTEXT, CUT, evaluation, finish, record_cut, record_run
+from tests.record.plausible import CONTEXT, CUT, RUN, evaluation, finish, record_cut, record_profiles, record_run
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +43,14 @@ def test_empty_tables_have_their_columns():
 def test_rows_recorded_again_replace_their_own_and_nobody_elses():
     record_run()
     record_cut()
+    record_profiles()
     before = {table: metrics.query(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in metrics.TABLES}
     record_run()
     record_cut()
+    record_profiles()
     record_run(dataclasses.replace(CONTEXT, run="r2"))
     record_cut(dataclasses.replace(CUT, run="c2"))
+    record_profiles(dataclasses.replace(RUN, run="p2"))
     metrics.record(CONTEXT, "stages", [StageRow(stage="publish", seconds=1.0, cached=False)])
     after = {table: metrics.query(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in metrics.TABLES}
     assert all(before.values())
