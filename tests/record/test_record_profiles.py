@@ -5,12 +5,13 @@ import re
 
 import pytest
 
+from tasks.evaluate.profile_row import ProfileRow
 from tasks.record import metrics
 from tasks.record.listing import runs_table
 from tasks.record.report import drawings, markdown_table, write_report
 from tasks.record.results import results_of
 from tasks.record.tracking import metrics_of
-from tests.record.plausible import DEPTH, HEADS, METHODS, NONE, RUN, record_profiles
+from tests.record.plausible import DEPTH, HEADS, METHODS, NONE, RUN, evaluation, record_profiles, speed
 
 
 @pytest.fixture(autouse=True)
