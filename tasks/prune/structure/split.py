@@ -113,7 +113,8 @@ def _divided(batches: Sequence[Tensor], repair: bool) -> tuple[list[Tensor], lis
         if ids_BT.dim() != 2 or ids_BT.is_floating_point() or ids_BT.shape[1] < 2:
             given = f"{ids_BT.dtype} of shape {tuple(ids_BT.shape)}"
             raise ValueError(f"batches: {given} given, valid are ids of shape (windows, 2 or more tokens)")
-    step = max(2 if repair else 1, sum(len(ids_BT) for ids_BT in batches) // WINDOWS)
+    step = min(sum(len(ids_BT) for ids_BT in batches) // WINDOWS, len(batches) // 2)
+    step = max(step, 2 if repair else 1)
     return list(batches[::step]), list(batches[step // 2 :: step]) if repair else []
 
 

@@ -107,6 +107,12 @@ def test_where_a_repair_follows_the_two_lowest_are_tried_with_it():
     assert taken.widths == options[best.split].widths
 
 
+@pytest.mark.parametrize("windows", [16, 32])
+def test_of_four_large_batches_two_are_left_to_repair_on(windows):
+    _, rows = choose_split(llama(), random_scores(llama()), 0.35, batches(*[(windows, 8)] * 4), **BUDGET, repair=True)
+    assert sum(row.repaired_loss is not None for row in rows) == 2
+
+
 def test_of_few_batches_none_are_left_to_repair_on():
     model, ids = llama(), batches((4, 24), (4, 24), (4, 24))
     _, rows = choose_split(model, random_scores(model), 0.35, ids, **BUDGET, repair=True)
