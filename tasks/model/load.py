@@ -68,10 +68,10 @@ def resolve(name_or_path: str | Path) -> Path:
     raise ValueError(f"model: {name_or_path} is neither a folder here, nor a hub name such as org/name, nor builtin")
 
 
-def load_config(folder: Path) -> PreTrainedConfig:
-    """The model's configuration. Raises ValueError where transformers does not know it."""
+def load_config(folder: Path, *, run_code: bool = False) -> PreTrainedConfig:
+    """The model's configuration; `run_code` as of `load_model`. ValueError where transformers does not know it."""
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=run_code)
     except (ValueError, KeyError, OSError) as error:
         raise ValueError(f"model: config.json in {folder} cannot be used: {_first_line(error)}") from error
 

@@ -126,7 +126,7 @@ def _training(given: argparse.Namespace) -> Training:
 
 
 def _windows(given: argparse.Namespace, texts: Sequence[WeightedText]) -> Mixture:
-    tokenizer, config = load_tokenizer(given.checkpoint), load_config(given.checkpoint)
+    tokenizer, config = load_tokenizer(given.checkpoint), load_config(given.checkpoint, run_code=given.run_code)
     context = context_of(config)
     window = given.window or min(USUAL_WINDOW, context or USUAL_WINDOW)
     if context is not None and window > context:

@@ -12,6 +12,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from tasks.model.load import load_model
+from tasks.prune.structure.export import export_model
+from tasks.prune.structure.width import slice_units
 from tasks.recover import __main__ as script
 from tasks.recover.__main__ import main
 from tests.recover.text import VOCABULARY, pruned_llama, weights_of, zeros_of
@@ -111,6 +114,19 @@ def test_stopped_it_goes_on_to_the_same_weights_and_distils(pruned, texts, tmp_p
     assert result(tmp_path / "parts") == result(tmp_path / "whole")
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("parts", "whole")]
     assert weights[0] == weights[1]
+
+
+def test_blocks_of_their_own_widths_are_trained_where_their_code_may_run(pruned, texts, tmp_path, capsys):
+    cut, folder = pruned_llama(), tmp_path / "cut"
+    slice_units(cut, {1: {"channels": torch.arange(9)}})
+    export_model(cut, "per_layer", pruned, folder)
+    assert main(words(folder, texts, tmp_path / "refused")) == 2
+    assert "contains custom code" in capsys.readouterr().err.splitlines()[-1]
+    assert main(words(folder, texts, tmp_path / "out", "--run-code")) == 0
+    assert (tmp_path / "out" / "modeling_per_layer.py").is_file()
+    trained = load_model(tmp_path / "out", run_code=True)
+    assert trained.model.layers[1].mlp.up_proj.out_features == 9
+    assert not torch.equal(weights_of(trained), weights_of(cut))
 
 
 @pytest.mark.parametrize(
