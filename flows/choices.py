@@ -1,10 +1,11 @@
 """What a flow's parameters may be: one set of types for the command line, the presets and the form in Prefect."""
 
 import shlex
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from flows.activation_choices import Activation
 from flows.methods import (
     ALLOCATION_CHOICES,
     IMPORTANCE_CHOICES,
@@ -12,6 +13,7 @@ from flows.methods import (
     ImportanceChoice,
     LowRankChoice,
     Names,
+    PatternText,
     PrunerChoice,
     Strict,
     TunerChoice,
@@ -29,8 +31,6 @@ from tasks.prune.structure.cut import Cut
 from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.sparsegpt import SparseGPT
-
-PatternText = Annotated[str, AfterValidator(lambda text: str(parse_pattern(text)))]
 
 
 class Oneshot(Recovering):
@@ -169,4 +169,4 @@ class Sweep(Strict):
     """One run of the flow `sweep`: the points of a grid, in order."""
 
     name: str
-    points: tuple[Oneshot | Slice, ...]
+    points: tuple[Oneshot | Slice | Activation, ...]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flows.environment import use_project_settings
 from flows.server import prefect_server
 from flows.terminal import outcome_json, profiles_json, say, show_end, show_rows
-from flows.words import Words, say_oneshot, say_profiles, say_slice, say_sweep
+from flows.words import Words, say_activation, say_oneshot, say_profiles, say_slice, say_sweep
 
 if TYPE_CHECKING:
     from flows.choices import Oneshot, Slice
@@ -57,6 +57,7 @@ def build_parser() -> Words:
 
     say_oneshot(command("oneshot", run_oneshot, "prune a model in one pass, pack it, score it, register it"))
     say_slice(command("slice", run_slice, "cut units out of a model, repair the rest, score it, register it"))
+    say_activation(command("activation", run_activation, "let linears read a part of their inputs, token by token"))
     say_profiles(command("profiles", run_profiles, "make cuts of a model, to switch between them in place"))
     say_sweep(command("sweep", run_sweep, "run a grid and compare its points on one page"))
 
@@ -132,6 +133,18 @@ def run_slice(arguments: argparse.Namespace) -> int:
     from flows.slice import slice_model
 
     return run_flow(lambda: slice_model(parameters), arguments.json)
+
+
+def run_activation(arguments: argparse.Namespace) -> int:
+    from flows.activation_choices import activation_of
+    from flows.prepare import prepare_activation
+
+    parameters = activation_of(vars(arguments))
+    prepare_activation(parameters)  # before a server is started for it
+
+    from flows.activation import sparsify_inputs
+
+    return run_flow(lambda: sparsify_inputs(parameters), arguments.json)
 
 
 def run_profiles(arguments: argparse.Namespace) -> int:

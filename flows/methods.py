@@ -11,12 +11,22 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.prune import ALLOCATIONS, DECOMPOSERS, PRUNERS, UPDATES
 from tasks.prune.allocators import Given, from_file, from_text
 from tasks.prune.own import load_pruner
+from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.pruner import Pruner
 from tasks.prune.weight.reconstruct import Reconstruct
 
@@ -62,6 +72,7 @@ def _said(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]  # in words q_proj+o_proj
+PatternText = Annotated[str, AfterValidator(lambda text: str(parse_pattern(text)))]
 
 
 def choices_of(registry: Mapping[str, type]) -> dict[str, type[Choice]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from secrets import token_hex
 
+from flows.activation_choices import Activation
 from flows.choices import Oneshot, Slice
 from flows.prepare import Found, Prepared, PreparedSlice
 from flows.profile_choices import Profiles
@@ -108,7 +109,9 @@ def record_recovery(context: Context, recovered: Recovered) -> None:
         run_always(record, of_text, {"datasets": [dataset_row("recovery", text)], "recoveries": [row]})
 
 
-def describe(flow: str, run: str, parameters: Oneshot | Slice | Profiles, found: Found, evaluation: Tokens) -> Context:
+def describe(
+    flow: str, run: str, parameters: Oneshot | Slice | Activation | Profiles, found: Found, evaluation: Tokens
+) -> Context:
     return Context(
         run=run,
         flow=flow,

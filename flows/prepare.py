@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig
 
+from flows.activation_choices import Activation
 from flows.choices import Oneshot, Slice
 from flows.profile_choices import BY_INFLUENCE, Profiles
 from flows.recoveries import Recovering
@@ -17,7 +18,7 @@ from tasks.data.labelled import check_labelled
 from tasks.data.sources import check_source
 from tasks.evaluate.task import check_speed, fits
 from tasks.handles import Checkpoint
-from tasks.model.anatomy import prunable, prunable_blocks
+from tasks.model.anatomy import dissect, prunable, prunable_blocks
 from tasks.model.load import (
     check_folder,
     check_tokenizer,
@@ -29,6 +30,8 @@ from tasks.model.load import (
     resolve,
     weight_bytes,
 )
+from tasks.prune.activation.recipe import ActivationRecipe
+from tasks.prune.activation.results import NamedRecipe
 from tasks.prune.allocation import Allocation
 from tasks.prune.allocators import Allocator, Given
 from tasks.prune.structure.cut import Cut, check_cut
@@ -77,6 +80,13 @@ class PreparedProfiles(Found):
     importances: dict[str, Importance]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedActivation(Found):
+    """An `Activation` with everything looked up."""
+
+    how: NamedRecipe
+
+
 def prepare(parameters: Oneshot) -> Prepared:
     """Look up and check everything that a run names. Raises ValueError in one line; reads the weights once."""
     found, folder = _find(parameters)
@@ -106,12 +116,25 @@ def prepare_profiles(parameters: Profiles) -> PreparedProfiles:
     return PreparedProfiles(**vars(found), cuts=cuts, importances=importances)
 
 
-def check(parameters: Oneshot | Slice) -> None:
+def prepare_activation(parameters: Activation) -> PreparedActivation:
+    """As `prepare`; the linears are looked for in the model itself, which has to fit into memory."""
+    found, folder = _find(parameters)
+    if parameters.speed and found.device != "cpu":
+        raise ValueError(f"speed: {found.device} given, sparse inputs are fast on a CPU alone; give --no-speed")
+    how = parameters.how()
+    _check_inputs(found.model.hash, folder, how.recipe)
+    return PreparedActivation(**vars(found), how=how)
+
+
+def check(parameters: Oneshot | Slice | Activation) -> None:
     """Raises what preparing this run would raise."""
-    if isinstance(parameters, Slice):
-        prepare_slice(parameters)
-    else:
-        prepare(parameters)
+    match parameters:
+        case Slice():
+            prepare_slice(parameters)
+        case Activation():
+            prepare_activation(parameters)
+        case _:
+            prepare(parameters)
 
 
 def _find(parameters: OfTexts) -> tuple[Found, Path]:
@@ -174,6 +197,15 @@ def _check_cut(content: str, folder: Path, cut: Cut) -> None:
     if not fits(folder, "cpu"):
         raise ValueError(f"model: {folder} takes more than half of the memory that is free; slice holds it whole")
     check_cut(load_model(folder), cut)
+
+
+@cache
+def _check_inputs(content: str, folder: Path, recipe: ActivationRecipe) -> None:
+    """The tokenizer fits the model, which has the linears that the recipe names. Once for every `content`."""
+    check_tokenizer(load_tokenizer(folder), load_config(folder))
+    if not fits(folder, "cpu"):
+        raise ValueError(f"model: {folder} takes more than half of the memory that is free; activation holds it whole")
+    recipe.groups(dissect(load_model(folder)))
 
 
 @cache

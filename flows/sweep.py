@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from prefect import flow, runtime
 
+from flows.activation import sparsify_inputs
+from flows.activation_choices import Activation
 from flows.choices import Oneshot, Slice, Sweep
 from flows.oneshot import oneshot
 from flows.outcome import Outcome, name_run
@@ -42,5 +44,11 @@ def sweep_preset(preset: str) -> SweepOutcome:
     return sweep(sweep_named(preset))
 
 
-def _run(point: Oneshot | Slice, sweep: str) -> Outcome:
-    return slice_model(point, sweep=sweep) if isinstance(point, Slice) else oneshot(point, sweep=sweep)
+def _run(point: Oneshot | Slice | Activation, sweep: str) -> Outcome:
+    match point:
+        case Slice():
+            return slice_model(point, sweep=sweep)
+        case Activation():
+            return sparsify_inputs(point, sweep=sweep)
+        case _:
+            return oneshot(point, sweep=sweep)

@@ -73,6 +73,36 @@ def say_slice(made: argparse.ArgumentParser) -> None:
     _say_texts(made)
 
 
+def say_activation(made: argparse.ArgumentParser) -> None:
+    _say_model(made)
+    made.add_argument(
+        "--selection",
+        required=True,
+        help="which inputs a linear reads of each token: topk, threshold, clact, amber, weight_variance (a share), or "
+        "nm (n of each m); clact, amber and weight_variance take both",
+    )
+    made.add_argument("--pattern", required=True, help="50%% of a token's inputs go; 8:16 (any n:m): n of m stay")
+    made.add_argument(
+        "--mitigation",
+        default="none",
+        help="what makes up for the others: var, dpts, spts, lpts, ls, scaling, rsparse, or several: "
+        "var+dpts,centre=median; spts, lpts, ls and rsparse learn",
+    )
+    made.add_argument(
+        "--modules", default="*", help="the linears, gate_proj,up_proj, or patterns for their names, mlp.*; all (*)"
+    )
+    made.add_argument(
+        "--greedy", metavar="STEP", help="divide a block's share among its inputs by such steps, as TEAL does: 0.05"
+    )
+    made.add_argument(
+        "--learn", nargs="?", const="", help="how what learns is trained on the calibration text: rate=0.001,epochs=10"
+    )
+    made.add_argument(
+        "--prefill", default="sparse", help="sparse or dense: how a prompt is timed; the score is of sparse tokens"
+    )
+    _say_texts(made)
+
+
 def say_profiles(made: argparse.ArgumentParser) -> None:
     _say_model(made)
     made.add_argument(

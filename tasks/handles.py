@@ -199,7 +199,7 @@ class EvaluationRow:
     size_bytes: int  # of the weight files on disk
     memory_bytes: int  # of the loaded model's parameters and buffers
     kv_bytes: int | None = None  # of the cache of one sequence of 1000 tokens; unknown in older rows
-    sparsity: float  # really counted in the prunable linears
+    sparsity: float  # counted in the prunable linears: zeros; with sparse inputs, weights that a token has not needed
 
 
 @dataclass(frozen=True, kw_only=True)

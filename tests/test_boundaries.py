@@ -15,6 +15,7 @@ GUESTS = {  # library -> the places that may import it
     "datasets": ("tasks/data/sources.py",),
     "lm_eval": ("tasks/evaluate/harness.py",),
     "pydantic": (
+        "flows/activation_choices.py",
         "flows/choices.py",
         "flows/methods.py",
         "flows/profile_choices.py",

@@ -20,8 +20,10 @@ from transformers import PreTrainedModel
 
 from tasks.evaluate.size import count_sparse_linears
 from tasks.handles import SpeedRow
+from tasks.model.load import context_of, vocabulary_of
 
 PHASES = ("prefill", "decode")
+PROMPT_TOKENS, DECODE_TOKENS = 256, 64  # of one timed repetition; a shorter context shortens the prompt
 WARM_UPS = 2
 LEAST_REPETITIONS = 6  # no interval of fewer pairs reaches 95 %
 
@@ -105,6 +107,18 @@ def compare_subjects(
         _row(put(subject), subject, phase, batch, tokens[phase], taken, seconds["dense", phase])
         for (subject, phase), taken in seconds.items()
     ]
+
+
+def tokens_to_time(model: PreTrainedModel) -> dict[str, int]:
+    """How many tokens a repetition reads and writes, within the model's context."""
+    context = context_of(model.config) or PROMPT_TOKENS + DECODE_TOKENS
+    decode_tokens = min(DECODE_TOKENS, context // 2)
+    prompt_tokens = min(PROMPT_TOKENS, context - decode_tokens)
+    return {
+        "vocab_size": vocabulary_of(model.config),
+        "prompt_tokens": prompt_tokens,
+        "decode_tokens": decode_tokens,
+    }
 
 
 def compare_paired(reference: Sequence[float], candidate: Sequence[float]) -> Ratio:

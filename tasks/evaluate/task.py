@@ -15,14 +15,14 @@ from transformers import PreTrainedModel
 
 from tasks.calibrate.memory import free_bytes, give_back
 from tasks.calibrate.walk import lent
+from tasks.evaluate.evaluation import evaluate_model
 from tasks.evaluate.forecast import forecast_phases
 from tasks.evaluate.forecast_row import Forecast
-from tasks.evaluate.perplexity import bits_per_byte, perplexity
-from tasks.evaluate.size import cache_bytes, count_parameters, counted_sparsity, memory_bytes, weight_bytes
-from tasks.evaluate.speed import compare_speed, compare_subjects
+from tasks.evaluate.size import weight_bytes
+from tasks.evaluate.speed import compare_speed, compare_subjects, tokens_to_time
 from tasks.handles import Checkpoint, EvaluationRow, SpeedRow, Tokens
 from tasks.model.anatomy import find_blocks
-from tasks.model.load import context_of, load_model, vocabulary_of
+from tasks.model.load import load_model
 from tasks.model.mapped import mapped_model
 from tasks.progress import progress
 from tasks.prune.structure.cut import Cut
@@ -36,8 +36,6 @@ from tasks.prune.unpack import is_packed, load_packed, unpack_checkpoint, unpack
 from tasks.record.unfinished import workplace
 from tasks.stage import open_folder, stage
 
-BATCH_TOKENS = 2048  # of a mapped model too, though it is read anew for each batch: so that its score is the same
-PROMPT_TOKENS, DECODE_TOKENS = 256, 64  # of one timed repetition; a shorter context shortens the prompt
 SWITCHES = 200  # that are timed, to each profile
 
 
@@ -70,7 +68,7 @@ def time_speed(dense: Checkpoint, pruned: Checkpoint, device: str, machine: str)
     for folder, _ in folders:
         check_speed(folder, device)
     first, second = (_load(folder, device, run_code) for folder, run_code in folders)
-    return compare_speed(first, second, **_tokens_to_time(first))
+    return compare_speed(first, second, **tokens_to_time(first))
 
 
 @stage()
@@ -86,7 +84,7 @@ def forecast_speed(
     dense = load_model(folder)
     target = planned(dense, read_scores(scored), cut, calibration_batches(calibration, device), device)
     with lent(dense, torch.device(device)):
-        return forecast_phases(dense, target, **_tokens_to_time(dense))
+        return forecast_phases(dense, target, **tokens_to_time(dense))
 
 
 @stage()
@@ -98,7 +96,7 @@ def time_profiles(model: Checkpoint, built: BuiltProfiles, device: str, machine:
         profiles.switch(NONE if subject == "dense" else subject)
         return profiles.model
 
-    return compare_subjects(["dense", *profiles.names[1:]], put, **_tokens_to_time(profiles.model))
+    return compare_subjects(["dense", *profiles.names[1:]], put, **tokens_to_time(profiles.model))
 
 
 @stage()
@@ -149,37 +147,8 @@ def opened(folder: Path, device: str, *, run_code: bool = False) -> Iterator[Pre
 
 def _evaluated(model: PreTrainedModel, tokens: Tokens, subject: str, checkpoint: str, size_bytes: int) -> EvaluationRow:
     ids = load_file(open_folder(tokens) / "tokens.safetensors")["ids"]
-    batch_size = max(1, BATCH_TOKENS // tokens.window)
     with progress(f"perplexity of the {subject} model", total=tokens.windows) as reach:
-        score = perplexity(model, ids, tokens.window, batch_size, on_batch=lambda done, _: reach(done))
-    return EvaluationRow(
-        subject=subject,
-        checkpoint=checkpoint,
-        source=tokens.source,
-        window=tokens.window,
-        windows=score.windows,
-        tokens=score.tokens,
-        nll=score.nll,
-        ppl=score.ppl,
-        bits_per_byte=bits_per_byte(score.nll, tokens.tokens, tokens.text_bytes),
-        parameters=count_parameters(model),
-        size_bytes=size_bytes,
-        memory_bytes=memory_bytes(model),
-        kv_bytes=cache_bytes(model),
-        sparsity=counted_sparsity(model),
-    )
-
-
-def _tokens_to_time(model: PreTrainedModel) -> dict[str, int]:
-    """How many tokens a repetition reads and writes, within the model's context."""
-    context = context_of(model.config) or PROMPT_TOKENS + DECODE_TOKENS
-    decode_tokens = min(DECODE_TOKENS, context // 2)
-    prompt_tokens = min(PROMPT_TOKENS, context - decode_tokens)
-    return {
-        "vocab_size": vocabulary_of(model.config),
-        "prompt_tokens": prompt_tokens,
-        "decode_tokens": decode_tokens,
-    }
+        return evaluate_model(model, ids, tokens, subject, checkpoint, size_bytes, lambda done, _: reach(done))
 
 
 def _load_profiles(model: Checkpoint, built: BuiltProfiles, device: str) -> Profiles:

@@ -25,9 +25,10 @@ from tasks.record.tables import Row
 
 
 @styled
-def perplexity_by_sparsity(rows: Sequence[Row], name: str) -> str:
+def perplexity_by_sparsity(rows: Sequence[Row], name: str, gone: str) -> str:
     """`rows` of queries/results.sql for one model and text: a line a method, from the dense model through its
-    sparsities, and a dashed one through its n:m patterns. What is not finite cannot be drawn."""
+    sparsities, and a dashed one through its n:m patterns. What is not finite cannot be drawn. `gone`: what `sparsity`
+    counts."""
     figure, axes = canvas(3.2)
     dense = rows[0]["dense"]["ppl"]
     pruned = [row for row in rows if row["subject"] != "dense" and math.isfinite(row["ppl"])]
@@ -45,7 +46,7 @@ def perplexity_by_sparsity(rows: Sequence[Row], name: str) -> str:
                 axes.annotate(pattern, (sparsity, ppl), (7, 0), textcoords="offset points", va="center", color=FAINT)
     log_scale(axes)
     axes.set_ylabel("perplexity (lower is better)")
-    axes.set_xlabel("zeros in the pruned linears")
+    axes.set_xlabel(gone)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     legend(axes, [Line2D([], [], color=colours[method], marker="o", markersize=4, label=method) for method in colours])
     return to_svg(figure, name)

@@ -29,6 +29,7 @@ from tasks import handles
 from tasks.evaluate.forecast_row import ForecastRow
 from tasks.evaluate.profile_row import ProfileRow
 from tasks.handles import Context
+from tasks.prune.activation.rows import LearnedRow, ProductRow, SparseInputRow
 from tasks.prune.structure.rows import RemovalRow, SplitRow
 from tasks.record import home
 from tasks.record.names import check_run
@@ -49,6 +50,9 @@ TABLES: dict[str, type] = {
     "speeds": handles.SpeedRow,
     "forecasts": ForecastRow,
     "profiles": ProfileRow,
+    "sparse_inputs": SparseInputRow,
+    "learned": LearnedRow,
+    "products": ProductRow,
     "artifacts": handles.ArtifactRow,
 }
 GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one run apart
@@ -67,6 +71,9 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "speeds": ("subject", "phase", "batch", "tokens"),
     "forecasts": ("phase",),
     "profiles": ("profile",),
+    "sparse_inputs": ("block", "linears"),
+    "learned": ("block",),
+    "products": ("in_features", "out_features", "dropped", "dtype", "threads", "tokens"),
     "artifacts": ("kind", "hash"),
 }
 ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}

@@ -13,12 +13,14 @@ from string import Template
 from tasks.record import figures, home, units
 from tasks.record.cuts import cut_blocks, forecasts, importances, recoveries, splits
 from tasks.record.details import datasets, linears, stages
+from tasks.record.inputs import learned, products, sparse_inputs
 from tasks.record.metrics import query_named
 from tasks.record.profiles import profiles
 from tasks.record.provenance import machine_in_words, versions_in_words
 from tasks.record.results import (
     is_cut,
     is_profile,
+    is_sparse_input,
     markdown_table,
     pruned_and_best,
     ranks_of,
@@ -58,6 +60,9 @@ def write_report(run: str) -> Path:
         _results(results),
         _figures(run, results),
         profiles(run),
+        sparse_inputs(run),
+        learned(run),
+        products(run),
         forecasts(run),
         cut_blocks(run),
         splits(run),
@@ -103,8 +108,10 @@ def _tiles(results: Sequence[Row]) -> str:
             ("Perplexity", units.digits(row["ppl"]), f"dense {units.digits(dense['ppl'])}"),
             ("Bits per byte", units.digits(row["bits_per_byte"]), f"dense {units.digits(dense['bits_per_byte'])}"),
             _gone_tile(row),
-            ("Size on disk", units.size(row["size_bytes"]), f"dense {units.size(dense['size_bytes'])}"),
         ]
+        if not is_sparse_input(row):
+            size, whole = (units.size(each["size_bytes"]) for each in (row, dense))
+            tiles.append(("Size on disk", size, f"dense {whole}"))
         tiles += [
             (f"{phase.capitalize()} speed", units.ratio(row[f"{phase}_ratio"]), row[f"{phase}_verdict"])
             for phase in ("prefill", "decode")
@@ -123,6 +130,8 @@ def _tiles(results: Sequence[Row]) -> str:
 def _gone_tile(row: Row) -> tuple[str, str, str]:
     if is_cut(row):
         return "Parameters", units.short(row["parameters"]), f"dense {units.short(row['dense']['parameters'])}"
+    if is_sparse_input(row):
+        return "Weights not read", units.percent(row["sparsity"]), f"counted, pattern {row['pattern']}"
     return "Zeros, counted", units.percent(row["sparsity"]), f"{ranks_of(row)} pattern {row['pattern']}".strip()
 
 
@@ -146,6 +155,9 @@ def _gone_caption(results: Sequence[Row]) -> str:
         return "A profile is named after what goes, and the share of it in percent; parameters are those in force."
     if all(is_cut(row) for row in results if row["subject"] != "dense"):
         return "Parameters are counted in the models as they were loaded again; the pattern is a share of the blocks'."
+    if any(sparse := [is_sparse_input(row) for row in results if row["subject"] != "dense"]):
+        zeros = "" if all(sparse) else "; where weights were pruned, their zeros"
+        return f"Not read is the share of the blocks' weights that a token does not need, counted on this text{zeros}."
     factors = "; of a weight with factors, in the sparse part beside them" if any(map(ranks_of, results)) else ""
     return f"Zeros are counted in the pruned linears{factors}."
 
@@ -153,9 +165,10 @@ def _gone_caption(results: Sequence[Row]) -> str:
 def _speed_caption(results: Sequence[Row]) -> str:
     if all(row["prefill_ratio"] is None and row["decode_ratio"] is None for row in results):
         return "Speed not measured."
+    smaller = "" if all(is_sparse_input(row) for row in results if row["subject"] != "dense") else "a smaller file, "
     return (
         "Speeds are relative to the dense model timed beside them, with a 95\u00a0% interval; where it covers 1: "
-        "a smaller file, no faster on this machine."
+        f"{smaller}no faster on this machine."
     )
 
 
@@ -173,14 +186,15 @@ def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
         if group[0]["dense"] and len(group) > 1 and len(cut) < len(group) - 1:
             caption = f"Perplexity against sparsity, {model} on {source}. The dotted line is the dense model."
             name = f"perplexity{number}"
-            drawn[name] = figures.perplexity_by_sparsity(group, name), caption
+            gone = "weights not read" if any(map(is_sparse_input, group)) else "zeros in the pruned linears"
+            drawn[name] = figures.perplexity_by_sparsity(group, name, gone), caption
         if len(cut) > 1:
             caption = f"Perplexity against what it bought, {model} on {source}: a point a cut. The diamond is dense."
             drawn[f"frontier{number}"] = figures.frontier(cut, f"frontier{number}"), caption
     if blocks := query_named("blocks", run=run):
         caption = "By block: relative squared error of its output on the first calibration batch, and its zeros."
         drawn["blocks"] = figures.error_and_sparsity_by_block(blocks), caption
-    if not any(map(is_profile, results)):
+    if not any(is_profile(row) or is_sparse_input(row) for row in results):
         drawn["sizes"] = figures.sizes(results), "Weight files on disk, as they were evaluated."
     if speeds := query_named("speeds", run=run):
         caption = (

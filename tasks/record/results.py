@@ -36,16 +36,18 @@ def result_columns(rows: Sequence[Row]) -> list[Column]:
         for title, name in (("Model", "model"), ("Text", "source"), ("Window", "window"), ("Seed", "seed"))
         if len({row[name] for row in rows}) > 1
     ]
+    sparse = {is_sparse_input(row) for row in rows if row["subject"] != "dense"}
     timed = [_speed(phase) for phase in PHASES if any(row[f"{phase}_ratio"] is not None for row in rows)]
     return [
         Column(title="Method", show=lambda row: name_of(row)[0], numeric=False, heads_row=True),
         Column(title="Pattern", show=lambda row: name_of(row)[1], numeric=False),
+        *([Column(title="Sparse", show=_what_is_sparse, numeric=False)] if len(sparse) > 1 else []),
         *varying,
         Column(title="Perplexity", show=lambda row: units.digits(row["ppl"]), strong=lambda row: row["best"]),
         Column(title="nats/token", show=lambda row: units.digits(row["nll"])),
         Column(title="bits/byte", show=lambda row: units.digits(row["bits_per_byte"])),
         *_what_is_gone(rows),
-        *([] if any(map(is_profile, rows)) else [_size()]),
+        *([] if any(map(is_profile, rows)) or sparse == {True} else [_size()]),
         *([Column(title="Cache of 1,000 tokens", show=_cache)] if any(map(is_cut, rows)) else []),
         *timed,
         *([Column(title="Sparse linears", show=_sparse_linears)] if any(map(_could_run_sparse, rows)) else []),
@@ -55,7 +57,8 @@ def result_columns(rows: Sequence[Row]) -> list[Column]:
 def _what_is_gone(rows: Sequence[Row]) -> list[Column]:
     """Parameters where they differ, zeros where there are some, or where neither tells the models apart."""
     parameters = Column(title="Parameters", show=lambda row: units.count(row["parameters"]), note=_relative_parameters)
-    zeros = Column(title="Zeros", show=lambda row: units.percent(row["sparsity"]), note=ranks_of)
+    title = "Not read" if any(map(is_sparse_input, rows)) else "Zeros"
+    zeros = Column(title=title, show=lambda row: units.percent(row["sparsity"]), note=ranks_of)
     some_cut = any(map(is_cut, rows))
     some_zero = any(row["sparsity"] > 0 or row["largest_rank"] is not None for row in rows)
     return [parameters] * some_cut + [zeros] * (some_zero or not some_cut)
@@ -69,6 +72,11 @@ def is_cut(row: Row) -> bool:
 def is_profile(row: Row) -> bool:
     """Whether an evaluated model is a profile of the dense one, in force for the time being."""
     return row["subject"] not in ("dense", "pruned")
+
+
+def is_sparse_input(row: Row) -> bool:
+    """Whether an evaluated model has all its weights, and each token reads a part of them."""
+    return row["subject"] != "dense" and row["flow"] == "activation"
 
 
 def name_of(row: Row) -> tuple[str, str]:
@@ -109,6 +117,11 @@ def summary(rows: Sequence[Row]) -> str:
         lowest = f" The lowest after pruning: {found}." if best else ""
         return f"The dense model's perplexity is {units.digits(dense['ppl'])}.{lowest} {_speed_sentence(pruned)}"
     [row] = pruned
+    if is_sparse_input(row):
+        return (
+            f"Perplexity goes from {units.digits(dense['ppl'])} to {units.digits(row['ppl'])} where a token does not "
+            f"need {units.percent(row['sparsity'])} of the weights of the blocks. {_speed_sentence(pruned)}"
+        )
     return (
         f"Perplexity goes from {units.digits(dense['ppl'])} to {units.digits(row['ppl'])} with {_gone_in_words(row)}; "
         f"the weight files go from {units.size(dense['size_bytes'])} to {units.size(row['size_bytes'])}. "
@@ -141,6 +154,8 @@ def _speed_in_words(row: Row, phase: str) -> str:
     if low is None or high is None:
         return "not measured"
     if low <= 1 <= high:
+        if is_sparse_input(row):
+            return "no faster on this machine"
         smaller = row["size_bytes"] < row["dense"]["size_bytes"]
         return f"{'a smaller file, no' if smaller else 'neither a smaller file nor'} faster on this machine"
     return f"{row[f'{phase}_verdict']} on this machine"
@@ -153,6 +168,12 @@ def _text_of(row: Row) -> tuple[str, str, int]:
 def _size() -> Column:
     """Of files, which profiles have together with the dense model."""
     return Column(title="Size", show=lambda row: units.size(row["size_bytes"]), note=_relative_size)
+
+
+def _what_is_sparse(row: Row) -> str:
+    if row["subject"] == "dense":
+        return units.ABSENT
+    return "inputs" if is_sparse_input(row) else "weights"
 
 
 def _plain(title: str, name: str) -> Column:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tasks.evaluate import task
+from tasks.evaluate import evaluation, task
 from tasks.evaluate.task import check_speed, evaluate, fits, opened, time_speed
 from tasks.handles import Checkpoint, Tokens
 from tasks.model.anatomy import find_blocks, linears_of
@@ -25,7 +25,7 @@ WINDOW, WINDOWS = 24, 7
 def artifacts(tmp_path, monkeypatch):
     """An artifacts folder of this test's own, and batches of so few windows that there are several."""
     monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
-    monkeypatch.setattr(task, "BATCH_TOKENS", 3 * WINDOW)
+    monkeypatch.setattr(evaluation, "BATCH_TOKENS", 3 * WINDOW)
     return tmp_path / "artifacts"
 
 

@@ -19,5 +19,5 @@ def test_a_deployment_can_run(deployment: dict):
 
 def test_every_flow_is_deployed_and_one_on_a_schedule():
     flows = {deployment["entrypoint"].partition(":")[0] for deployment in DEPLOYMENTS}
-    assert flows == {f"flows/{name}.py" for name in ("oneshot", "slice", "profiles", "sweep", "pretrain")}
+    assert flows == {f"flows/{name}.py" for name in ("oneshot", "slice", "activation", "profiles", "sweep", "pretrain")}
     assert sum(bool(deployment.get("schedules")) for deployment in DEPLOYMENTS) == 1

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tasks.calibrate.walk import Walk
 from tasks.model.mode import evaluating
 from tasks.prune.activation.apply import Installed
+from tasks.prune.activation.rows import LearnedRow
 from tasks.prune.activation.sparse_input import dense, learned
 
 
@@ -40,17 +41,6 @@ class Learn:
         for name, least in (("epochs", 1), ("held_out", 2), ("patience", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)} given, valid is {least} or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnedRow:
-    """One row per block per run. Errors are relative, ||sparse − dense||² / ||dense||² on the held-out windows."""
-
-    block: int
-    steps: int
-    error_from: float
-    error_to: float
-    seconds: float
 
 
 def learn(

@@ -1,0 +1,46 @@
+"""Rows of the tables that tell how the inputs of a model were made sparse, and what computes on them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseInputRow:
+    """sparse_inputs: one row per input that linears share, of each block, per run; what is measured is of new text."""
+
+    block: int
+    linears: str  # that read it, such as mlp.gate_proj+mlp.up_proj
+    in_features: int
+    out_features: int  # of all of them
+    asked: float  # the share of a token's inputs to drop: the pattern's, or its own where a block's was divided
+    dropped: float  # the share that was dropped of all tokens of the evaluation
+    energy_kept: float  # sum of the squares of the inputs that were kept / of all
+    threshold: float | None  # of a selection that has one
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedRow:
+    """learned: one row per block per run whose mitigations learn.
+
+    Errors are relative, ||sparse - dense||^2 / ||dense||^2 of the block's output on the held-out windows.
+    """
+
+    block: int
+    steps: int
+    error_from: float
+    error_to: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductRow:
+    """products: one row per shape of a product and number of tokens per run that was timed with sparse inputs."""
+
+    in_features: int
+    out_features: int  # of all linears that share the input
+    dropped: float  # share of the inputs, rounded to 5 %
+    dtype: str
+    threads: int
+    tokens: int  # at once
+    dense_ms: float
+    sparse_ms: float  # of the product that reads kept rows alone
+    sparse: bool  # which of them is used

@@ -1,0 +1,102 @@
+"""The sections of a page about sparse inputs: what was dropped and kept, what was learned, which products ran."""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from itertools import groupby
+
+from tasks.record import units
+from tasks.record.metrics import query_named
+from tasks.record.tables import Column, Row, section, to_html
+
+
+def sparse_inputs(run: str) -> str:
+    """Every projection over all blocks, and every input of every block folded away; one table a run."""
+    parts = []
+    for name, rows in _of_each_run(query_named("sparse_inputs", run=run)):
+        caption = (
+            f"{name}: inputs of all blocks together. Asked is what the pattern drops; dropped, and the energy that was "
+            "kept (squares of the kept inputs, as a share of all), were counted on the evaluation text."
+        )
+        every = to_html([_block(), *_input_columns(rows)], rows, name, "Each input of each block.")
+        parts.append(to_html(_input_columns([]), _projections(rows), name, caption))
+        parts.append(f"<details><summary>{escape(name)}: {len(rows)} inputs</summary>{every}</details>")
+    return section("Sparse inputs", *parts) if parts else ""
+
+
+def learned(run: str) -> str:
+    """What the corrections of each block were worth on windows that were held out."""
+    columns = [
+        _block(),
+        Column(title="Steps", show=lambda row: units.count(row["steps"])),
+        Column(title="Error before", show=lambda row: units.scientific(row["error_from"])),
+        Column(title="Error after", show=lambda row: units.scientific(row["error_to"])),
+        Column(title="Change", show=lambda row: units.signed_percent(row["error_to"] / row["error_from"] - 1)),
+        Column(title="Time", show=lambda row: units.seconds(row["seconds"])),
+    ]
+    parts = [
+        to_html(
+            columns,
+            rows,
+            name,
+            f"{name}: the block's output against the dense model's, squared and relative, on windows held out of the "
+            "calibration text. Where nothing was gained there, nothing was learned.",
+        )
+        for name, rows in _of_each_run(query_named("learned", run=run))
+    ]
+    return section("Learned corrections", *parts) if parts else ""
+
+
+def products(run: str) -> str:
+    """Which products read kept rows alone: what was measured on this machine, and what follows from it."""
+    columns = [
+        Column(title="Inputs", show=lambda row: units.count(row["in_features"]), heads_row=True),
+        Column(title="Outputs", show=lambda row: units.count(row["out_features"])),
+        Column(title="Dropped", show=lambda row: units.percent(row["dropped"])),
+        Column(title="Number", show=lambda row: row["dtype"], numeric=False),
+        Column(title="Tokens", show=lambda row: units.count(row["tokens"])),
+        Column(title="Dense", show=lambda row: units.milliseconds(row["dense_ms"])),
+        Column(title="Kept rows alone", show=lambda row: units.milliseconds(row["sparse_ms"])),
+        Column(title="Used", show=lambda row: "kept rows" if row["sparse"] else "dense", numeric=False),
+    ]
+    rows = query_named("products", run=run)
+    caption = (
+        "The products of all linears that share an input, for so many tokens at once: timed in turns once on this "
+        "machine. The faster one is used while decoding; one that loses at fewer tokens is not used for more."
+    )
+    return section("Products", to_html(columns, rows, "Products", caption)) if rows else ""
+
+
+def _of_each_run(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """The rows of a run after those of another, each with the name of its method and pattern."""
+    for _, found in groupby(rows, key=lambda row: row["run"]):
+        own = list(found)
+        yield f"{own[0]['method']} {own[0]['pattern']}", own
+
+
+def _projections(rows: Sequence[Row]) -> list[Row]:
+    """The same linears of all blocks as one row; all have as many inputs, so shares and energies are plain means."""
+    every: dict[str, list[Row]] = {}
+    for row in rows:
+        every.setdefault(row["linears"], []).append(row)
+    return [
+        own[0] | {name: sum(row[name] for row in own) / len(own) for name in ("asked", "dropped", "energy_kept")}
+        for own in every.values()
+    ]
+
+
+def _input_columns(rows: Sequence[Row]) -> list[Column]:
+    """Of the thresholds those that a selection has."""
+    threshold = Column(title="Threshold", show=lambda row: units.digits(row["threshold"]))
+    return [
+        Column(title="Read by", show=lambda row: row["linears"].replace("+", ", "), numeric=False, heads_row=not rows),
+        Column(title="Inputs", show=lambda row: units.count(row["in_features"])),
+        Column(title="Outputs", show=lambda row: units.count(row["out_features"])),
+        Column(title="Asked", show=lambda row: units.percent(row["asked"])),
+        Column(title="Dropped", show=lambda row: units.percent(row["dropped"])),
+        Column(title="Energy kept", show=lambda row: units.percent(row["energy_kept"])),
+        *([threshold] if any(row["threshold"] is not None for row in rows) else []),
+    ]
+
+
+def _block() -> Column:
+    return Column(title="Block", show=lambda row: str(row["block"]), heads_row=True)
