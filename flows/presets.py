@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from flows.activation_presets import GROUPS, SHARES, activation_points
 from flows.choices import Oneshot, Slice, Sweep
 from flows.methods import parse_importance, parse_pruner, parse_reconstruct, parse_update
 from tasks.prune import PRUNERS
@@ -51,6 +52,13 @@ def ladder() -> Sweep:
     return Sweep(name="ladder", points=tuple(points))
 
 
+def activation() -> Sweep:
+    """Sparse inputs of the built-in model in all the ways there are, beside sparse weights at equal ratios."""
+    shared: dict[str, Any] = {"samples": 64, "window": 256, "speed": False}
+    weights = grid("activation", ("magnitude", "wanda"), (*GROUPS, *SHARES), **shared)
+    return Sweep(name="activation", points=activation_points(**shared) + weights.points)
+
+
 def llama_1b_sparsegpt_2of4() -> Sweep:
     """Llama-3.2-1B to 2:4 with 128 windows of C4, scored on WikiText-2: needs the network (or its cache) and a GPU."""
     return grid(
@@ -70,6 +78,7 @@ SWEEPS: dict[str, Callable[[], Sweep]] = {
     "patterns": patterns,
     "methods": methods,
     "ladder": ladder,
+    "activation": activation,
     "llama-1b-sparsegpt-2of4": llama_1b_sparsegpt_2of4,
 }
 

@@ -11,7 +11,7 @@ from bench.methods_table import markdown
 from bench.texts import read_lines
 from flows.cli import build_parser
 from flows.presets import SWEEPS
-from tasks.prune import PRUNERS
+from tasks.prune import MITIGATIONS, PRUNERS, SELECTIONS
 from tasks.record.metrics import query
 from tasks.record.report import markdown_table
 
@@ -70,6 +70,7 @@ def test_every_command_of_ours_is_understood():
 
 def test_every_method_and_every_place_is_named():
     assert all(f"`{name}`" in README for name in PRUNERS)
+    assert all(re.search(rf"`(--\w+ )?{name}`", README) for name in SELECTIONS | MITIGATIONS)
     tree = README.partition("```text\n")[2].partition("```")[0]
     places = [line.split()[0] for line in tree.splitlines()]
     assert len(places) > 20
