@@ -88,7 +88,10 @@ def _spoken_by_marks(conversation: Conversation, tokenizer: PreTrainedTokenizerB
 
 
 def _spoken_by_growth(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, Tensor]:
-    """The tokens of a conversation, and which of them stand wholly in what an assistant's turn adds to the text."""
+    """The tokens of a conversation, and which of them stand in what an assistant's turn adds to the text.
+
+    A token may begin in the prompt where white space is all that it has of it, as the "▁Lily" of a first word.
+    """
     text = _render(conversation, tokenizer)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids_T = torch.tensor(encoded["input_ids"], dtype=torch.int64)
@@ -106,7 +109,12 @@ def _spoken_by_growth(conversation: Conversation, tokenizer: PreTrainedTokenizer
                 f"the template renders turn {turn} otherwise once more follows, so what is the assistant's cannot be "
                 "told; valid is a template with {% generation %} marks"
             )
-        spoken_T |= (offsets[:, 0] >= len(before)) & (offsets[:, 1] <= len(after)) & (offsets[:, 0] < offsets[:, 1])
+        spoken_T |= (
+            (offsets[:, 0] >= len(before.rstrip()))
+            & (offsets[:, 1] > len(before))
+            & (offsets[:, 1] <= len(after))
+            & (offsets[:, 0] < offsets[:, 1])
+        )
     return ids_T, spoken_T
 
 

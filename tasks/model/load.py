@@ -73,6 +73,11 @@ def load_config(folder: Path, *, run_code: bool = False) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=run_code)
     except (ValueError, KeyError, OSError) as error:
+        if "trust_remote_code" in str(error):
+            valid = "a model that transformers has itself, such as a cut exported as uniform or padded"
+            raise ValueError(
+                f"model: {folder} brings code of its own, which is not run here; valid is {valid}"
+            ) from error
         raise ValueError(f"model: config.json in {folder} cannot be used: {_first_line(error)}") from error
 
 

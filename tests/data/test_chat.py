@@ -68,6 +68,16 @@ def test_only_tokens_wholly_within_the_turn_are_learned():
     assert spoken(ids_T, labels_T, tokenizer) == [" keeps"]
 
 
+@pytest.mark.parametrize("border", [" ", "\n", ""])
+@pytest.mark.parametrize("name", ["stories260K", "stories3M"])
+def test_a_first_word_that_holds_the_space_before_it_is_learned(shared, name, border):
+    template = PLAIN.replace("<{{ m.role }}>", "<{{ m.role }}>" + border).replace("<assistant>", "<assistant>" + border)
+    tokenizer = tokenizer_with(template, shared / "models" / name)
+    talk = [{"role": "user", "content": "Who is Lily?"}, {"role": "assistant", "content": "Lily is a girl."}]
+    ids_T, labels_T = encode_chat([talk], tokenizer)
+    assert [text.strip() for text in spoken(ids_T, labels_T, tokenizer)] == ["Lily is a girl.</assistant>"]
+
+
 def test_a_template_that_rewrites_earlier_turns_is_refused_unless_it_marks_what_is_said():
     with pytest.raises(ValueError, match=r"^conversation 1: the template renders turn 2 otherwise once more follows"):
         encode_chat([TALK[1:3], TALK], tokenizer_with(FORGETFUL))

@@ -121,7 +121,7 @@ def test_blocks_of_their_own_widths_are_trained_where_their_code_may_run(pruned,
     slice_units(cut, {1: {"channels": torch.arange(9)}})
     export_model(cut, "per_layer", pruned, folder)
     assert main(words(folder, texts, tmp_path / "refused")) == 2
-    assert "contains custom code" in capsys.readouterr().err.splitlines()[-1]
+    assert "brings code of its own, which is not run here; valid is" in capsys.readouterr().err.splitlines()[-1]
     assert main(words(folder, texts, tmp_path / "out", "--run-code")) == 0
     assert (tmp_path / "out" / "modeling_per_layer.py").is_file()
     trained = load_model(tmp_path / "out", run_code=True)
