@@ -19,6 +19,7 @@ def activation_points(**shared: Any) -> tuple[Activation, ...]:
         *_points(("nm",), GROUPS, STATIC, **shared),
         *_points(("topk",), SHARES, STATIC, **shared),
         *_points(("threshold", *SCORES), ("50%",), ("none",), **shared),
+        *_points(("topk",), ("50%",), ("scaling", "var+dpts"), **shared),
         *_points(("threshold",), ("50%",), ("none",), greedy=0.05, **shared),
         *_points(("topk", "threshold"), ("50%",), LEARNED, **shared),
     ]

@@ -53,6 +53,29 @@ def perplexity_by_sparsity(rows: Sequence[Row], name: str, gone: str) -> str:
 
 
 @styled
+def speed_by_sparsity(rows: Sequence[Row], name: str) -> str:
+    """`rows` of queries/results.sql for timed models with sparse inputs: how fast each decodes against the share of
+    the weights that a token does not need, with the 95 % interval; a line a method, 1 is the dense model. The dotted
+    line is what would be if reading the weights of the blocks took all of the time."""
+    figure, axes = canvas(3.0)
+    colours = colours_of(row["method"] for row in rows)
+    axes.axhline(1, color=INK, linewidth=1)
+    shares = [step / 100 for step in range(math.ceil(100 * max(row["sparsity"] for row in rows)) + 1)]
+    axes.plot(shares, [1 / (1 - min(share, 0.99)) for share in shares], color=FAINT, linewidth=1, linestyle=DASHES[2])
+    for method, colour in colours.items():
+        own = sorted((row for row in rows if row["method"] == method), key=lambda row: row["sparsity"])
+        axes.plot([row["sparsity"] for row in own], [row["decode_ratio"] for row in own], color=colour, marker="o")
+        for row in own:
+            axes.plot([row["sparsity"]] * 2, [row["decode_low"], row["decode_high"]], color=colour, linewidth=1)
+    axes.set_ylabel("decode speed relative to dense")
+    axes.set_xlabel("weights not read")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    legend(axes, [Line2D([], [], color=colours[method], marker="o", markersize=4, label=method) for method in colours])
+    return to_svg(figure, name)
+
+
+@styled
 def frontier(rows: Sequence[Row], name: str) -> str:
     """`rows` of queries/results.sql for the cut models of one model and text: perplexity against the parameters that
     are left, and against the speeds where they were timed; a line a method, the dense model a diamond."""

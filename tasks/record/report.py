@@ -188,6 +188,13 @@ def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
             name = f"perplexity{number}"
             gone = "weights not read" if any(map(is_sparse_input, group)) else "zeros in the pruned linears"
             drawn[name] = figures.perplexity_by_sparsity(group, name, gone), caption
+        timed = [row for row in group if is_sparse_input(row) and row["decode_ratio"] is not None]
+        if len({row["sparsity"] for row in timed}) > 1:
+            caption = (
+                f"Decode speed against weights not read, {model}, with its 95\u00a0% interval. The dotted line is the "
+                "bound: reading the weights of the blocks takes all the time."
+            )
+            drawn[f"decode{number}"] = figures.speed_by_sparsity(timed, f"decode{number}"), caption
         if len(cut) > 1:
             caption = f"Perplexity against what it bought, {model} on {source}: a point a cut. The diamond is dense."
             drawn[f"frontier{number}"] = figures.frontier(cut, f"frontier{number}"), caption

@@ -37,12 +37,12 @@ PRODUCT = ProductRow(
 PRODUCTS = [PRODUCT, dataclasses.replace(PRODUCT, tokens=2, sparse_ms=0.375, sparse=False)]
 
 
-def record_inputs(context: Context = RUN, sweep: str | None = None) -> None:
+def record_inputs(context: Context = RUN, sweep: str | None = None, sparsity: float = 0.4987) -> None:
     """Record a run whose model reads about half of its inputs, evaluated and timed beside the dense one."""
     timed = [speed("dense", phase, 1.0, 1.0, 1.0, "reference") for phase in ("prefill", "decode")]
     timed += [speed("pruned", "prefill", 0.7, 0.6, 0.8, "slower"), speed("pruned", "decode", 1.4, 1.3, 1.5, "faster")]
     dense = evaluation("dense", nll=1.8, ppl=6.05)
-    result = evaluation("pruned", ppl=7.25, parameters=dense.parameters + 640, sparsity=0.4987, size_bytes=12_603_000)
+    result = evaluation("pruned", ppl=7.25, parameters=dense.parameters + 640, sparsity=sparsity, size_bytes=12_603_000)
     tables = {"sparse_inputs": INPUTS, "learned": LEARNED, "products": PRODUCTS, "speeds": timed}
     for table, rows in (tables | {"evaluations": [dense, result]}).items():
         metrics.record(context, table, rows)

@@ -88,3 +88,13 @@ def test_the_list_of_runs_shows_it():
     [line] = [line for line in runs_table().splitlines() if "a1" in line]
     assert "threshold" in line
     assert "49.9 %" in line
+
+
+def test_the_speeds_of_several_sparsities_are_drawn_against_what_is_not_read():
+    record_inputs(dataclasses.replace(RUN, run="a4", pattern="75%"), sweep="s2", sparsity=0.75)
+    assert "decode0" not in drawings("s2", results_of("s2"))  # one point shows no course
+    record_inputs(dataclasses.replace(RUN, run="a5"), sweep="s2")
+    svg, caption = drawings("s2", results_of("s2"))["decode0"]
+    assert "decode speed relative to dense" in svg
+    assert "threshold+lpts" in svg
+    assert "weights not read" in caption
