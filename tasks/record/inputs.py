@@ -8,6 +8,8 @@ from tasks.record import units
 from tasks.record.metrics import query_named
 from tasks.record.tables import Column, Row, section, to_html
 
+SHAPE = ("in_features", "out_features", "dropped", "dtype", "threads")
+
 
 def sparse_inputs(run: str) -> str:
     """Every projection over all blocks, and every input of every block folded away; one table a run."""
@@ -48,22 +50,37 @@ def learned(run: str) -> str:
 
 def products(run: str) -> str:
     """Which products read kept rows alone: what was measured on this machine, and what follows from it."""
+    shapes = [
+        list(rows)
+        for _, rows in groupby(query_named("products", run=run), key=lambda row: [row[name] for name in SHAPE])
+    ]
     columns = [
         Column(title="Inputs", show=lambda row: units.count(row["in_features"]), heads_row=True),
         Column(title="Outputs", show=lambda row: units.count(row["out_features"])),
         Column(title="Dropped", show=lambda row: units.percent(row["dropped"])),
         Column(title="Number", show=lambda row: row["dtype"], numeric=False),
-        Column(title="Tokens", show=lambda row: units.count(row["tokens"])),
-        Column(title="Dense", show=lambda row: units.milliseconds(row["dense_ms"])),
-        Column(title="Kept rows alone", show=lambda row: units.milliseconds(row["sparse_ms"])),
-        Column(title="Used", show=lambda row: "kept rows" if row["sparse"] else "dense", numeric=False),
+        Column(title="Threads", show=lambda row: units.count(row["threads"])),
+        *(_ratio(tokens) for tokens in sorted({row["tokens"] for rows in shapes for row in rows})),
     ]
-    rows = query_named("products", run=run)
+    rows = [own[0] | {_at(row["tokens"]): row for row in own} for own in shapes]
     caption = (
-        "The products of all linears that share an input, for so many tokens at once: timed in turns once on this "
-        "machine. The faster one is used while decoding; one that loses at fewer tokens is not used for more."
+        "How fast the product is that reads kept rows alone, relative to the dense one: of all linears that share an "
+        "input, for so many tokens at once, timed in turns once on this machine. Where it is bold it is used; where it "
+        "loses, and for more tokens than that, the dense product runs."
     )
     return section("Products", to_html(columns, rows, "Products", caption)) if rows else ""
+
+
+def _ratio(tokens: int) -> Column:
+    return Column(
+        title=_at(tokens),
+        show=lambda row: units.ratio(row[_at(tokens)]["dense_ms"] / row[_at(tokens)]["sparse_ms"]),
+        strong=lambda row: row[_at(tokens)]["sparse"],
+    )
+
+
+def _at(tokens: int) -> str:
+    return "1 token" if tokens == 1 else f"{tokens} tokens"
 
 
 def _of_each_run(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 from tasks.record import figures, home, units
-from tasks.record.cuts import cut_blocks, forecasts, importances, recoveries, splits
+from tasks.record.cuts import cut_blocks, forecasts, importances, recoveries, repairs, splits
 from tasks.record.details import datasets, linears, stages
 from tasks.record.inputs import learned, products, sparse_inputs
 from tasks.record.metrics import query_named
@@ -66,6 +66,7 @@ def write_report(run: str) -> Path:
         forecasts(run),
         cut_blocks(run),
         splits(run),
+        repairs(run),
         importances(run),
         recoveries(run),
         stages(run, runs),
@@ -165,11 +166,14 @@ def _gone_caption(results: Sequence[Row]) -> str:
 def _speed_caption(results: Sequence[Row]) -> str:
     if all(row["prefill_ratio"] is None and row["decode_ratio"] is None for row in results):
         return "Speed not measured."
-    smaller = "" if all(is_sparse_input(row) for row in results if row["subject"] != "dense") else "a smaller file, "
     return (
         "Speeds are relative to the dense model timed beside them, with a 95\u00a0% interval; where it covers 1: "
-        f"{smaller}no faster on this machine."
+        f"{_smaller(results)}no faster on this machine."
     )
+
+
+def _smaller(results: Sequence[Row]) -> str:
+    return "" if all(is_sparse_input(row) for row in results if row["subject"] != "dense") else "a smaller file, "
 
 
 def _mark(row: Row) -> str:
@@ -206,7 +210,7 @@ def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
     if speeds := query_named("speeds", run=run):
         caption = (
             "Speed with its 95\u00a0% interval; an open circle where the interval covers 1: "
-            "a smaller file, no faster on this machine."
+            f"{_smaller(results)}no faster on this machine."
         )
         drawn["speeds"] = figures.speeds(speeds), caption
     return drawn
