@@ -161,7 +161,7 @@ class SliceRow:
     parameters: int  # of the block
     parameters_before: int
     cut_error: float | None  # ||block - dense||^2 / ||dense||^2 of its output on windows held out, without its repair
-    repaired_error: float | None  # and with it; both behind blocks that were repaired
+    repaired_error: float | None  # and with all of it; both behind blocks that were repaired
     attention_gain: float | None  # fall of the reader's squared error by its repair, as a share of ||W x||^2
     ffn_gain: float | None
     damp: float | None  # share of mean(diag G) that the repair had to add to the diagonal of G, the larger of two

@@ -86,6 +86,20 @@ def splits(run: str) -> str:
     return section("Heads or channels", to_html(columns, rows, "Heads or channels", caption)) if rows else ""
 
 
+def repairs(run: str) -> str:
+    """What the plain cut, half of its repair and all of it lose, and which was kept."""
+    columns = [
+        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
+        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        Column(title="Share of the repair", show=lambda row: units.percent(row["share"])),
+        Column(title="Loss", show=lambda row: units.digits(row["loss"])),
+        Column(title="Kept", show=lambda row: "yes" if row["chosen"] else "", strong=lambda row: row["chosen"]),
+    ]
+    rows = query_named("repairs", run=run)
+    caption = "Nats a token of the whole model on windows to which nothing was fitted. The lowest is kept."
+    return section("Repair", to_html(columns, rows, "Repair", caption)) if rows else ""
+
+
 def importances(run: str) -> str:
     """How well scores order units, where losses were measured."""
     columns = [

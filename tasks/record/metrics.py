@@ -30,7 +30,7 @@ from tasks.evaluate.forecast_row import ForecastRow
 from tasks.evaluate.profile_row import ProfileRow
 from tasks.handles import Context
 from tasks.prune.activation.rows import LearnedRow, ProductRow, SparseInputRow
-from tasks.prune.structure.rows import RemovalRow, SplitRow
+from tasks.prune.structure.rows import RemovalRow, RepairRow, SplitRow
 from tasks.record import home
 from tasks.record.names import check_run
 
@@ -45,6 +45,7 @@ TABLES: dict[str, type] = {
     "slices": handles.SliceRow,
     "removals": RemovalRow,
     "splits": SplitRow,
+    "repairs": RepairRow,
     "recoveries": handles.RecoveryRow,
     "evaluations": handles.EvaluationRow,
     "speeds": handles.SpeedRow,
@@ -66,6 +67,7 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "slices": ("block",),
     "removals": ("block",),
     "splits": ("split",),
+    "repairs": ("share",),
     "recoveries": ("source",),
     "evaluations": ("subject", "source", "window"),
     "speeds": ("subject", "phase", "batch", "tokens"),

@@ -19,7 +19,7 @@ from tasks.handles import (
     StageRow,
     UnitRow,
 )
-from tasks.prune.structure.rows import RemovalRow, SplitRow
+from tasks.prune.structure.rows import RemovalRow, RepairRow, SplitRow
 from tasks.record import metrics
 
 CONTEXT = Context(
@@ -194,7 +194,9 @@ def record_cut(context: Context = CUT, parameters: int = 2_400_000, sweep: str |
         )
         for heads in (0, 1)
     ]
+    shares = [RepairRow(share=share, loss=2.75 - share / 4, chosen=share == 1) for share in (0.0, 0.5, 1.0)]
     tables = {"slices": slices, "removals": gone, "splits": ways, "units": scored, "importances": [held]}
+    tables |= {"repairs": shares}
     tables |= {"recoveries": [trained], "forecasts": [forecast("prefill", 1.25, 1.3), forecast("decode", 1.6, 1.5)]}
     for table, rows in tables.items():
         metrics.record(context, table, rows)

@@ -10,7 +10,7 @@ Axes: B windows of a batch, T tokens, D model width, I inputs of a reader, U uni
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,12 @@ from tasks.handles import SliceRow
 from tasks.model.anatomy import Anatomy, before_each, dissect
 from tasks.model.mode import evaluating
 from tasks.model.units import BlockUnits, units_in
+from tasks.prune.structure.held_out import divided
 from tasks.prune.structure.repair import Repair, Repaired
+from tasks.prune.structure.rows import RepairRow
+from tasks.prune.structure.settle import Reader, settle
 from tasks.prune.structure.slice import Slice
 from tasks.prune.structure.width import Kept, masked, slice_units
-
-HELD_OUT = 16  # of so many batches one is held out: nothing is fitted to it
 
 Chooser = Callable[[PreTrainedModel], Kept]
 
@@ -39,7 +40,9 @@ def slice_model(
     repair: bool = True,
     drift: float = 0.5,
     device: torch.device | str | None = None,
+    settled: bool = True,
     on_block: Callable[[SliceRow, list[Slice]], None] | None = None,
+    on_settled: Callable[[list[RepairRow]], None] | None = None,
 ) -> list[SliceRow]:
     """Remove the units that are not in `kept` from `model`, in place, and repair their readers; a row for every block.
 
@@ -47,6 +50,8 @@ def slice_model(
     are removed before that (tasks.prune.structure.depth); what they left is the dense model here. `batches`: ids,
     (windows, tokens) each, of which every 16th, or the last, is held out; None for no repair and no errors in the rows.
     `drift`: β of the repair, 0 for none. `device`: where a block is while it is cut, None for where the model is.
+    `settled`: at last the repair is kept as far as it lowers the model's loss on what was held out
+    (tasks.prune.structure.settle), which `on_settled` is told of; False keeps it whatever it does.
     `on_block` is called after every block, with the slices that undo it in reverse order: no weight that was there
     before is changed. Biases stay as they are, and so do readers of which no input is cut.
 
@@ -54,7 +59,7 @@ def slice_model(
     repair, or of other shapes, for a `drift` that is not 0 to 1, and for a model whose blocks cannot be walked.
     """
     method = Repair(drift=drift) if repair else None
-    to_fit, held_out = _divided(batches, repair)
+    to_fit, held_out = divided(batches, repair)
     place, rows = torch.device(device or model.device), []
     modes = {name: module.training for name, module in model.named_modules()}
     with evaluating(model):
@@ -83,6 +88,10 @@ def slice_model(
             rows.append(row)
             if on_block is not None:
                 on_block(row, slices)
+        if settled and cutting.readers:
+            repairs = settle(model, cutting.readers, held_out, place)
+            if on_settled is not None:
+                on_settled(repairs)
     for name, module in model.named_modules():
         module.training = modes[name]  # of the new linears, too
     return rows
@@ -92,7 +101,7 @@ def slice_model(
 class _Cutting:
     """A model that is cut up to the block where its walks stand; the dense ones go through it with the cuts undone.
 
-    `fit` walks with the batches that are fitted to, `held` with those held out. None where nobody looks.
+    `fit` walks with the batches that are fitted to, `held` with those held out; None where nobody looks.
     """
 
     model: PreTrainedModel
@@ -103,6 +112,7 @@ class _Cutting:
     fit_dense: Walk | None
     held: Walk | None
     held_dense: Walk | None
+    readers: list[Reader] = field(default_factory=list)  # that were repaired, until the whole model is judged
 
 
 @torch.no_grad()
@@ -146,10 +156,14 @@ def _cut_and_repair(
         if cutting.repair and len(kept_U) < units.count:
             reader = cutting.anatomy.linears(index)[units.reader]
             stat = _observe(cutting, index, reader, slices)
-            repaired[kind] = cutting.repair.repair(reader.weight, units.columns_of(kept_U), stat)
+            columns_K = units.columns_of(kept_U)
+            repaired[kind] = cutting.repair.repair(reader.weight, columns_K, stat)
+            plain_OK = reader.weight.detach()[:, columns_K]
         slices.append(slice_units(cutting.model, {index: {kind: kept_U}}, cutting.units))
         if kind in repaired:
-            cutting.anatomy.linears(index)[units.reader].weight.copy_(repaired[kind].weight_OK)
+            smaller = cutting.anatomy.linears(index)[units.reader]
+            smaller.weight.copy_(repaired[kind].weight_OK)
+            cutting.readers.append((smaller, plain_OK))
     if cutting.fit_dense:
         with _undone(slices):
             _finish(cutting.fit_dense, index)
@@ -224,17 +238,3 @@ def _error(outputs: Iterable[Tensor], dense: Sequence[Tensor]) -> float:
     pairs = [(output.double(), expected.double()) for output, expected in zip(outputs, dense, strict=True)]
     distance = sum((output - expected).square().sum().item() for output, expected in pairs)
     return distance / sum(expected.square().sum().item() for _, expected in pairs)
-
-
-def _divided(batches: Sequence[Tensor] | None, repair: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Those to fit to, and those held out: every 16th, or at least the last."""
-    windows = list(batches) if batches is not None else []
-    for ids_BT in windows:
-        if ids_BT.dim() != 2 or ids_BT.numel() == 0 or ids_BT.is_floating_point():
-            given = f"{ids_BT.dtype} of shape {tuple(ids_BT.shape)}"
-            raise ValueError(f"batches: {given} given, token ids of shape (windows, tokens) are needed")
-    if repair and len(windows) < 2:
-        raise ValueError(f"batches: {len(windows)} given, repair needs 2 or more: one is held out")
-    places = range(len(windows))
-    held_out = places[HELD_OUT - 1 :: HELD_OUT] or places[-1:]
-    return [windows[place] for place in places if place not in held_out], [windows[place] for place in held_out]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,12 @@ from tasks.handles import SliceRow
 from tasks.model.anatomy import find_blocks
 from tasks.model.units import KINDS, units_of
 from tasks.prune.structure.apply import slice_model
-from tasks.prune.structure.choose import Scores, choose
+from tasks.prune.structure.budget import check_cost, measured
+from tasks.prune.structure.choose import Scores, Share, choose
 from tasks.prune.structure.depth import attention_of, slice_blocks
 from tasks.prune.structure.export import FORMS, forms_of
 from tasks.prune.structure.results import CutRows
-from tasks.prune.structure.rows import RemovalRow
+from tasks.prune.structure.rows import RemovalRow, RepairRow
 from tasks.prune.structure.slice import Slice
 from tasks.prune.structure.split import choose_split
 from tasks.prune.structure.width import slice_units
@@ -28,13 +30,18 @@ BEST_FORMS = ("uniform", "per_layer", "padded")  # the smallest first, and of th
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """`budget`: the share of the parameters of the blocks that goes, in units of these `kinds`, or in whole blocks.
+    """`budget`: the share of a cost of the blocks that goes, in units of these `kinds`, or in whole blocks.
+
+    `cost`: of tasks.prune.structure.budget.COSTS. `shares`: what goes of each block, the mean of which is the budget; by
+    default the same of all.
 
     `repair`: fit the readers of what was cut to the inputs that stay; whole blocks have none. `form`: of
     tasks.prune.structure.export.FORMS, None for the first of BEST_FORMS that can express what is left.
     """
 
     budget: float
+    cost: str = "parameters"
+    shares: tuple[float, ...] | None = None
     kinds: tuple[str, ...] = ("head_groups", "channels")
     round_to: int = 64
     repair: bool = True
@@ -52,10 +59,29 @@ class Cut:
             raise ValueError(f"{given}; cut one, then the other")
         if self.form not in (None, *FORMS):
             raise ValueError(f"export: {self.form} given, valid is {', '.join(FORMS)}")
+        check_cost(self.cost)
+        if self.cost == "kv" and not {"head_groups", "blocks"} & {*self.kinds}:
+            raise ValueError(f"cost: kv given, of which {' and '.join(self.kinds)} have no part; valid with head_groups")
+        if self.shares is not None:
+            self._check_shares(self.shares)
+
+    def _check_shares(self, shares: tuple[float, ...]) -> None:
+        if self.of_blocks:
+            raise ValueError("allocator: shares of each block given, but whole blocks go or stay; leave it out")
+        if wrong := [share for share in shares if not 0 <= share < 1]:
+            raise ValueError(f"allocator: a share of {wrong[0]:g} given, valid is 0 or more and less than 1")
+        if not shares or abs(fmean(shares) - self.budget) > SHOWN:
+            given = f"shares of a mean of {fmean(shares):.4g}" if shares else "no shares"
+            raise ValueError(f"allocator: {given} given, valid is a mean of {self.budget:g}, which is the budget")
 
     @property
     def of_blocks(self) -> bool:
         return self.kinds == BLOCKS
+
+    @property
+    def share(self) -> Share:
+        """What goes of all blocks, or of each."""
+        return self.budget if self.shares is None else self.shares
 
 
 def cut_model(
@@ -75,39 +101,49 @@ def cut_model(
     Raises ValueError as `choose_split` and `slice_model`, and for a budget that no number of whole blocks can meet.
     """
     if cut.of_blocks:
-        removals = _remove_blocks(model, scores, cut.budget)
+        removals = _remove_blocks(model, scores, cut)
         left = slice_model(model, {}, None, repair=False, device=device, on_block=on_block)
         return CutRows(blocks=tuple(left), removals=removals)
     choice, splits = choose_split(
         model,
         scores,
-        cut.budget,
+        cut.share,
         batches,
+        cost=cut.cost,
         kinds=cut.kinds,
         round_to=cut.round_to,
         repair=cut.repair,
         device=device,
     )
-    cut_blocks = slice_model(model, choice.kept, batches, repair=cut.repair, device=device, on_block=on_block)
-    return CutRows(blocks=tuple(cut_blocks), splits=tuple(splits))
+    repairs: list[RepairRow] = []
+    cut_blocks = slice_model(
+        model,
+        choice.kept,
+        batches,
+        repair=cut.repair,
+        device=device,
+        on_block=on_block,
+        on_settled=repairs.extend,
+    )
+    return CutRows(blocks=tuple(cut_blocks), splits=tuple(splits), repairs=tuple(repairs))
 
 
-def _remove_blocks(model: PreTrainedModel, scores: Scores, budget: float) -> tuple[RemovalRow, ...]:
-    blocks, gone = find_blocks(model)[1], choose_blocks(model, scores, budget)
+def _remove_blocks(model: PreTrainedModel, scores: Scores, cut: Cut) -> tuple[RemovalRow, ...]:
+    blocks, gone = find_blocks(model)[1], choose_blocks(model, scores, cut.budget, cost=cut.cost)
     slice_blocks(model, blocks=gone)
     return tuple(
         RemovalRow(block=index, parameters=_size(blocks[index]), score=scores[index]["blocks"].item()) for index in gone
     )
 
 
-def choose_blocks(model: PreTrainedModel, scores: Scores, budget: float) -> list[int]:
+def choose_blocks(model: PreTrainedModel, scores: Scores, budget: float, *, cost: str = "parameters") -> list[int]:
     """The blocks that go, ascending: those of the lowest scores, as many as come nearest to `budget` of all blocks.
 
     One goes and one with attention stays at least. Raises ValueError for a budget below the smallest block, or beyond
-    what can go.
+    what can go; for another cost than parameters as `sizes_of` too.
     """
     blocks = find_blocks(model)[1]
-    sizes = torch.tensor([_size(block) for block in blocks]).double()
+    sizes = torch.tensor(_costs(model, cost)).double()
     shares, score_B = sizes / sizes.sum(), torch.cat([scores[index]["blocks"] for index in range(len(blocks))])
     attentive = [index for index, block in enumerate(blocks) if attention_of(block)] or [len(blocks) - 1]
     score_B[max(attentive, key=lambda index: (score_B[index].item(), index))] = torch.inf  # it stays
@@ -119,6 +155,14 @@ def choose_blocks(model: PreTrainedModel, scores: Scores, budget: float) -> list
         raise ValueError(f"budget: {budget:g} given for whole blocks, valid is {valid}")
     count = int((gone_B - budget).abs().argmin()) + 1
     return sorted(order_B[:count].tolist())
+
+
+def _costs(model: PreTrainedModel, cost: str) -> list[int]:
+    """Of each block. Parameters are counted, as they can be in families whose units are not known."""
+    if cost == "parameters":
+        return [_size(block) for block in find_blocks(model)[1]]
+    meter, widths = measured(model, cost)
+    return [meter.of_block(of_block) for of_block in widths]
 
 
 def _size(block: nn.Module) -> int:
@@ -144,6 +188,9 @@ def check_cut(model: PreTrainedModel, cut: Cut) -> None:
 
     It is tried with scores that are all equal, without a text, and undone.
     """
+    count = len(find_blocks(model)[1])
+    if cut.shares is not None and len(cut.shares) != count:
+        raise ValueError(f"allocator: {len(cut.shares)} shares given, the model has {count} blocks")
     with _tried(model, cut):
         best_form(model, cut.form)
 
@@ -156,8 +203,9 @@ def _tried(model: PreTrainedModel, cut: Cut) -> Iterator[None]:
         for of_block in every
     ]
     if cut.of_blocks:
-        made = slice_blocks(model, blocks=choose_blocks(model, scores, cut.budget))
+        made = slice_blocks(model, blocks=choose_blocks(model, scores, cut.budget, cost=cut.cost))
     else:
-        made = slice_units(model, choose(model, scores, cut.budget, kinds=cut.kinds, round_to=cut.round_to).kept, every)
+        choice = choose(model, scores, cut.share, cost=cut.cost, kinds=cut.kinds, round_to=cut.round_to)
+        made = slice_units(model, choice.kept, every)
     with made:
         yield

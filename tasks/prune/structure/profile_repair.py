@@ -22,6 +22,7 @@ def repaired_profile(
     *,
     drift: float = 0.5,
     device: torch.device | str | None = None,
+    settled: bool = True,
 ) -> Profile:
     """`profile`, with the weights of every reader whose inputs it cuts. `model` has to be uncut, and is so again.
 
@@ -36,7 +37,13 @@ def repaired_profile(
     with slice_blocks(model, blocks=profile.blocks, attention=profile.attention, ffn=profile.ffn):
         try:
             slice_model(
-                model, kept, batches, drift=drift, device=device, on_block=lambda _, slices: made.extend(slices)
+                model,
+                kept,
+                batches,
+                drift=drift,
+                device=device,
+                settled=settled,
+                on_block=lambda _, slices: made.extend(slices),
             )
             for block, kinds in profile.kept.items():
                 for kind in kinds:

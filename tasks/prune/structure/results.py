@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.handles import Checkpoint, SliceRow
 from tasks.prune.structure.profile_facts import ProfileFacts
-from tasks.prune.structure.rows import RemovalRow, SplitRow
+from tasks.prune.structure.rows import RemovalRow, RepairRow, SplitRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +40,17 @@ class UnitLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class CutRows:
-    """What became of every block that was left, which went whole, and what each way to divide the budget would cost."""
+    """What became of every block that was left, which went whole, what other ways to divide or repair would cost."""
 
     blocks: tuple[SliceRow, ...]
     removals: tuple[RemovalRow, ...] = ()
     splits: tuple[SplitRow, ...] = ()
+    repairs: tuple[RepairRow, ...] = ()
 
     @property
     def tables(self) -> dict[str, Sequence[Any]]:
         """As they are recorded."""
-        return {"slices": self.blocks, "removals": self.removals, "splits": self.splits}
+        return {"slices": self.blocks, "removals": self.removals, "splits": self.splits, "repairs": self.repairs}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,15 @@ class RemovalRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RepairRow:
+    """repairs: one row per share of the repair that was measured per run."""
+
+    share: float  # 0 is the plain cut, 1 the whole repair
+    loss: float  # nats per token on windows to which nothing was fitted
+    chosen: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class SplitRow:
     """splits: one row per way to divide the budget between heads and channels per run that measured several."""
 

@@ -124,4 +124,5 @@ def test_a_cut_goes_by_the_loss_of_the_ways_to_divide_it():
     assert chosen.loss == min(row.loss for row in made.splits)
     assert chosen.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert {row.head_groups_before - row.head_groups for row in made.blocks} == {chosen.heads_removed}
-    assert made.tables == {"slices": made.blocks, "removals": (), "splits": made.splits}
+    assert made.tables == {"slices": made.blocks, "removals": (), "splits": made.splits, "repairs": made.repairs}
+    assert [row.share for row in made.repairs] == [1, 0.5, 0]

@@ -63,7 +63,7 @@ def test_each_reader_is_fitted_behind_what_is_already_cut(family, drift):
     """Block by block with the models' own forwards, o before down, on all batches but the last."""
     dense, model, partial = (FAMILIES[family]().double() for _ in range(3))
     kept, ids = kept_of(model), batches(*SHAPES)
-    slice_model(model, kept, ids, drift=drift)
+    slice_model(model, kept, ids, drift=drift, settled=False)
     for block in units_of(dense):
         for kind in ("head_groups", "channels"):
             units, kept_U = block.of(kind), kept[block.block][kind]
@@ -87,7 +87,7 @@ def test_each_reader_is_fitted_behind_what_is_already_cut(family, drift):
 def test_repair_brings_blocks_nearer_to_the_dense_ones_on_windows_held_out(family):
     dense, model, plain = (FAMILIES[family]() for _ in range(3))
     kept, ids = kept_of(model), batches((24, 24), (24, 24), (8, 24))
-    rows = slice_model(model, kept, ids, drift=0.0)
+    rows = slice_model(model, kept, ids, drift=0.0, settled=False)
     slice_units(plain, {0: kept[0]})
     outputs = []
     for each in (dense, plain, model):
@@ -150,7 +150,7 @@ def test_nothing_is_fitted_to_the_windows_held_out():
     for seed in (1, 2):
         ids = [*batches(*[(2, 24)] * 15), *batches((2, 24), seed=seed), *batches((2, 24), seed=3)]
         model = llama()
-        rows = slice_model(model, kept_of(model), ids)
+        rows = slice_model(model, kept_of(model), ids, settled=False)
         made.append((logits(model), rows[0].cut_error))
     assert torch.equal(made[0][0], made[1][0])
     assert made[0][1] != made[1][1]
