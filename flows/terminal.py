@@ -31,6 +31,7 @@ def show_rows(rows: list[dict]) -> None:
 
 def show_end(run: str, report: str, aside: bool) -> None:
     """The results table and where to look; `aside` of a program that reads JSON from stdout."""
+    from tasks.record.cuts import budgets_missed
     from tasks.record.metrics import query_named
     from tasks.record.results import markdown_table, overlap_of
 
@@ -38,6 +39,8 @@ def show_end(run: str, report: str, aside: bool) -> None:
     say(f"{found['cached']} of {found['stages']} stages came from the cache")
     if overlap := overlap_of(run):
         say(f"warning: {overlap}")
+    for missed in budgets_missed(run):
+        say(missed)
     place = sys.stderr if aside else sys.stdout
     print(markdown_table(run), file=place)
     print(f"\nreport   {report}", file=place)

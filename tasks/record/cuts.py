@@ -7,6 +7,7 @@ from tasks.record import units
 from tasks.record.metrics import query_named
 from tasks.record.tables import Column, Row, section, to_html
 
+NEAR = 0.01  # of a share: nearer to the budget nobody has to be told
 WIDTHS = {"head_groups": "Head groups", "query_heads": "Query heads", "channels": "Channels"}
 
 
@@ -16,12 +17,22 @@ def cut_blocks(run: str) -> str:
     for cut, rows in groupby(query_named("slices", run=run), key=lambda row: row["run"]):
         own, gone = list(rows), [row for row in removals if row["run"] == cut]
         name = f"{own[0]['method']} {own[0]['pattern']}"
-        caption = " ".join(filter(None, [_removals_caption(gone), _errors_caption(own)]))
+        caption = " ".join(filter(None, [_removals_caption(gone), *budgets_missed(cut), _errors_caption(own)]))
         tables.append((name, to_html(_block_columns(own), own, name, caption)))
     if len(tables) == 1:
         return section("Blocks", tables[0][1])
     folds = (f"<details><summary>{escape(name)}</summary>{table}</details>" for name, table in tables)
     return section("Blocks", *folds) if tables else ""
+
+
+def budgets_missed(run: str) -> list[str]:
+    """A sentence for every cut that removed another share than was asked for, by a percent or more."""
+    return [
+        f"{row['method']} {row['pattern']}: {units.percent(row['asked'])} of the parameters of the blocks were to go, "
+        f"{units.percent(row['gone'])} went: units go in steps (--round-to, whole heads and blocks)."
+        for row in query_named("budgets", run=run)
+        if abs(row["asked"] - row["gone"]) >= NEAR
+    ]
 
 
 def _block_columns(rows: list[Row]) -> list[Column]:

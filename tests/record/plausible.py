@@ -202,7 +202,7 @@ def record_cut(context: Context = CUT, parameters: int = 2_400_000, sweep: str |
         metrics.record(context, table, rows)
     result = evaluation(parameters=parameters, sparsity=0.0, **changes)
     metrics.record(context, "evaluations", [evaluation("dense", nll=1.8, ppl=6.05), result])
-    finish(context, sweep)
+    finish(context, sweep, parameters='{"budget": 0.3, "cost": "parameters"}')
 
 
 RUN = dataclasses.replace(CONTEXT, run="p1", flow="profiles", method="taylor+repair", pattern="profiles")
@@ -258,11 +258,13 @@ def record_texts(context: Context = CONTEXT, calibration_hash: str = "b" * 64, r
         metrics.record(dataclasses.replace(context, dataset_hash=dataset_hash), "datasets", [row])
 
 
-def finish(context: Context = CONTEXT, sweep: str | None = None) -> None:
+def finish(
+    context: Context = CONTEXT, sweep: str | None = None, parameters: str = '{"pattern": "2:4", "pruner": "wanda"}'
+) -> None:
     """Record the row of `runs`, without which the views show nothing of a run."""
     run = RunRow(
         command="espalier oneshot --pruner wanda --pattern 2:4",
-        parameters='{"pattern": "2:4", "pruner": "wanda"}',
+        parameters=parameters,
         sweep=sweep,
         seconds=12.5,
         checkpoint="c" * 64,

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from tasks.record.cuts import budgets_missed
 from tasks.record.report import drawings, markdown_table, write_report
 from tasks.record.results import results_of, summary
 from tests.record.plausible import CUT, record_cut, record_run
@@ -50,6 +51,16 @@ def test_a_page_has_a_row_for_every_block_and_says_how_units_were_scored_and_wha
     assert "taylor channels 16 of 768 +0.81" in page
     assert "20 81,600 300 in 320 3.250 → 2.938" in page
     assert "Parameters 2.4 M dense 3.15 M" in page
+
+
+def test_a_budget_that_was_missed_is_told():
+    """Two blocks of 369,024 lost 110,592 each, and one went whole: 590,208 of 1,107,072."""
+    record_cut()
+    [missed] = budgets_missed("c1")
+    assert "30.0 % of the parameters of the blocks were to go, 53.3 % went" in missed
+    assert missed in text_of(write_report("c1").read_text())
+    record_run()
+    assert budgets_missed("r1") == []
 
 
 def test_a_page_says_which_blocks_went_whole_and_what_other_ways_would_have_cost():
