@@ -183,7 +183,7 @@ def test_json_has_what_programs_read(artifacts: Path, tiny_model: Path, stories:
         ({"profiles": "heads30,heads20"}, ("profiles: heads30 and heads20", "the same cut of this model")),
         ({"profiles": "heads10"}, ("profiles: heads10 given", "of the 4 head groups", "heads25 to heads50")),
         ({"profiles": "depth10", "importance": "taylor"}, ("profiles: depth10", "of the 2 blocks", "depth50")),
-        ({"profiles": "ffn1", "round-to": "8"}, ("profiles: ffn1 given; channels: 0.01", "valid is 0 or 0.125")),
+        ({"profiles": "ffn1", "round-to": "8"}, ("profiles: ffn1 given; channels: 0.01", "valid is 0.125 to 0.875")),
         ({"profiles": "depth50"}, ("importance", "influence", "leave it out")),
         ({"profiles": "heads30", "round-to": "8"}, ("round_to", "channels", "leave it out")),
         ({"importance": "influence"}, ("importance: influence", "channels, head_groups", "weight_norm, activation")),

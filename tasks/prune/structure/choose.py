@@ -1,8 +1,8 @@
 """Which units stay: those of the highest scores in each block, as many as a budget leaves.
 
-What is to go is a share of the parameters of a block, or of its units of a kind. It is the same in every block, or each
-has its own: an allocation. Heads go whole and FFNs get widths of `round_to`, so a share is met as nearly as these steps
-allow, and what is left then is counted by tasks.model.cost.
+What is to go is a share of a block's cost (tasks.prune.structure.budget), or of its units of a kind. It is the same in
+every block, or each has its own: an allocation. Heads go whole and FFNs get widths of `round_to`, so a share is met as
+nearly as these steps allow, and what is left then is counted by tasks.model.cost.
 
 Axes: U units of one kind in a block.
 """
@@ -14,22 +14,23 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tasks.model.cost import Frame, Widths, sizes_of
+from tasks.model.cost import Widths
 from tasks.model.units import KINDS, BlockUnits, units_of
+from tasks.prune.structure.budget import Meter, measured
 from tasks.prune.structure.ladder import Counts, Ladder, divisions, ladders_of, spend
 from tasks.prune.structure.width import Kept
 
 Scores = Sequence[Mapping[str, Tensor]] | Mapping[int, Mapping[str, Tensor]]  # of each block, by kind, (U,)
 Share = float | Sequence[float]  # 0 to below 1, for all blocks or for each
 
-DIGITS = 1e-4  # shares are shown to so much, and taken as they are shown
+DIGITS = 1e-4  # the most that may go is shown to so much, and taken as it is shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """The units that stay, of the kinds that lose some, and the widths that all blocks then have.
 
-    `parameters`: of the whole model then, `parameters_before` now. `removed`: the share of those in its blocks that
+    `parameters`: of the whole model then, `parameters_before` now. `removed`: the share of the cost of its blocks that
     goes.
     """
 
@@ -45,19 +46,21 @@ def choose(
     scores: Scores,
     budget: Share,
     *,
+    cost: str = "parameters",
     kinds: Sequence[str] = ("head_groups", "channels"),
     round_to: int = 64,
 ) -> Choice:
-    """What stays when `budget` of the parameters of each block goes, in units of these `kinds`.
+    """What stays when `budget` of the `cost` of each block goes, in units of these `kinds` that have a part in it.
 
     Of two kinds each loses the same share, but for the steps: heads are rounded up or down, whichever lets the channels
     come nearer to the budget; where a block has only one of them, that loses it all, and where it has lost both nothing
     goes. One head group, one query head of each group, and one step of channels stay at least.
 
-    Raises ValueError for kinds that are not there or cannot be cut together, for scores that do not fit the units, and
-    for a budget below the least step or beyond what can go: it says what is valid, and the least steps of all kinds.
+    Raises ValueError for a cost that is none, for kinds that are not there or cannot be cut together, for scores that
+    do not fit the units, and for a budget more than half a step below the least that can go or above the most: it says
+    what is valid, and the least steps of all kinds.
     """
-    sizes = _sizes(model)
+    sizes = _sizes(model, cost)
     counts = [spend(wanted, ladders) for wanted, ladders in _wanted(sizes, budget, kinds, round_to)]
     return _choice(sizes, scores, counts)
 
@@ -67,6 +70,7 @@ def choices(
     scores: Scores,
     budget: Share,
     *,
+    cost: str = "parameters",
     kinds: Sequence[str] = ("head_groups", "channels"),
     round_to: int = 64,
     most: int = 8,
@@ -77,7 +81,7 @@ def choices(
     can, and channels make up the rest. Where there are more than `most` they are spread evenly over all numbers, with
     the least and the largest. Of one kind there is one way. Arguments and errors are those of `choose`.
     """
-    sizes = _sizes(model)
+    sizes = _sizes(model, cost)
     wanted = _wanted(sizes, budget, kinds, round_to)
     by_size = [spend(*of_block) for of_block in wanted]
     ways = [divisions(*of_block) for of_block in wanted]
@@ -92,7 +96,7 @@ def choose_units(model: PreTrainedModel, scores: Scores, shares: Mapping[str, Sh
 
     Raises as `choose`.
     """
-    sizes = _sizes(model)
+    sizes = _sizes(model, "parameters")
     _check_kinds(list(shares), sizes.units)
     counts: list[Counts] = [{} for _ in sizes.units]
     for kind, given in shares.items():
@@ -108,30 +112,30 @@ def choose_units(model: PreTrainedModel, scores: Scores, shares: Mapping[str, Sh
 
 @dataclass(frozen=True, kw_only=True)
 class _Sizes:
-    """What a model has: its frame, and of each block the widths and the units."""
+    """What a model has: the meter of a cost, and of each block the widths and the units."""
 
-    frame: Frame
+    meter: Meter
     full: Sequence[Widths]
     units: Sequence[BlockUnits]
 
     def ladders(self, round_to: int) -> list[dict[str, Ladder]]:
         """Of each block."""
         both = zip(self.full, self.units, strict=True)
-        return [ladders_of(self.frame, widths, of_block, round_to) for widths, of_block in both]
+        return [ladders_of(self.meter, widths, of_block, round_to) for widths, of_block in both]
 
 
-def _sizes(model: PreTrainedModel) -> _Sizes:
-    frame, full = sizes_of(model)
-    return _Sizes(frame=frame, full=full, units=units_of(model))
+def _sizes(model: PreTrainedModel, cost: str) -> _Sizes:
+    meter, full = measured(model, cost)
+    return _Sizes(meter=meter, full=full, units=units_of(model))
 
 
 def _wanted(sizes: _Sizes, budget: Share, kinds: Sequence[str], round_to: int) -> list[tuple[float, list[Ladder]]]:
-    """For each block how many parameters are to go, and the ladders that they can go from."""
+    """For each block how much of its cost is to go, and the ladders that it can go from."""
     _check_kinds(kinds, sizes.units)
     shares, wanted = _shares("budget", budget, len(sizes.units)), []
     for block, (share, widths, ladders) in enumerate(zip(shares, sizes.full, sizes.ladders(round_to), strict=True)):
         chosen = [ladder for kind, ladder in ladders.items() if kind in kinds]
-        whole = sizes.frame.block_cost(widths, tokens=1).parameters
+        whole = sizes.meter.of_block(widths)
         if ladders:
             _check_share("budget", share, block, whole, chosen, ladders)
         wanted.append((share * whole, chosen))
@@ -158,14 +162,13 @@ def _choice(sizes: _Sizes, scores: Scores, counts: Sequence[Counts]) -> Choice:
         if cut:
             kept[of_block.block] = cut
     widths = [_widths(before, count) for before, count in zip(sizes.full, counts, strict=True)]
-    cost = sizes.frame.cost
-    outside, after, before = (cost(blocks, tokens=1).parameters for blocks in ((), widths, sizes.full))
+    frame, price = sizes.meter.frame, sizes.meter.of_block
     return Choice(
         kept=kept,
         widths=tuple(widths),
-        parameters=after,
-        parameters_before=before,
-        removed=(before - after) / (before - outside),
+        parameters=frame.cost(widths, tokens=1).parameters,
+        parameters_before=frame.cost(sizes.full, tokens=1).parameters,
+        removed=1 - sum(map(price, widths)) / sum(map(price, sizes.full)),
     )
 
 
@@ -216,10 +219,15 @@ def _check_kinds(kinds: Sequence[str], units: Sequence[BlockUnits]) -> None:
 def _check_share(
     field: str, share: float, block: int, whole: int, chosen: Sequence[Ladder], every: Mapping[str, Ladder]
 ) -> None:
-    """Raises ValueError where `share` of `whole` cannot go of the chosen kinds, but for rounding to `DIGITS`."""
+    """Raises ValueError where what can go of the chosen kinds is all further than half a step from `share` of `whole`.
+
+    Nothing may always go. What is called valid leaves that out, as one who asks for a cut means one.
+    """
     least = min((ladder.step * ladder.each for ladder in chosen if ladder.step), default=0) / whole
+    last = min((ladder.last_step * ladder.each for ladder in chosen if ladder.step), default=0) / whole
     most = sum(ladder.removed(ladder.counts[-1]) for ladder in chosen) / whole
-    if share and not least - DIGITS <= share <= most + DIGITS:
+    if share and not least / 2 < share <= most + max(last / 2, DIGITS):
         steps = ", ".join(f"{ladder.step} of {ladder.counts[0]} {kind}" for kind, ladder in every.items())
-        valid = f"0 or {round(least, 4):g} to {round(most, 4):g}" if most else "0"
+        ends = dict.fromkeys((f"{least:.4g}", f"{most:.4g}"))
+        valid = " to ".join(ends) if most else "none"
         raise ValueError(f"{field}: {share:g} given for block {block}, valid is {valid}; the least to go is {steps}")

@@ -32,7 +32,7 @@ BEST_FORMS = ("uniform", "per_layer", "padded")  # the smallest first, and of th
 class Cut:
     """`budget`: the share of a cost of the blocks that goes, in units of these `kinds`, or in whole blocks.
 
-    `cost`: of tasks.prune.structure.budget.COSTS. `shares`: what goes of each block, the mean of which is the budget; by
+    `cost`: of tasks.prune.structure.budget.COSTS. `shares`: what goes of each block, whose mean is the budget; by
     default the same of all.
 
     `repair`: fit the readers of what was cut to the inputs that stay; whole blocks have none. `form`: of
@@ -61,7 +61,7 @@ class Cut:
             raise ValueError(f"export: {self.form} given, valid is {', '.join(FORMS)}")
         check_cost(self.cost)
         if self.cost == "kv" and not {"head_groups", "blocks"} & {*self.kinds}:
-            raise ValueError(f"cost: kv given, of which {' and '.join(self.kinds)} have no part; valid with head_groups")
+            raise ValueError(f"cost: kv given for {', '.join(self.kinds)}, valid is kv for head_groups, or for blocks")
         if self.shares is not None:
             self._check_shares(self.shares)
 

@@ -1,4 +1,4 @@
-"""How many units of each kind stay in a block, so that as many of its parameters go as a budget asks for.
+"""How many units of each kind stay in a block, so that as much of its cost goes as a budget asks for.
 
 The numbers that may stay are the rungs of a ladder: head groups go whole, query heads as many of each group, and FFNs
 get widths of `round_to`. Of two kinds the first are heads, and channels make up what these leave of the budget.
@@ -8,8 +8,9 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.model.cost import Frame, Part, Widths
+from tasks.model.cost import Widths
 from tasks.model.units import BlockUnits
+from tasks.prune.structure.budget import Meter
 from tasks.prune.structure.width import rounded
 
 Counts = Mapping[str, int]  # of a block: kind -> how many of its units stay; all of what is not named
@@ -17,7 +18,7 @@ Counts = Mapping[str, int]  # of a block: kind -> how many of its units stay; al
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """The numbers of units of a kind that may stay in a block, from all downwards, and the parameters of one unit."""
+    """The numbers of units of a kind that may stay in a block, from all downwards, and the cost of one unit."""
 
     kind: str
     counts: Sequence[int]
@@ -32,6 +33,11 @@ class Ladder:
         """The least number of units that can go; 0 where none can."""
         return self.counts[0] - self.counts[1] if len(self.counts) > 1 else 0
 
+    @property
+    def last_step(self) -> int:
+        """The number of units by which the fewest that may stay differ from the next; 0 where none can go."""
+        return self.counts[-2] - self.counts[-1] if len(self.counts) > 1 else 0
+
     def removed(self, count: int) -> int:
         return (self.counts[0] - count) * self.each
 
@@ -42,22 +48,20 @@ class Ladder:
         return sorted(self.counts[first : first + 2], key=lambda count: abs(self.removed(count) - wanted))
 
 
-def ladders_of(frame: Frame, widths: Widths, of_block: BlockUnits, round_to: int) -> dict[str, Ladder]:
-    """Of every kind that the block has, channels last. Raises ValueError as `rounded`."""
+def ladders_of(meter: Meter, widths: Widths, of_block: BlockUnits, round_to: int) -> dict[str, Ladder]:
+    """Of every kind that the block has and that costs something, channels last. Raises ValueError as `rounded`."""
     counts: dict[str, Sequence[int]] = {
         kind: range(units.count, 0, -units.parts) for kind, units in of_block.kinds.items()
     }
     if (channels := of_block.channels) is not None:
         valid = {rounded(width, full=channels.count, round_to=round_to) for width in range(1, channels.count + 1)}
         counts["channels"] = sorted(valid, reverse=True)
-    query_head, kv_head, channel = (_size(part) for part in (frame.query_head, frame.kv_head, frame.channel))
-    group = kv_head + widths.query_heads // max(widths.kv_heads, 1) * query_head
-    each = {"head_groups": group, "query_heads": query_head, "channels": channel}
-    return {kind: Ladder(kind=kind, counts=counts[kind], each=each[kind]) for kind in counts}
+    ladders = [Ladder(kind=kind, counts=counts[kind], each=meter.of_unit(kind, widths)) for kind in counts]
+    return {ladder.kind: ladder for ladder in ladders if ladder.each}
 
 
 def spend(wanted: float, ladders: Sequence[Ladder]) -> Counts:
-    """What stays so that parameters as near as can be to `wanted` go; of two kinds each loses the same share.
+    """What stays so that as near as can be to `wanted` goes; of two kinds each loses the same share.
 
     Heads are rounded up or down, whichever lets the channels come nearer to `wanted`.
     """
@@ -95,7 +99,3 @@ def _with_heads(count: int, wanted: float, ladders: Sequence[Ladder]) -> Counts:
 
 def _missed(option: Counts, wanted: float, ladders: Sequence[Ladder]) -> float:
     return abs(sum(ladder.removed(option[ladder.kind]) for ladder in ladders) - wanted)
-
-
-def _size(part: Part) -> int:
-    return part.weights + part.biases

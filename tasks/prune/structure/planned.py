@@ -28,10 +28,18 @@ def planned(
     `cut_model` and `best_form`.
     """
     if cut.of_blocks:
-        made = slice_blocks(model, blocks=choose_blocks(model, scores, cut.budget))
+        made = slice_blocks(model, blocks=choose_blocks(model, scores, cut.budget, cost=cut.cost))
     else:
         choice, _ = choose_split(
-            model, scores, cut.budget, batches, kinds=cut.kinds, round_to=cut.round_to, repair=cut.repair, device=device
+            model,
+            scores,
+            cut.share,
+            batches,
+            cost=cut.cost,
+            kinds=cut.kinds,
+            round_to=cut.round_to,
+            repair=cut.repair,
+            device=device,
         )
         made = slice_units(model, choice.kept)
     with made:

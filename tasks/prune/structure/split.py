@@ -35,6 +35,7 @@ def choose_split(
     budget: Share,
     batches: Sequence[Tensor],
     *,
+    cost: str = "parameters",
     kinds: Sequence[str] = ("head_groups", "channels"),
     round_to: int = 64,
     repair: bool = False,
@@ -48,7 +49,7 @@ def choose_split(
 
     Raises ValueError as `choose`, and for batches of other shapes or of windows of a single token.
     """
-    options = choices(model, scores, budget, kinds=kinds, round_to=round_to, most=MOST)
+    options = choices(model, scores, budget, cost=cost, kinds=kinds, round_to=round_to, most=MOST)
     if len(options) == 1 or not batches:
         return options[0], []
     place, units = torch.device(device or model.device), units_of(model)

@@ -194,7 +194,7 @@ def test_a_block_that_cannot_lose_as_many_heads_loses_the_nearest_number():
     [
         (
             lambda m, s: choose(m, s, 0.01, round_to=32),
-            r"^budget: 0.01 given for block 0, valid is 0 or 0\.\d+ to 0\.\d+",
+            r"^budget: 0.01 given for block 0, valid is 0\.\d+ to 0\.\d+; the least",
         ),
         (lambda m, s: choose(m, s, 0.99, round_to=32), "budget: 0.99 given for block 0"),
         (lambda m, s: choose(m, s, 1.0), "budget: 1.0 given, valid is 0 <= budget < 1"),
@@ -209,16 +209,16 @@ def test_a_block_that_cannot_lose_as_many_heads_loses_the_nearest_number():
             "scores: none given for the head_groups of block 1",
         ),
         (
-            lambda m, s: choose_units(m, s, {"head_groups": 0.3}),
-            "head_groups: 0.3 given for block 0, valid is 0 or 0.5 to",
+            lambda m, s: choose_units(m, s, {"head_groups": 0.2}),
+            "head_groups: 0.2 given for block 0, valid is 0.5; the least",
         ),
         (
-            lambda m, s: choose_units(m, s, {"head_groups": 0.3}, round_to=16),
+            lambda m, s: choose_units(m, s, {"head_groups": 0.2}, round_to=16),
             "1 of 2 head_groups, 2 of 4 query_heads, 16",
         ),
         (
             lambda m, s: choose_units(m, s, {"channels": 0.2}),
-            r"channels: 0.2 given for block 0, valid is 0; the least to go",
+            r"channels: 0.2 given for block 0, valid is none; the least to go",
         ),
     ],
 )
@@ -233,11 +233,30 @@ def test_the_least_that_is_said_to_be_valid_is():
     scores = random_scores(model)
     with pytest.raises(ValueError, match="valid is") as error:
         choose(model, scores, 0.01, round_to=32)
-    least = float(str(error.value).split("0 or ")[1].split(" ")[0])
+    least = float(str(error.value).split("valid is ")[1].split(" ")[0])
     assert choose(model, scores, least, round_to=32).removed > 0
     most = float(str(error.value).split(" to ")[1].split(";")[0])
     widths = choose(model, scores, most, round_to=32).widths[0]
     assert (widths.kv_heads, widths.channels) == (1, 32)
+
+
+@pytest.mark.parametrize("model", [llama(), wide(qwen3, intermediate_size=2000)])
+def test_half_a_step_beyond_the_ends_is_taken_and_no_more(model):
+    scores = random_scores(model)
+    head, channels = 1 / len(scores[0]["head_groups"]), len(scores[0]["channels"])
+    for kind, step, round_to in (
+        ("head_groups", head, 1),
+        ("channels", 8 / channels, 8),
+        ("channels", 1 / channels, 1),
+    ):
+        for share, left in ((0.51 * step, 1 - step), (1 - 0.51 * step, step)):
+            [stay, *_] = choose_units(model, scores, {kind: share}, round_to=round_to).kept[0].values()
+            assert len(stay) == round(left * len(scores[0][kind]))
+        with pytest.raises(ValueError, match=r"valid is (?!0 )"):
+            choose_units(model, scores, {kind: 0.5 * step}, round_to=round_to)
+    with pytest.raises(ValueError, match="valid is"):
+        choose_units(model, scores, {"head_groups": 1 - 0.49 * head})
+    assert choose(model, scores, 0.0).kept == {}
 
 
 def test_scores_that_are_not_numbers_or_of_another_model():

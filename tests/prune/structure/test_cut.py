@@ -28,6 +28,16 @@ def scores_of(values: list[float]) -> list[dict]:
         ({"kinds": ("channels", "channels")}, "units: channels, channels given"),
         ({"kinds": ("head_groups", "query_heads")}, "cut one, then the other"),
         ({"form": "onnx"}, "export: onnx given, valid is uniform, padded, per_layer"),
+        ({"cost": "watts"}, "cost: watts given, valid is parameters, flops, bytes, kv"),
+        ({"cost": "kv", "kinds": ("channels",)}, "cost: kv given for channels, valid is kv for head_groups, or for bl"),
+        ({"cost": "kv", "kinds": ("query_heads", "channels")}, "cost: kv given for query_heads, channels"),
+        (
+            {"shares": (0.2, 0.3)},
+            r"allocator: shares of a mean of 0\.25 given, valid is a mean of 0\.3, which is the b",
+        ),
+        ({"shares": ()}, "allocator: no shares given"),
+        ({"shares": (-0.2, 0.8)}, r"allocator: a share of -0\.2 given, valid is 0 or more"),
+        ({"shares": (0.3,), "kinds": ("blocks",)}, "allocator: shares of each block given, but whole blocks"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_where_it_is_said(fields: dict, says: str):
@@ -63,6 +73,18 @@ def test_a_trial_refuses_what_the_model_does_not_allow():
         check_cut(llama(), Cut(budget=0.99, round_to=1))
     with pytest.raises(ValueError, match=r"budget: 0\.9 given for whole blocks"):
         check_cut(llama(num_hidden_layers=2), Cut(budget=0.9, kinds=("blocks",)))
+
+
+def test_each_block_gives_up_its_own_share():
+    model = llama()
+    cut = Cut(budget=0.3, shares=(0.0, 0.3, 0.6), kinds=("channels",), round_to=1, repair=False)
+    check_cut(model, cut)
+    with pytest.raises(ValueError, match=r"^allocator: 3 shares given, the model has 2 blocks$"):
+        check_cut(llama(num_hidden_layers=2), cut)
+    zeros = [{"channels": torch.zeros(64)} for _ in range(3)]
+    rows = cut_model(model, zeros, cut, []).blocks
+    gone = [1 - row.parameters / row.parameters_before for row in rows]
+    assert gone == pytest.approx([0.0, 0.3, 0.6], abs=0.5 * 3 * 32 / rows[0].parameters_before)
 
 
 def test_the_form_is_uniform_where_all_blocks_have_one_width_and_else_per_layer():

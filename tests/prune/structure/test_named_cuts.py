@@ -83,7 +83,7 @@ def test_words_that_are_no_cuts_are_refused(text, says):
         ("heads5", "profiles: heads5 given, of the 6 head groups of this model valid is heads16.67 to heads50"),
         ("heads60", "profiles: heads60 given, of the 6 head groups of this model valid is heads16.67 to heads50"),
         ("depth10", "profiles: depth10 given, of the 3 blocks of this model valid is depth33.33 to depth66.67"),
-        ("ffn10", "profiles: ffn10 given; channels: 0.1 given for block 0, valid is 0 or 0.5 to 0.5"),
+        ("ffn10", "profiles: ffn10 given; channels: 0.1 given for block 0, valid is 0.5; the least"),
         ("depth30,depth40", "profiles: depth30 and depth40 given, which are the same cut of this model"),
         ("heads30,heads40", "profiles: heads30 and heads40 given, which are the same cut of this model"),
     ],
@@ -111,7 +111,7 @@ def test_the_usual_cuts_are_those_that_a_model_can_take():
     wide = llama(num_hidden_layers=5, num_attention_heads=8, num_key_value_heads=4, head_dim=4)
     assert names(usual_cuts(wide, round_to=1)) == "heads10,heads20,heads30,ffn10,ffn20,ffn30,depth20"
     # of 6 head groups 0.6, 1.2 and 1.8 go, of 4 steps of 16 channels 0.4 (none), 0.8 and 1.2, of 3 blocks 0.6
-    assert names(usual_cuts(llama(), round_to=16)) == "heads10,heads30,ffn30,depth20"
+    assert names(usual_cuts(llama(), round_to=16)) == "heads10,heads30,ffn20,depth20"
     assert names(usual_cuts(llama(num_hidden_layers=2), round_to=64)) == "heads20"
     with pytest.raises(ValueError, match="profiles: heads10 given, of the 2 head groups of this model valid is none"):
         usual_cuts(llama(num_hidden_layers=2, num_key_value_heads=1), round_to=64)
