@@ -118,7 +118,8 @@ def model_from(weights: dict[str, Tensor], folder: Path, device: str = "cpu") ->
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer stored in `folder`. Raises ValueError where transformers cannot read it."""
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with _quiet():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:
         raise ValueError(f"model: the tokenizer in {folder} cannot be read: {_first_line(error)}") from error
 

@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import BloomConfig, Gemma3Config, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from tasks.model import folder as folders
 from tasks.model import load
@@ -192,6 +193,22 @@ def test_a_tokenizer_beyond_the_vocabulary_is_refused(tmp_path):
         load_tokenizer(tmp_path),
         llama().config,
     )
+
+
+def test_transformers_says_nothing_while_a_tokenizer_is_loaded(folder, monkeypatch):
+    heard, before = [], logging.get_verbosity()
+    read = load.AutoTokenizer.from_pretrained
+
+    def listening(*given, **how):
+        heard.append(logging.get_verbosity())
+        return read(*given, **how)
+
+    monkeypatch.setattr(load.AutoTokenizer, "from_pretrained", listening)
+    assert load_tokenizer(folder)("word3")["input_ids"] == [3]
+    (folder / "tokenizer.json").write_text("{")
+    one_line("the tokenizer in .* cannot be read", load_tokenizer, folder)
+    assert heard == [logging.ERROR, logging.ERROR]
+    assert logging.get_verbosity() == before != logging.ERROR
 
 
 def test_saving_gives_the_same_bytes_wherever_the_model_came_from(folder, tmp_path):
