@@ -21,7 +21,7 @@ from tasks.stage import Stages, run_always
 
 
 @flow(name="activation", flow_run_name=name_run)
-def sparsify_inputs(parameters: Activation, sweep: str | None = None) -> Outcome:
+def sparsify_inputs(parameters: Activation, sweep: str | None = None, sweep_points: int | None = None) -> Outcome:
     """Tokenize, sparsify, evaluate, time, record, log, report; what computes is cached."""
     started, stages = perf_counter(), Stages()
     run = runtime.flow_run.name
@@ -54,6 +54,7 @@ def sparsify_inputs(parameters: Activation, sweep: str | None = None) -> Outcome
         command=parameters.command(),
         parameters=parameters.model_dump_json(),
         sweep=sweep,
+        sweep_points=sweep_points,
         seconds=perf_counter() - started,
         checkpoint=sparse.hash,
         registered_version=None,

@@ -199,15 +199,19 @@ def run_sweep(arguments: argparse.Namespace) -> int:
 
 
 def run_report(arguments: argparse.Namespace) -> int:
-    from tasks.record.metrics import query
+    from tasks.record.metrics import query, query_named
     from tasks.record.report import markdown_table, write_report
+    from tasks.record.titles import how_many, is_finished
 
     latest = query("select coalesce(sweep, run) as run from runs order by recorded_at desc limit 1")
     run = arguments.run_id or next((row["run"] for row in latest), None)
     if run is None:
         raise ValueError("run: nothing is recorded yet; `espalier sweep --preset demo` makes a first run")
-    if not query("select 1 from runs where run = $run or sweep = $run limit 1", {"run": run}):
+    runs = query_named("scope", run=run)
+    if not runs:
         raise ValueError(f"run: {run!r} is not recorded; `espalier runs` lists what is")
+    if runs[0]["sweep"] == run and not is_finished(runs):
+        say(f"sweep {run}: {how_many(runs)}")
     page = write_report(run)
     print(markdown_table(run))
     print(page)

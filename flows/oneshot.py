@@ -21,7 +21,7 @@ from tasks.stage import Stages, run_always
 
 
 @flow(name="oneshot", flow_run_name=name_run)
-def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
+def oneshot(parameters: Oneshot, sweep: str | None = None, sweep_points: int | None = None) -> Outcome:
     """Tokenize, allocate, prune, recover, pack, evaluate, time, record, publish, report; what computes is cached."""
     started, stages = perf_counter(), Stages()
     run = runtime.flow_run.name
@@ -58,6 +58,7 @@ def oneshot(parameters: Oneshot, sweep: str | None = None) -> Outcome:
         command=parameters.command(),
         parameters=parameters.model_dump_json(),
         sweep=sweep,
+        sweep_points=sweep_points,
         seconds=perf_counter() - started,
         checkpoint=last.hash,
         registered_version=None,

@@ -26,7 +26,7 @@ from tasks.stage import Stages, run_always
 
 
 @flow(name="slice", flow_run_name=name_run)
-def slice_model(parameters: Slice, sweep: str | None = None) -> Outcome:
+def slice_model(parameters: Slice, sweep: str | None = None, sweep_points: int | None = None) -> Outcome:
     """Tokenize, score, forecast, slice, recover, evaluate, time, record, publish, report; what computes is cached."""
     started, stages = perf_counter(), Stages()
     run = runtime.flow_run.name
@@ -64,6 +64,7 @@ def slice_model(parameters: Slice, sweep: str | None = None) -> Outcome:
         command=parameters.command(),
         parameters=parameters.model_dump_json(),
         sweep=sweep,
+        sweep_points=sweep_points,
         seconds=perf_counter() - started,
         checkpoint=last.checkpoint.hash,
         registered_version=None,

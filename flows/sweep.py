@@ -1,6 +1,7 @@
 """A grid of runs, then one report. Stages that points share (texts, the dense model's score) are computed once."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from prefect import flow, runtime
 
@@ -32,7 +33,8 @@ def sweep(parameters: Sweep) -> SweepOutcome:
     for point in parameters.points:
         check(point)
     run = runtime.flow_run.name
-    outcomes = tuple(_run(point, run) for point in parameters.points)
+    of: dict[str, Any] = {"sweep": run, "sweep_points": len(parameters.points)}
+    outcomes = tuple(_run(point, of) for point in parameters.points)
     report = run_always(write_report, run)
     run_always(show_run, run, report)
     return SweepOutcome(run=run, report=report, outcomes=outcomes)
@@ -44,11 +46,11 @@ def sweep_preset(preset: str) -> SweepOutcome:
     return sweep(sweep_named(preset))
 
 
-def _run(point: Oneshot | Slice | Activation, sweep: str) -> Outcome:
+def _run(point: Oneshot | Slice | Activation, of: dict[str, Any]) -> Outcome:
     match point:
         case Slice():
-            return slice_model(point, sweep=sweep)
+            return slice_model(point, **of)
         case Activation():
-            return sparsify_inputs(point, sweep=sweep)
+            return sparsify_inputs(point, **of)
         case _:
-            return oneshot(point, sweep=sweep)
+            return oneshot(point, **of)

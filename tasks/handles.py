@@ -61,6 +61,7 @@ class RunRow:
     command: str  # what resumes or repeats it
     parameters: str  # JSON of the flow's parameters
     sweep: str | None
+    sweep_points: int | None = None  # runs that its sweep is to have; unknown in older rows
     seconds: float
     checkpoint: str  # hash of the pruned checkpoint
     registered_version: str | None
@@ -114,9 +115,7 @@ class LinearRow:
     zeros: int
     sparsity: float  # zeros / (out_features * in_features)
     error: float | None  # relative output error on the calibration inputs: tr(D G D') / tr(W G W'), D the change of W
-    error_from: str | None = (
-        None  # G: "gram" of the inputs, exact; "norms", its diagonal alone: an estimate; None: unseen
-    )
+    error_from: str | None = None  # G: "gram" of the inputs, exact; "norms", its diagonal, an estimate; None: unseen
     sweep_error: float | None = None  # of SparseGPT's sweep on the same keep, beside a refit without drift correction
     damp: float | None = None  # share of mean(diag G) on the diagonal of G, by who set the weights or else chose them
     rank: int | None = None  # of the factors beside the sparse part, which `zeros` then counts

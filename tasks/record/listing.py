@@ -1,10 +1,9 @@
 """The list of runs, for a terminal."""
 
-from itertools import groupby
-
 from tasks.record import units
 from tasks.record.metrics import query_named
 from tasks.record.tables import Column, Row, to_markdown
+from tasks.record.titles import how_many
 
 WIDTH = 120  # columns of a terminal
 MODEL, METHOD = 16, 12  # characters of a model's name at most, and of a method's at least
@@ -39,15 +38,17 @@ def runs_table() -> str:
 
 
 def _with_sweeps(runs: list[Row]) -> list[Row]:
-    """The rows, and before the runs of a sweep one for the sweep."""
+    """The rows, and where the latest run of a sweep stands one for the sweep, with all its runs below."""
+    together: dict[str, list[Row]] = {}  # by sweep; a run of none is alone
+    for row in runs:
+        together.setdefault(row["sweep"] or row["run"], []).append(row)
     rows: list[Row] = []
-    for sweep, found in groupby(runs, key=lambda row: row["sweep"]):
-        own = list(found)
-        if sweep is None:
+    for name, own in together.items():
+        if own[0]["sweep"] is None:
             rows += own
             continue
         models = ", ".join(dict.fromkeys(row["model"] for row in own))
-        rows.append({"run": sweep, "model": models, "method": f"sweep of {len(own)} runs", "pattern": ""})
+        rows.append({"run": name, "model": models, "method": f"sweep of {how_many(own)}", "pattern": ""})
         rows += [row | {"run": f"· {row['run']}"} for row in own]
     return rows
 

@@ -29,6 +29,7 @@ from tasks.record.results import (
     summary,
 )
 from tasks.record.tables import Row, section, to_html
+from tasks.record.titles import title
 
 __all__ = ["markdown_table", "write_report"]
 
@@ -54,9 +55,9 @@ def write_report(run: str) -> Path:
     """Write reports/<run>/index.html and return its path. Raises ValueError if `run` is not recorded."""
     results = results_of(run)
     runs = query_named("scope", run=run)
-    title = _title(run, runs)
+    named = title(run, runs)
     sections = [
-        _header(run, title, runs, results),
+        _header(run, named, runs, results),
         _results(results),
         _figures(run, results),
         profiles(run),
@@ -75,26 +76,19 @@ def write_report(run: str) -> Path:
         _provenance(runs),
     ]
     style = resources.files("tasks.record").joinpath("page.css").read_text(encoding="utf-8")
-    page = PAGE.substitute(title=escape(title), style=style, content="\n".join(filter(None, sections)))
+    page = PAGE.substitute(title=escape(named), style=style, content="\n".join(filter(None, sections)))
     path = home.root() / "reports" / run / "index.html"
     home.write_file(path, page.encode())
     return path
 
 
-def _title(run: str, runs: Sequence[Row]) -> str:
-    models = " and ".join(dict.fromkeys(row["model"] for row in runs))
-    if [row["run"] for row in runs] == [run]:
-        return f"{runs[0]['method']} {runs[0]['pattern']} on {models}"
-    return f"{models}: {len(runs)} runs compared"
-
-
-def _header(run: str, title: str, runs: Sequence[Row], results: Sequence[Row]) -> str:
+def _header(run: str, named: str, runs: Sequence[Row], results: Sequence[Row]) -> str:
     last = max(row["recorded_at"] for row in runs)
     kind = "sweep" if runs[0]["run"] != run else runs[0]["flow"]
     when = last.replace("T", " ").replace("+00:00", " UTC")
     return (
         f'<header><p class="kicker">Espalier · {escape(kind)} {escape(run)} · {escape(when)}</p>'
-        f'<h1>{escape(title)}</h1><p class="summary">{escape(summary(results))}</p>{_tiles(results)}</header>'
+        f'<h1>{escape(named)}</h1><p class="summary">{escape(summary(results))}</p>{_tiles(results)}</header>'
     )
 
 

@@ -22,7 +22,7 @@ def test_points_share_their_stages_and_a_page(artifacts: Path, tiny_model: Path,
     }
     assert computed["prune"] == computed["evaluate pruned"] == 4
     assert computed["evaluate dense"] == computed["tokenize calibration"] == computed["tokenize evaluation"] == 1
-    assert {row["sweep"] for row in query("select sweep from runs")} == {outcome.run}
+    assert query("select distinct sweep, sweep_points from runs") == [{"sweep": outcome.run, "sweep_points": 4}]
     page = Path(outcome.report).read_text(encoding="utf-8")
     assert all(f"{point.result.ppl:.2f}" in page for point in outcome.outcomes)
 

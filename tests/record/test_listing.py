@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 
+from tasks.handles import RunRow
+from tasks.record import metrics
 from tasks.record.listing import WIDTH, runs_table
 from tests.record.plausible import CONTEXT, CUT, evaluation, record_cut, record_run
 
@@ -42,6 +44,25 @@ def test_the_runs_of_a_sweep_stand_below_it():
         ["· r2", "stories", "wanda"],
         ["r1", "stories", "wanda"],
     ]
+
+
+def test_a_sweep_has_one_line_also_where_another_run_ended_among_its_own():
+    record("r1", sweep="s1", minute=1)
+    record("r2", minute=2)
+    record("r3", sweep="s1", minute=3)
+    assert [row[0] for row in cells()[2:]] == ["s1", "· r3", "· r1", "r2"]
+
+
+@pytest.mark.parametrize(
+    ("points", "says"),
+    [(None, "sweep of 1 run"), (1, "sweep of 1 run"), (7, "sweep of 1 of 7 runs, not finished")],
+)
+def test_a_sweep_that_was_stopped_says_so(points: int | None, says: str):
+    record("r1", sweep="s1")
+    [row] = metrics.query("select * from runs")
+    own = {field.name: row[field.name] for field in dataclasses.fields(RunRow)}
+    metrics.record(CONTEXT, "runs", [RunRow(**own | {"sweep_points": points})])
+    assert cells()[2][2] == says
 
 
 def test_where_a_model_was_cut_its_parameters_are_named():

@@ -15,6 +15,7 @@ from tasks.record import metrics, units
 from tasks.record.drawing import FOLD, folded, rows_height, standalone
 from tasks.record.report import drawings, markdown_table, write_report
 from tasks.record.results import overlap_of, results_of, summary
+from tasks.record.titles import title
 from tests.record.plausible import CONTEXT, evaluation, record_run, record_texts
 
 POINTS = {  # run -> method, pattern, sparsity, perplexity
@@ -136,9 +137,18 @@ def test_a_sweep_shows_the_dense_model_once_and_the_lowest_of_each_pattern(swept
         ["wanda", "70%", "∞"],
     ]
     page = write_report("s1").read_text()
-    assert "stories: 4 runs compared" in page
+    assert "<h1>stories: 4 runs compared</h1>" in page
     assert "Speed, prefill: 4 of 4 a smaller file, no faster on this machine; decode: 4 of 4 faster on" in page
     assert page.count("<details>") == 4
+
+
+def test_the_title_says_how_many_runs_there_are_and_whether_more_were_to_come():
+    runs = [{"run": f"r{number}", "sweep": "s1", "model": "stories", "sweep_points": 3} for number in range(3)]
+    assert title("s1", runs) == "stories: 3 runs compared"
+    assert title("s1", runs[:2]) == "stories: 2 of 3 runs, not finished"
+    assert title("s1", [runs[0] | {"sweep_points": 1}]) == "stories: 1 run"
+    assert title("s1", [row | {"sweep_points": None} for row in runs]) == "stories: 3 runs compared"  # of older rows
+    assert title("r0", [runs[0] | {"method": "wanda", "pattern": "2:4"}]) == "wanda 2:4 on stories"
 
 
 def test_seeds_have_a_column_where_they_differ():

@@ -2,7 +2,7 @@
 -- is the smallest one's. Of weights with factors `sparsity` counts the sparse parts beside them, as results.sql does.
 -- `parameters_left` is the share of the dense model's parameters that the pruned one has.
 SELECT
-    run, recorded_at, flow, sweep, model, method, pattern, seed, seconds, registered_version, command,
+    run, recorded_at, flow, sweep, sweep_points, model, method, pattern, seed, seconds, registered_version, command,
     (SELECT arg_min(ppl, source) FROM evaluations WHERE run = runs.run AND subject = 'dense') AS dense_ppl,
     (SELECT arg_min(ppl, (source, parameters, ppl)) FROM evaluations WHERE run = runs.run AND subject <> 'dense') AS ppl,
     coalesce(
