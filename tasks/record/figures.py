@@ -102,32 +102,35 @@ def frontier(rows: Sequence[Row], name: str) -> str:
 
 @styled
 def error_and_sparsity_by_block(rows: Sequence[Row]) -> str:
-    """`rows` of queries/blocks.sql, in two panels over the model's depth; colour is the method, dashes the pattern."""
-    figure, (error, sparsity) = canvas(4.2, nrows=2, sharex=True)
+    """`rows` of queries/blocks.sql over the model's depth: a panel for the errors, if any were recorded, and one for
+    the zeros. Colour is the method, dashes the pattern; a method whose errors were not is named in the other panel."""
+    shown = {"error": [row for row in rows if row["error"] is not None], "sparsity": list(rows)}
+    shown = {field: found for field, found in shown.items() if found}
+    figure, panels = canvas(1 + 1.6 * len(shown), nrows=len(shown), sharex=True, squeeze=False)
     colours = colours_of(row["method"] for row in rows)
     dashes = dict(zip(dict.fromkeys(row["pattern"] for row in rows), DASHES * 8, strict=False))
-    for run in dict.fromkeys(row["run"] for row in rows):
-        own = [row for row in rows if row["run"] == run]
-        look = {
-            "color": colours[own[0]["method"]],
-            "linestyle": dashes[own[0]["pattern"]],
-            "marker": "o",
-            "markersize": 3,
-        }
-        blocks = [row["block"] for row in own]
-        error.plot(blocks, [math.nan if row["error"] is None else row["error"] for row in own], **look)
-        sparsity.plot(blocks, [100 * row["sparsity"] for row in own], **look)
-    if any(row["error"] for row in rows):
-        log_scale(error)
-    error.set_ylabel("relative output error")
-    sparsity.set_ylabel("zeros, %")
-    sparsity.set_ylim(0, 100)
+    unnamed = {row["method"]: Line2D([], [], color=colours[row["method"]], label=row["method"]) for row in rows}
+    if len(dashes) > 1:
+        unnamed |= {name: Line2D([], [], color=INK, linestyle=dash, label=name) for name, dash in dashes.items()}
+    for axes, (field, drawn) in zip(panels[:, 0], shown.items(), strict=True):
+        for run in dict.fromkeys(row["run"] for row in drawn):
+            own = [row for row in drawn if row["run"] == run]
+            look = {"color": colours[own[0]["method"]], "linestyle": dashes[own[0]["pattern"]], "marker": "o"}
+            axes.plot([row["block"] for row in own], [row[field] for row in own], markersize=3, **look)
+        here = {name for row in drawn for name in (row["method"], row["pattern"])}
+        entries = [unnamed.pop(name) for name in [*unnamed] if name in here]
+        if entries:
+            legend(axes, entries)
+    sparsity = panels[-1, 0]
+    if "error" in shown:
+        panels[0, 0].set_ylabel("relative output error")
+        if any(row["error"] for row in rows):
+            log_scale(panels[0, 0])
+    sparsity.set_ylabel("zeros")
+    sparsity.set_ylim(0, 1)
+    sparsity.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     sparsity.set_xlabel("block")
     sparsity.xaxis.set_major_locator(MaxNLocator(integer=True))
-    entries = [Line2D([], [], color=colour, label=method) for method, colour in colours.items()]
-    if len(dashes) > 1:
-        entries += [Line2D([], [], color=INK, linestyle=dash, label=pattern) for pattern, dash in dashes.items()]
-    legend(error, entries)
     return to_svg(figure, "blocks")
 
 

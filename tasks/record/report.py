@@ -197,7 +197,9 @@ def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
             caption = f"Perplexity against what it bought, {model} on {source}: a point a cut. The diamond is dense."
             drawn[f"frontier{number}"] = figures.frontier(cut, f"frontier{number}"), caption
     if blocks := query_named("blocks", run=run):
-        caption = "By block: relative squared error of its output on the first calibration batch, and its zeros."
+        seen = any(row["error"] is not None for row in blocks)
+        error = "relative squared error of its output on the first calibration batch, and " if seen else ""
+        caption = f"By block: {error}its zeros."
         drawn["blocks"] = figures.error_and_sparsity_by_block(blocks), caption
     if not any(is_profile(row) or is_sparse_input(row) for row in results):
         drawn["sizes"] = figures.sizes(results), "Weight files on disk, as they were evaluated."

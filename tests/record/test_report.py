@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.handles import LinearRow
+from tasks.handles import BlockRow, LinearRow
 from tasks.record import metrics, units
 from tasks.record.drawing import FOLD, folded, rows_height, standalone
 from tasks.record.report import drawings, markdown_table, write_report
@@ -301,6 +301,24 @@ def test_a_figure_stands_alone_too(swept):
             assert ElementTree.fromstring(image).tag == "{http://www.w3.org/2000/svg}svg"
             assert "var(" not in image
             assert caption
+
+
+def test_the_figure_of_the_blocks_has_no_panel_and_no_name_without_a_curve():
+    for run, method, errors in (("r1", "wanda", (0.02, 0.04)), ("r2", "magnitude", (None, None))):
+        context = dataclasses.replace(CONTEXT, run=run, method=method)
+        record_run(context, sweep="s1")
+        rows = [BlockRow(block=i, sparsity=0.5, error=error, seconds=0.4) for i, error in enumerate(errors)]
+        metrics.record(context, "blocks", rows)
+    both, caption = drawings("s1", results_of("s1"))["blocks"]
+    errors, zeros = both.partition('id="blocks-axes_2"')[::2]
+    assert ("wanda" in errors, "magnitude" in errors) == (True, False)
+    assert ("wanda" in zeros, "magnitude" in zeros) == (False, True)  # each is named once, where it has a curve
+    assert "error" in caption
+    alone, caption = drawings("r2", results_of("r2"))["blocks"]
+    assert "axes_1" in alone
+    assert "magnitude" in alone
+    assert "axes_2" not in alone
+    assert "error" not in alone + caption
 
 
 def test_a_run_that_is_not_recorded_is_named():
