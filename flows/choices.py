@@ -1,14 +1,18 @@
 """What a flow's parameters may be: one set of types for the command line, the presets and the form in Prefect."""
 
+import json
 import shlex
-from typing import Literal, Self
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from flows.activation_choices import Activation
 from flows.methods import (
     ALLOCATION_CHOICES,
     IMPORTANCE_CHOICES,
+    LONGEST_LABEL,
     AllocationChoice,
     ImportanceChoice,
     LowRankChoice,
@@ -98,19 +102,38 @@ class Oneshot(Recovering):
         return shlex.join(words if self.speed else [*words, "--no-speed"])
 
 
+def _shares(given: Any) -> Any:
+    """`uniform`, a JSON list such as `[0.2, 0.4]`, or a file with one, which is read once and here."""
+    if not isinstance(given, str) or given == "uniform":
+        return given
+    valid = "valid is uniform, or a JSON file with a share of each block, such as [0.2, 0.4]"
+    try:
+        shares = json.loads(given if given.startswith("[") else Path(given).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"allocator: {given!r} given, which cannot be read ({error}); {valid}") from error
+    if not isinstance(shares, list) or not all(type(share) in (int, float) for share in shares):
+        raise ValueError(f"allocator: {json.dumps(shares)} given in {given!r}; {valid}")
+    return tuple(shares)
+
+
+Shares = Annotated[Literal["uniform"] | tuple[float, ...], BeforeValidator(_shares)]
+
+
 class Slice(Recovering):
     """One run of the flow `slice`: a model, how much of its blocks goes, in which units, chosen by what, two texts."""
 
-    budget: float = Field(0.3, gt=0, lt=1, description="the share of the parameters of the blocks that goes")
-    cost: Literal["parameters"] = Field("parameters", description="what the budget is a share of")
+    budget: float = Field(0.3, gt=0, lt=1, description="the share of the cost of the blocks that goes")
+    cost: Literal["parameters", "flops", "bytes", "kv"] = Field(
+        "parameters", description="what the budget is a share of; flops and kv at the model's context, 2048 at most"
+    )
     importance: ImportanceChoice = IMPORTANCE_CHOICES["taylor"](method="taylor")
-    allocator: Literal["uniform"] = Field("uniform", description="the same share of every block")
+    allocator: Shares = Field("uniform", description="the same share of every block, or that of each")
     units: Names = Field(("head_groups", "channels"), description="kinds of units that go; or blocks, whole")
     round_to: int = Field(64, ge=1, description="the channels that stay are a multiple of it")
     repair: bool = Field(True, description="fit the linears that read what was cut to what is left, by least squares")
     measure_units: int = Field(0, ge=0, description="measure the loss without so many units of each kind")
     export: Literal["uniform", "padded", "per_layer"] | None = Field(
-        None, description="by default uniform where all blocks have one width, else per_layer"
+        None, description="by default the first of uniform, per_layer and padded that can express the cut"
     )
 
     @model_validator(mode="after")
@@ -131,19 +154,35 @@ class Slice(Recovering):
         return self
 
     def cut(self) -> Cut:
-        return Cut(budget=self.budget, kinds=self.units, round_to=self.round_to, repair=self.repair, form=self.export)
+        return Cut(
+            budget=self.budget,
+            cost=self.cost,
+            shares=None if self.allocator == "uniform" else self.allocator,
+            kinds=self.units,
+            round_to=self.round_to,
+            repair=self.repair,
+            form=self.export,
+        )
 
     @property
     def name(self) -> str:
         """What the rows call it: how units were chosen and what was done for those that stay, `taylor+repair`."""
         repaired = ["repair"] if self.repair and not self.cut().of_blocks else []
-        return "+".join([self.importance.label, *repaired, *self.recovery_label()])
+        return "+".join([self.importance.label, *self._shares_label(), *repaired, *self.recovery_label()])
 
     @property
     def pattern(self) -> str:
-        """`-30%` of the blocks' parameters; where not in the usual units, `-30%@channels`."""
+        """`-30%` of the blocks' parameters, `-30%flops`; where not in the usual units, `-30%@channels`."""
         usual = self.units == type(self).model_fields["units"].default
-        return f"-{100 * self.budget:g}%" + ("" if usual else f"@{'+'.join(self.units)}")
+        cost = "" if self.cost == "parameters" else self.cost
+        return f"-{100 * self.budget:g}%{cost}" + ("" if usual else f"@{'+'.join(self.units)}")
+
+    def _shares_label(self) -> list[str]:
+        """Shares of each block are named, many of them by their SHA-256."""
+        if self.allocator == "uniform":
+            return []
+        said = f"shares={'+'.join(f'{share:g}' for share in self.allocator)}"
+        return [said if len(said) <= LONGEST_LABEL else f"shares:{sha256(said.encode()).hexdigest()[:6]}"]
 
     def command(self) -> str:
         """The command line that repeats this run."""
@@ -152,8 +191,9 @@ class Slice(Recovering):
             words += [f"--{name}", str(getattr(self, name))]
         if self.units != type(self).model_fields["units"].default:
             words += ["--units", ",".join(self.units)]
+        words += [] if self.allocator == "uniform" else ["--allocator", str([*self.allocator])]
         words += [] if self.repair else ["--no-repair"]
-        words += self._changed("round_to", "measure_units", "export") + self.recovery_words()
+        words += self._changed("cost", "round_to", "measure_units", "export") + self.recovery_words()
         words += self._changed("samples", "window", "sampling", "seed", "device")
         return shlex.join(words if self.speed else [*words, "--no-speed"])
 

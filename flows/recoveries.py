@@ -48,15 +48,21 @@ class Recovering(OfTexts):
         None, gt=0, description="the learning rate at its peak; by default 2e-5, of LoRA 2e-4"
     )
     recover_text: Texts = Field((), description="mixed by their weights; by default the text that calibrates")
+    recover_batch: int = Field(16, ge=1, description="windows of a step")
+    recover_at_once: int | None = Field(None, ge=1, description="windows of one forward; by default all of the batch")
+    recover_recompute: bool = Field(False, description="keep no activations: less memory, more time")
     recover: Literal["full"] | LoRAChoice | None = Field(None, description="all weights, which is usual, or LoRA")
     distil: DistilChoice | None = Field(None, description="learn from the dense model beside the text")
 
     @model_validator(mode="after")
     def _what_is_said_of_recovery_is_used(self) -> Self:
         if not self.recover_tokens:
-            for name in ("recover_rate", "recover_text", "recover", "distil"):
+            for name in (name for name in Recovering.model_fields if name not in OfTexts.model_fields):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name}: nothing is trained; give recover_tokens, or leave it out")
+        if self.recover_batch % (self.recover_at_once or 1):
+            given = f"recover_at_once: {self.recover_at_once} given"
+            raise ValueError(f"{given}, valid is what divides the {self.recover_batch} windows of recover_batch")
         return self
 
     def training(self) -> Training | None:
@@ -66,7 +72,14 @@ class Recovering(OfTexts):
         lora = self.recover.build() if isinstance(self.recover, Choice) else None
         rate = usual_rate(lora) if self.recover_rate is None else self.recover_rate
         return Training(
-            recovery=Recovery(tokens=self.recover_tokens, rate=rate, seed=self.seed),
+            recovery=Recovery(
+                tokens=self.recover_tokens,
+                rate=rate,
+                batch=self.recover_batch,
+                at_once=self.recover_at_once,
+                recompute=self.recover_recompute,
+                seed=self.seed,
+            ),
             lora=lora,
             distil=None if self.distil is None else self.distil.build(),
         )
@@ -84,7 +97,8 @@ class Recovering(OfTexts):
 
     def recovery_words(self) -> list[str]:
         """The words of a command line that say it."""
-        words = self._changed("recover_tokens", "recover_rate", "recover")
+        words = self._changed("recover_tokens", "recover_rate", "recover_batch", "recover_at_once", "recover")
+        words += ["--recover-recompute"] if self.recover_recompute else []
         for text in self.recover_text:
             words += ["--recover-text", str(text)]
         return words + (["--distil", *str(self.distil).split(",", 1)[1:]] if self.distil is not None else [])

@@ -45,17 +45,26 @@ def say_oneshot(made: argparse.ArgumentParser) -> None:
 
 def say_slice(made: argparse.ArgumentParser) -> None:
     _say_model(made)
+    made.add_argument("--budget", required=True, help="the share of the cost of the blocks that goes, such as 0.3")
     made.add_argument(
-        "--budget", required=True, help="the share of the parameters of the blocks that goes, such as 0.3"
+        "--cost",
+        default="parameters",
+        help="what the budget is a share of: parameters (the default), flops (of a prompt as long as the model's "
+        "context, 2048 tokens at most), bytes (of the weights), kv (bytes of the cache, of which only head groups and "
+        "whole blocks have a part)",
     )
-    made.add_argument("--cost", default="parameters", help="what the budget is a share of: parameters")
     made.add_argument(
         "--importance",
         default="taylor",
         help="of units: weight_norm, activation, wanda_sp, flap, taylor (the default), fisher; of whole blocks: "
         "influence; of both: leave_one_out, which is slow",
     )
-    made.add_argument("--allocator", default="uniform", help="how the budget is shared by the blocks: uniform")
+    made.add_argument(
+        "--allocator",
+        default="uniform",
+        help="how the budget is shared by the blocks: uniform, or a JSON file with a share of each such as [0.2, 0.4], "
+        "the mean of which is the budget",
+    )
     made.add_argument(
         "--units",
         default="head_groups,channels",
@@ -65,8 +74,8 @@ def say_slice(made: argparse.ArgumentParser) -> None:
     made.add_argument("--no-repair", dest="repair", action="store_false", help="leave what read the units as it was")
     made.add_argument(
         "--export",
-        help="uniform or padded (any software loads it), per_layer (with a modeling file); by default uniform where "
-        "all blocks have one width, else per_layer",
+        help="uniform or padded (any software loads it), per_layer (with a modeling file); by default the first of "
+        "uniform, per_layer and padded that can express the cut",
     )
     made.add_argument("--measure-units", default=0, help="measure the loss without so many units of each kind (0)")
     _say_recovery(made)
@@ -149,6 +158,11 @@ def _say_recovery(made: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="instead of the calibration text; several mix by weight, a.jsonl=2+b.jsonl=1; of a .jsonl with `messages` "
         "what the assistant says is learned",
+    )
+    made.add_argument("--recover-batch", default=16, help="windows of a step (16)")
+    made.add_argument("--recover-at-once", help="windows of one forward; fewer take less memory (all of the batch)")
+    made.add_argument(
+        "--recover-recompute", action="store_true", help="keep no activations: less memory, more time; the same result"
     )
     made.add_argument(
         "--recover", help="full (all weights, the default) or lora; options follow: lora,rank=16,alpha=32"

@@ -142,6 +142,11 @@ ONE_STEP = {"recover-tokens": str(STEP)}
         ({"distil": ""}, ("distil:", "recover_tokens")),
         ({"recover-text": "docs"}, ("recover_text:", "recover_tokens")),
         ({"recover-rate": "0.1"}, ("recover_rate:", "recover_tokens")),
+        ({"recover-batch": "8"}, ("recover_batch:", "recover_tokens")),
+        ({"recover-at-once": "8"}, ("recover_at_once:", "recover_tokens")),
+        ({"recover-batch": "0", **ONE_STEP}, ("recover_batch", "greater than or equal to 1")),
+        ({"recover-at-once": "3", **ONE_STEP}, ("recover_at_once: 3", "divides the 16 windows of recover_batch")),
+        ({"recover-batch": "32", **ONE_STEP}, ("recover_tokens: 512", "1024 or more", "32 windows of 32")),
         ({"recover-tokens": "32"}, ("recover_tokens: 32", "512 or more", "16 windows of 32")),
         ({"recover": "loro", **ONE_STEP}, ("recover:", "loro", "lora, full")),
         ({"recover": "lora,rank=0", **ONE_STEP}, ("rank: 0", "1 or more")),
@@ -176,6 +181,7 @@ def test_a_mistake_is_one_line_before_any_work(
     [
         {"recover_tokens": 10**6, "recover": "full", "recover_rate": 1e-4},
         {"recover_tokens": 10**6, "recover": parse_recover("lora,rank=8,linears=q_proj+v_proj")},
+        {"recover_tokens": 10**6, "recover_batch": 4, "recover_at_once": 2, "recover_recompute": True},
         {"recover_tokens": 10**6, "distil": parse_distil(""), "recover_text": "docs=2+a.jsonl[:5]=0.5"},
         {"recover_tokens": 10**6, "distil": parse_distil("temperature=4,hard=0.5"), "recover_text": ["docs", "c4=3"]},
     ],
@@ -201,4 +207,8 @@ def test_words_become_what_they_say():
         recovery=Recovery(tokens=5000, rate=2e-4, seed=3), lora=LoRA(rank=8, alpha=4.0), distil=Distillation(soft=2.0)
     )
     assert adapted.texts() == (WeightedText(source="a.txt", weight=2.0), WeightedText(source="b.txt"))
+    small = Oneshot.parse(**shared, recover_batch="6", recover_at_once="2", recover_recompute=True)
+    assert small.training() == Training(recovery=Recovery(tokens=5000, batch=6, at_once=2, recompute=True, seed=3))
     assert Oneshot.parse(pruner=parse_pruner("wanda")).training() is None
+    with pytest.raises(ValueError, match=r"^recover_recompute: nothing is trained"):
+        Oneshot.parse(pruner=parse_pruner("wanda"), recover_recompute=True)

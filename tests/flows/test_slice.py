@@ -1,6 +1,7 @@
 """The whole run of `slice` on a tiny model, with a real server, real files and a real registry."""
 
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ from flows.methods import parse_importance
 from flows.outcome import Outcome
 from flows.slice import slice_model
 from flows.sweep import sweep
+from flows.words import Words, say_slice
+from tasks.prune.structure.cut import BEST_FORMS
+from tasks.prune.structure.export import FORMS
 from tasks.record.metrics import query
 from tasks.record.registry import load_registered
 from tasks.record.tracking import tracking
@@ -50,6 +54,8 @@ def runs(server: str, words: dict, tmp_path_factory: pytest.TempPathFactory) -> 
         "trained": {"recover_tokens": 32 * 16 * 20, "recover_rate": 3e-3},
         "per layer": {"export": "per_layer"},
         "timed": {"speed": True},
+        "cache": {"cost": "kv", "budget": 0.5},
+        "shares": {"cost": "flops", "allocator": "[0.2, 0.6]"},
         "blocks": {"importance": parse_importance("influence"), "units": ("blocks",), "budget": 0.5, "round_to": 64},
     }
     folder = tmp_path_factory.mktemp("slices") / "artifacts"
@@ -180,6 +186,25 @@ def test_whole_blocks_go_by_their_influence(runs: dict[str, Outcome]):
     assert gone["score"] <= min(scores.values())
 
 
+def test_a_budget_of_the_cache_takes_heads_alone(runs: dict[str, Outcome]):
+    outcome = runs["cache"]
+    assert outcome.dense.parameters - outcome.result.parameters == 2 * HEAD_GROUP
+    assert rows_of("runs", outcome)[0]["pattern"] == "-50%kv"
+
+
+def test_each_block_gives_up_its_own_share(runs: dict[str, Outcome]):
+    outcome, tokens = runs["shares"], 512  # the context
+    keys = tokens * (tokens + 1) // 2 * 2 * 8  # multiplications of a query head with all keys and values
+    step = 2 * tokens * 8 * CHANNEL
+    for row, share in zip(rows_of("slices", outcome), (0.2, 0.6), strict=True):
+        heads, channels = 2 - row["head_groups"], 64 - row["channels"]
+        group = 2 * (tokens * HEAD_GROUP + 2 * keys)
+        gone = heads * group + channels * 2 * tokens * CHANNEL
+        assert abs(gone - share * (2 * group + 64 * 2 * tokens * CHANNEL)) <= step / 2
+    [run] = rows_of("runs", outcome)
+    assert (run["method"], run["pattern"]) == ("wanda_sp+shares=0.2+0.6+repair", "-40%flops")
+
+
 def test_the_budget_is_divided_between_heads_and_channels_by_the_loss(runs: dict[str, Outcome]):
     ways = rows_of("splits", runs["first"])
     assert {row["heads_removed"] for row in ways} == {0, 1}
@@ -258,8 +283,8 @@ def test_json_has_what_programs_read(artifacts: Path, tiny_model: Path, stories:
         ({"budget": "0"}, ("budget", "greater than 0")),
         ({"budget": "1"}, ("budget", "less than 1")),
         ({"budget": "half"}, ("budget", "half")),
-        ({"budget": "0.95"}, ("budget: 0.95", "valid is 0 or", "head_groups")),
-        ({"budget": "0.001"}, ("budget: 0.001", "valid is 0 or", "head_groups")),
+        ({"budget": "0.95"}, ("budget: 0.95", "valid is 0.0", " to 0.7", "head_groups")),
+        ({"budget": "0.001"}, ("budget: 0.001", "valid is 0.0", " to 0.7", "head_groups")),
         ({"importance": "tailor"}, ("importance", "tailor", "weight_norm, activation, wanda_sp, flap, taylor, fisher")),
         ({"importance": "influence"}, ("importance: influence", "channels, head_groups", "weight_norm, activation")),
         ({"importance": "leave_one_out,kinds=channels"}, ("importance", "head_groups")),
@@ -269,14 +294,21 @@ def test_json_has_what_programs_read(artifacts: Path, tiny_model: Path, stories:
         ({"units": "channels,channels"}, ("units", "channels, channels")),
         ({"units": "blocks"}, ("importance: wanda_sp", "blocks", "influence, leave_one_out")),
         ({"units": "blocks", "importance": "influence"}, ("round_to", "blocks")),
-        ({"cost": "flops"}, ("cost", "parameters", "flops")),
-        ({"allocator": "owl"}, ("allocator", "uniform", "owl")),
+        ({"cost": "watts"}, ("cost", "parameters", "flops", "bytes", "kv", "watts")),
+        ({"cost": "kv", "units": "channels"}, ("cost: kv given for channels", "head_groups", "blocks")),
+        ({"cost": "kv", "budget": "0.2"}, ("budget: 0.2", "valid is 0.5;", "1 of 2 head_groups")),
+        ({"allocator": "owl"}, ("allocator: 'owl' given", "cannot be read", "uniform", "JSON file")),
+        ({"allocator": "[0.4, true]"}, ("allocator: [0.4, true] given", "uniform", "JSON file")),
+        ({"allocator": "[0.4"}, ("allocator: '[0.4' given", "cannot be read", "JSON file")),
+        ({"allocator": "[0.2, 0.4]"}, ("allocator", "mean of 0.3", "mean of 0.4", "budget")),
+        ({"allocator": "[0.4, 0.4, 0.4]"}, ("allocator: 3 shares given", "2 blocks")),
         ({"export": "gguf"}, ("export", "uniform", "padded", "per_layer", "gguf")),
         ({"round-to": "65"}, ("round_to: 65", "1 to the 64")),
         ({"round-to": "0"}, ("round_to", "0")),
         ({"samples": "1"}, ("samples", "hold out")),
         ({"measure-units": "2"}, ("measure_units: 2", "3 or more")),
         ({"recover-rate": "0.1"}, ("recover_rate", "recover_tokens")),
+        ({"recover-batch": "8"}, ("recover_batch", "recover_tokens")),
         ({"recover-tokens": "32"}, ("recover_tokens: 32", "512 or more", "16 windows of 32")),
         ({"recover-tokens": "-1"}, ("recover_tokens", "-1")),
         ({"model": "no-such-model"}, ("model", "no-such-model")),
@@ -298,6 +330,23 @@ def test_a_mistake_is_one_line_that_names_the_field(
     assert not (artifacts / "store" / "scores").exists()
 
 
+def test_the_help_names_the_forms_in_the_order_in_which_they_are_taken():
+    say_slice(made := Words())
+    [export] = [action for action in made._actions if action.dest == "export"]
+    for said in (export.help, Slice.model_fields["export"].description):
+        _, by_default = said.split("by default")
+        assert re.findall("|".join(FORMS), by_default) == [*BEST_FORMS]
+
+
+def test_shares_of_blocks_are_read_from_a_file_and_many_are_named_by_their_content(tmp_path: Path):
+    file = tmp_path / "shares.json"
+    file.write_text("[0.2, 0.4]")
+    assert Slice.parse(allocator=str(file)) == Slice.parse(allocator=[0.2, 0.4])
+    names = {Slice.parse(allocator=[0.2 + tilt, 0.4 - tilt] * 10).name for tilt in (0.0, 0.01)}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"taylor\+shares:[0-9a-f]{6}\+repair", name) for name in names)
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -306,6 +355,9 @@ def test_a_mistake_is_one_line_that_names_the_field(
         {"repair": False, "export": "padded", "round_to": 32, "speed": False, "window": 128, "seed": 3},
         {"recover_tokens": 100_000, "recover_rate": 0.001, "measure_units": 5, "sampling": "first"},
         {"units": ("blocks",), "importance": parse_importance("influence")},
+        {"cost": "kv", "budget": 0.5},
+        {"cost": "flops", "allocator": "[0.25, 0.35]"},
+        {"recover_tokens": 10**6, "recover_batch": 8, "recover_at_once": 2, "recover_recompute": True},
     ],
 )
 def test_the_command_of_a_run_repeats_it(words: dict):
