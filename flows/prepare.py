@@ -141,8 +141,11 @@ def _find(parameters: OfTexts) -> tuple[Found, Path]:
     """What every flow over texts names, and the folder of its model."""
     folder = resolve(parameters.model)
     check_folder(folder)
-    check_source(parameters.calibration, "calibration")
-    check_source(parameters.evaluation, "evaluation")
+    for role, source in (("calibration", parameters.calibration), ("evaluation", parameters.evaluation)):
+        try:
+            check_source(source, role)
+        except ValueError as error:
+            raise ValueError(f"{role}: {error}") from error
     home.check_writable(min_free_bytes=4 * weight_bytes(folder))
     config = load_config(folder)
     device = _device(parameters.device)

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,8 @@ def check_source(text: str, role: str) -> Source:
     if source.is_file:
         if not Path(source.name).is_file():
             raise ValueError(f"source: the file {source.name} does not exist")
+        if not _read_file(replace(source, stop=source.start + 1)):  # it raises for a first row that has no text
+            raise ValueError(f"source: {source} holds no text: the file has no row {source.start}")
     elif source.name == "docs":
         docs.modules("evaluation")  # every part needs the packages that are held out
     elif not _is_cached(source) and not hub_answers(OFFLINE):

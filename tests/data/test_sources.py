@@ -109,6 +109,15 @@ def test_unusable_content_gets_one_line(tmp_path, name, content, complaint):
         read(str(path), "calibration")
 
 
+def test_a_first_row_without_text_and_a_slice_beyond_the_end_are_known_before_anything_is_read(tmp_path, stories):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "no text"}\n')
+    with pytest.raises(ValueError, match=r"^source: row 0 of .*prompts.jsonl has no string under 'text'"):
+        check_source(str(path), "calibration")
+    with pytest.raises(ValueError, match=r"^source: .*stories.jsonl\[9:\] holds no text: the file has no row 9"):
+        check_source(f"{stories}[9:]", "calibration")
+
+
 def test_a_slice_beyond_the_end_holds_no_text(stories):
     with pytest.raises(ValueError, match=r"source: .*stories.jsonl\[9:\] holds no text"):
         read(f"{stories}[9:]", "calibration")
