@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONTRACT := $(wildcard ../shared/contract)
 
 .PHONY: demo test test-slow lint up bench
-demo: .venv/installed          ## prune the built-in model with every method and show what it cost
+demo: .venv/installed          ## prune the built-in model with three methods, cut it once, and show what it cost
 	@$(BIN)/espalier sweep --preset demo
 
 test: .venv/installed          ## the whole suite, and the outside contract where it is present

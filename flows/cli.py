@@ -65,7 +65,7 @@ def build_parser() -> Words:
     made.add_argument("run_id", nargs="?", metavar="RUN", help="a run or a sweep; the latest if not given")
 
     command("runs", run_runs, "list the runs, the latest first")
-    made = command("sql", run_sql, "ask the stored rows; the tables are runs, stages, datasets, blocks, linears, …")
+    made = command("sql", run_sql, "ask the stored rows; the statement 'show tables' lists the tables")
     made.add_argument("statement", help='such as "select pattern, method, ppl from evaluations"')
     command("up", run_up, "start Prefect's server and a worker, and MLflow, on loopback")
     return parser

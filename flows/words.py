@@ -37,7 +37,9 @@ def say_oneshot(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--allocation", default="uniform", help="sparsity per block: uniform, owl or a JSON file")
     made.add_argument(
-        "--order", default="block", help="calibrate a block at once, or group by group in one pass: group"
+        "--order",
+        default="block",
+        help="block: calibrate a block at once (the default); group: one group of linears after the other, in one pass",
     )
     _say_recovery(made)
     _say_texts(made)
@@ -132,7 +134,9 @@ def say_profiles(made: argparse.ArgumentParser) -> None:
 
 
 def say_sweep(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--preset", required=True, help="demo, patterns, methods, ladder, …")
+    made.add_argument(
+        "--preset", required=True, help="demo, patterns, methods, ladder, activation, llama-1b-sparsegpt-2of4"
+    )
     made.add_argument("--model", action="append", default=[], help="instead of the preset's; several may be given")
     made.add_argument("--pattern", action="append", default=[], help="only this one of the preset's; several if given")
     made.add_argument("--calibration", metavar="SOURCE", help="instead of the preset's")

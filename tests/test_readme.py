@@ -12,7 +12,7 @@ from bench.texts import MODELS, read_lines
 from flows.cli import build_parser
 from flows.presets import SWEEPS
 from tasks.prune import MITIGATIONS, PRUNERS, SELECTIONS
-from tasks.record.metrics import query
+from tasks.record.metrics import TABLES, query
 from tasks.record.report import markdown_table
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +66,14 @@ def test_every_command_of_ours_is_understood():
     for line in lines:
         if line.startswith("make "):
             assert line.split()[1] in targets
+
+
+def test_every_table_is_named_with_what_a_row_of_it_is():
+    listed = (ROOT / "artifacts" / "README.md").read_text(encoding="utf-8")
+    listed = listed.partition("| table | one row per |")[2].partition("\n\n")[0]
+    docs = {table: " ".join((kind.__doc__ or "").split()) for table, kind in TABLES.items()}
+    grains = {table: re.match(rf"{table}: one row per ([^.;]+)[.;]", doc) for table, doc in docs.items()}
+    assert listed.splitlines()[2:] == [f"| `{table}` | {grain and grain[1]} |" for table, grain in grains.items()]
 
 
 def test_every_method_and_every_place_is_named():

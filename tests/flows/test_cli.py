@@ -1,9 +1,12 @@
 """What a mistake in the words gets: exit code 2 and one line that names the field, before any work."""
 
 import json
+import re
 import shlex
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -12,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from flows.choices import Oneshot
 from flows.cli import build_parser, main, oneshot_of
 from flows.methods import parse_low_rank, parse_pruner, parse_update
+from flows.presets import SWEEPS
 from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.svd import SVD, ActivationSVD
 from tasks.record import home
+from tasks.record.metrics import TABLES
 
 
 @pytest.fixture
@@ -27,7 +32,8 @@ def complain(artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.Ca
         assert main(["oneshot", *(word for name, value in words.items() for word in (f"--{name}", value))]) == 2
         printed = capsys.readouterr()
         assert printed.out == ""
-        lines = [line for line in printed.err.splitlines() if not line.startswith("espalier: watch this run")]
+        before = ("espalier: watch this run", "espalier: tokenize calibration: ")  # the evaluation is read after that
+        lines = [line for line in printed.err.splitlines() if not line.startswith(before)]
         assert len(lines) == 1, printed.err
         assert not (artifacts / "store" / "checkpoints").exists()
         return lines[0]
@@ -169,6 +175,29 @@ def test_an_unknown_preset_and_an_unknown_run(artifacts: Path, capsys: pytest.Ca
     assert "demo" in capsys.readouterr().err
     assert main(["report", "yesterday"]) == 2
     assert "yesterday" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "names"),
+    [
+        ("sweep", "--preset PRESET", SWEEPS),
+        ("oneshot", "--order ORDER", get_args(Oneshot.model_fields["order"].annotation)),
+    ],
+)
+def test_the_help_of_an_option_names_all_that_it_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, command: str, option: str, names: Iterable[str]
+):
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    [said] = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith(option)]
+    assert [name for name in names if not re.search(rf"\b{name}\b", said.replace(option, ""))] == []
+
+
+def test_sql_lists_the_tables(artifacts: Path, capsys: pytest.CaptureFixture):
+    artifacts.mkdir(exist_ok=True)
+    assert main(["sql", "show tables"]) == 0
+    assert {line.strip("| ") for line in capsys.readouterr().out.splitlines()[2:]} == set(TABLES)
 
 
 def test_wrong_sql_is_one_line(artifacts: Path, capsys: pytest.CaptureFixture):
