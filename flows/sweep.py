@@ -14,6 +14,7 @@ from flows.prepare import check
 from flows.presets import sweep_named
 from flows.show import show_run
 from flows.slice import slice_model
+from tasks.progress import tell_finished
 from tasks.record.task import write_report
 from tasks.stage import run_always
 
@@ -34,10 +35,16 @@ def sweep(parameters: Sweep) -> SweepOutcome:
         check(point)
     run = runtime.flow_run.name
     of: dict[str, Any] = {"sweep": run, "sweep_points": len(parameters.points)}
-    outcomes = tuple(_run(point, of) for point in parameters.points)
+    outcomes = []
+    for point in parameters.points:
+        outcomes.append(_run(point, of))
+        tell_finished(
+            f"{len(outcomes)} of {len(parameters.points)}: {point.name} {point.pattern}, perplexity "
+            f"{outcomes[-1].result.ppl:.4g}"
+        )
     report = run_always(write_report, run)
     run_always(show_run, run, report)
-    return SweepOutcome(run=run, report=report, outcomes=outcomes)
+    return SweepOutcome(run=run, report=report, outcomes=tuple(outcomes))
 
 
 @flow(name="sweep preset", flow_run_name=name_run)

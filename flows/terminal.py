@@ -42,7 +42,7 @@ def show_end(run: str, report: str, aside: bool) -> None:
     for missed in budgets_missed(run):
         say(missed)
     place = sys.stderr if aside else sys.stdout
-    print(markdown_table(run), file=place)
+    print(markdown_table(run), end="", file=place)
     print(f"\nreport   {report}", file=place)
     print("Prefect  make up, then http://127.0.0.1:4200", file=place)
     print("MLflow   make up, then http://127.0.0.1:5000", file=place)

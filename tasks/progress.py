@@ -1,5 +1,10 @@
-"""One progress, two places: a bar with the time left on the terminal, and an artifact in Prefect's interface."""
+"""One progress, two places: the terminal, and an artifact in Prefect's interface.
 
+A terminal has a bar with the time left. Where stderr is a file or a pipe, a bar would leave blank lines: there each
+finished stage has a plain line instead, so that a long run is not silent.
+"""
+
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -19,7 +24,7 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
     watched = TaskRunContext.get() is not None
     artifact = create_progress_artifact(progress=0.0, description=what) if watched else None
     last_update = monotonic()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         steps = bar.add_task(what, total=total, completed=done)
 
         def reach(done: int) -> None:
@@ -30,3 +35,10 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
                 last_update = monotonic()
 
         yield reach
+
+
+def tell_finished(line: str) -> None:
+    """The plain line of what has finished, where no bar shows it."""
+    if not sys.stderr.isatty():
+        sys.stderr.write(f"espalier: {line}\n")
+        sys.stderr.flush()

@@ -20,6 +20,7 @@ from rich.console import Console
 from tasks.caching import cache_key
 from tasks.handles import StageRow
 from tasks.model.load import fingerprint
+from tasks.progress import tell_finished
 from tasks.record import home
 
 
@@ -93,6 +94,8 @@ class Stages:
             raise StageFailed(stage.name, cause)
         cached = state.name == "Cached"
         self.rows.append(StageRow(stage=stage.name, seconds=time.perf_counter() - started, cached=cached))
+        if not cached:
+            tell_finished(f"{stage.name}: {self.rows[-1].seconds:.1f} s")
         return state.result()
 
 

@@ -2,21 +2,33 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from flows.presets import grid
 from flows.sweep import sweep
 from tasks.record.metrics import query
 
 
-def test_points_share_their_stages_and_a_page(artifacts: Path, tiny_model: Path, stories: Path):
+def test_points_share_their_stages_and_a_page(
+    artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.CaptureFixture
+):
     texts = {"calibration": f"{stories}[:20]", "evaluation": f"{stories}[20:]"}
     shared = texts | {"model": str(tiny_model), "samples": 8, "window": 32, "speed": False}
     outcome = sweep(grid("test", ("magnitude", "wanda"), ("50%", "2:4"), **shared))
 
+    told = [line for line in capsys.readouterr().err.splitlines() if " of 4: " in line]
+    assert [line.partition(",")[0] for line in told] == [
+        "espalier: 1 of 4: magnitude 50%",
+        "espalier: 2 of 4: wanda 50%",
+        "espalier: 3 of 4: magnitude 2:4",
+        "espalier: 4 of 4: wanda 2:4",
+    ]
     computed = {
         row["stage"]: row["n"] for row in query("select stage, count(*) as n from stages where not cached group by 1")
     }
@@ -44,6 +56,12 @@ def test_the_command_prints_json_alone_and_leaves_no_process(tiny_model: Path, s
     assert outcome["result"]["sparsity"] == 0.5
     assert set(outcome["dense"]) == set(outcome["result"])
     assert servers == 1
+    told, _, table = complaint.partition("| Method")
+    assert all(line.startswith("espalier: ") for line in told.splitlines()), complaint  # no bars and no blank lines
+    assert "\n\n\n" not in table
+    finished = re.findall(r"^espalier: (.*): [\d.]+ s$", told, re.MULTILINE)
+    texts, models = ["tokenize calibration", "tokenize evaluation"], ["evaluate dense", "evaluate pruned"]
+    assert finished == [*texts, "prune", "pack", *models]
     give_up = time.monotonic() + 20
     while processes_of(tmp_path) and time.monotonic() < give_up:
         time.sleep(0.2)
