@@ -74,6 +74,7 @@ def test_a_page_needs_nothing_else_and_is_accessible(swept):
         assert 'name="viewport"' in page
         assert "prefers-color-scheme: dark" in page
         assert "@media print" in page
+        assert {"h1", "p", "dd"} <= set(re.search(r"\n(.*) \{ overflow-wrap: anywhere; \}", page)[1].split(", "))
         assert not elements.attributes("script")
         assert not elements.attributes("img")
         assert not re.search(r'(?:src|href)="(?!#)', page)
