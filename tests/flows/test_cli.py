@@ -20,6 +20,7 @@ from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.svd import SVD, ActivationSVD
 from tasks.record import home
 from tasks.record.metrics import TABLES
+from tests.record.plausible import record_run
 
 
 @pytest.fixture
@@ -32,8 +33,7 @@ def complain(artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.Ca
         assert main(["oneshot", *(word for name, value in words.items() for word in (f"--{name}", value))]) == 2
         printed = capsys.readouterr()
         assert printed.out == ""
-        before = ("espalier: watch this run", "espalier: tokenize calibration: ")  # the evaluation is read after that
-        lines = [line for line in printed.err.splitlines() if not line.startswith(before)]
+        lines = [line for line in printed.err.splitlines() if not line.startswith("espalier: watch this run")]
         assert len(lines) == 1, printed.err
         assert not (artifacts / "store" / "checkpoints").exists()
         return lines[0]
@@ -192,6 +192,14 @@ def test_the_help_of_an_option_names_all_that_it_takes(
         main([command, "--help"])
     [said] = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith(option)]
     assert [name for name in names if not re.search(rf"\b{name}\b", said.replace(option, ""))] == []
+
+
+def test_a_report_of_a_sweep_that_was_stopped_says_so(artifacts: Path, capsys: pytest.CaptureFixture):
+    record_run(sweep="s1", sweep_points=3)
+    for words, says in ((["report"], "espalier: sweep s1: 1 of 3 runs, not finished\n"), (["report", "r1"], "")):
+        assert main(words) == 0
+        assert capsys.readouterr().err == says
+    assert "<h1>stories: 1 of 3 runs, not finished</h1>" in (artifacts / "reports" / "s1" / "index.html").read_text()
 
 
 def test_sql_lists_the_tables(artifacts: Path, capsys: pytest.CaptureFixture):

@@ -100,6 +100,7 @@ def record_run(
     pruned: EvaluationRow | None = None,
     device: str = "cpu",
     sparse_linears: int = 0,
+    sweep_points: int | None = None,
 ) -> None:
     """Record every table of one run: two blocks of two linears, dense and pruned evaluated and timed on `device`."""
     blocks = [BlockRow(block=i, sparsity=0.5, error=0.02 * (i + 1), seconds=0.4) for i in range(2)]
@@ -137,7 +138,7 @@ def record_run(
     metrics.record(context, "evaluations", [evaluation("dense", nll=1.8, ppl=6.05), pruned or evaluation()])
     metrics.record(context, "speeds", speeds)
     metrics.record(context, "artifacts", artifacts)
-    finish(context, sweep)
+    finish(context, sweep, sweep_points=sweep_points)
 
 
 CUT = dataclasses.replace(CONTEXT, run="c1", flow="slice", method="taylor+repair+recover", pattern="-30%")
@@ -259,13 +260,17 @@ def record_texts(context: Context = CONTEXT, calibration_hash: str = "b" * 64, r
 
 
 def finish(
-    context: Context = CONTEXT, sweep: str | None = None, parameters: str = '{"pattern": "2:4", "pruner": "wanda"}'
+    context: Context = CONTEXT,
+    sweep: str | None = None,
+    parameters: str = '{"pattern": "2:4", "pruner": "wanda"}',
+    sweep_points: int | None = None,
 ) -> None:
     """Record the row of `runs`, without which the views show nothing of a run."""
     run = RunRow(
         command="espalier oneshot --pruner wanda --pattern 2:4",
         parameters=parameters,
         sweep=sweep,
+        sweep_points=sweep_points,
         seconds=12.5,
         checkpoint="c" * 64,
         registered_version=None,

@@ -4,8 +4,6 @@ import dataclasses
 
 import pytest
 
-from tasks.handles import RunRow
-from tasks.record import metrics
 from tasks.record.listing import WIDTH, runs_table
 from tests.record.plausible import CONTEXT, CUT, evaluation, record_cut, record_run
 
@@ -58,10 +56,7 @@ def test_a_sweep_has_one_line_also_where_another_run_ended_among_its_own():
     [(None, "sweep of 1 run"), (1, "sweep of 1 run"), (7, "sweep of 1 of 7 runs, not finished")],
 )
 def test_a_sweep_that_was_stopped_says_so(points: int | None, says: str):
-    record("r1", sweep="s1")
-    [row] = metrics.query("select * from runs")
-    own = {field.name: row[field.name] for field in dataclasses.fields(RunRow)}
-    metrics.record(CONTEXT, "runs", [RunRow(**own | {"sweep_points": points})])
+    record_run(sweep="s1", sweep_points=points)
     assert cells()[2][2] == says
 
 
