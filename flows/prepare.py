@@ -15,7 +15,7 @@ from flows.texts import OfTexts
 from tasks.calibrate.importance.importance import BLOCKS, Importance
 from tasks.calibrate.importance.influence import Influence
 from tasks.data.labelled import check_labelled
-from tasks.data.sources import check_source
+from tasks.data.sources import check_first_row, check_source
 from tasks.evaluate.task import check_speed, fits
 from tasks.handles import Checkpoint
 from tasks.model.anatomy import dissect, prunable, prunable_blocks
@@ -144,6 +144,7 @@ def _find(parameters: OfTexts) -> tuple[Found, Path]:
     for role, source in (("calibration", parameters.calibration), ("evaluation", parameters.evaluation)):
         try:
             check_source(source, role)
+            check_first_row(source)
         except ValueError as error:
             raise ValueError(f"{role}: {error}") from error
     home.check_writable(min_free_bytes=4 * weight_bytes(folder))

@@ -68,13 +68,18 @@ def check_source(text: str, role: str) -> Source:
     if source.is_file:
         if not Path(source.name).is_file():
             raise ValueError(f"source: the file {source.name} does not exist")
-        if not _read_file(replace(source, stop=source.start + 1)):  # it raises for a first row that has no text
-            raise ValueError(f"source: {source} holds no text: the file has no row {source.start}")
     elif source.name == "docs":
         docs.modules("evaluation")  # every part needs the packages that are held out
     elif not _is_cached(source) and not hub_answers(OFFLINE):
         raise ValueError(_absent(source))
     return source
+
+
+def check_first_row(text: str) -> None:
+    """Raises ValueError where the first row of a file's slice is not there, or has no text that `read` could read."""
+    source = parse_source(text)
+    if source.is_file and not _read_file(replace(source, stop=source.start + 1)):
+        raise ValueError(f"source: {source} holds no text: the file has no row {source.start}")
 
 
 def read(text: str, role: str) -> Documents:

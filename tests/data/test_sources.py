@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from tasks.data import sources
 from tasks.data.documents import hash_texts
 from tasks.data.registry import SOURCES
-from tasks.data.sources import Source, check_source, identity, parse_source, read
+from tasks.data.sources import Source, check_first_row, check_source, identity, parse_source, read
 from tasks.data.tokens import encode, sample_windows
 
 
@@ -113,9 +113,11 @@ def test_a_first_row_without_text_and_a_slice_beyond_the_end_are_known_before_an
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "no text"}\n')
     with pytest.raises(ValueError, match=r"^source: row 0 of .*prompts.jsonl has no string under 'text'"):
-        check_source(str(path), "calibration")
+        check_first_row(str(path))
     with pytest.raises(ValueError, match=r"^source: .*stories.jsonl\[9:\] holds no text: the file has no row 9"):
-        check_source(f"{stories}[9:]", "calibration")
+        check_first_row(f"{stories}[9:]")
+    check_first_row(str(stories))
+    check_first_row("docs")
 
 
 def test_a_slice_beyond_the_end_holds_no_text(stories):
