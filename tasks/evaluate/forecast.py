@@ -4,13 +4,12 @@
 
 `outside` its blocks and in them the dense model is timed as it runs. The products of its blocks, and those of the cut
 model's, are timed on their own (tasks.evaluate.products). What blocks take beyond their products are norms, activations
-and what each call costs, whatever its width: so that goes with the number of linears. Machines drift, so all of this is
-measured in turns, each turn makes a forecast, and the median of the ratios counts.
+and what each call costs, whatever its width: so that goes with the number of linears. Machines are shared, so all of
+this is measured in turns, and of each part the least counts.
 
 Axes: B sequences (1), T tokens.
 """
 
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,12 +72,11 @@ def forecast_phases(
 
 
 def forecast_from(timed: Sequence[Timed], phase: str, left: float) -> Forecast:
-    """The medians over turns of one phase: of prefill of a prompt, of decoding of one token."""
-    return Forecast(
-        phase=phase,
-        latency_ms=1000 * statistics.median(turn.forecast(left) for turn in timed),
-        ratio=statistics.median(turn.whole / turn.forecast(left) for turn in timed),
-    )
+    """Of one phase, from the least that each part took in any turn: what other work on the machine did not disturb."""
+    parts = ("whole", "blocks", "before", "after")
+    least = Timed(**{part: min(getattr(turn, part) for turn in timed) for part in parts})
+    latency = least.forecast(left)
+    return Forecast(phase=phase, latency_ms=1000 * latency, ratio=least.whole / latency)
 
 
 def time_turn(
