@@ -20,8 +20,11 @@ def grid(name: str, pruners: Iterable[str], patterns: Iterable[str], **shared: o
 
 
 def demo() -> Sweep:
-    """The built-in model, three methods, two patterns: what `make demo` runs."""
-    return grid("demo", ("magnitude", "wanda", "sparsegpt"), ("50%", "2:4"), samples=64, window=256)
+    """The built-in model, three methods, two patterns, and one cut: what `make demo` runs."""
+    shared: dict[str, Any] = {"samples": 64, "window": 256}
+    pruned = grid("demo", ("magnitude", "wanda", "sparsegpt"), ("50%", "2:4"), **shared)
+    cut = Slice.parse(budget=0.3, importance=parse_importance("wanda_sp"), **shared)
+    return Sweep(name="demo", points=(*pruned.points, cut))
 
 
 def patterns() -> Sweep:

@@ -39,5 +39,5 @@ def test_only_some_patterns_of_a_preset_for_several_models():
 
 
 def test_a_pattern_that_a_preset_does_not_have_is_refused_with_those_it_has():
-    with pytest.raises(ValueError, match=r"^pattern: '5:8' is not in the preset demo; choose some of 50%, 2:4$"):
+    with pytest.raises(ValueError, match=r"^pattern: '5:8' is not in the preset demo; choose some of 50%, 2:4, -30%$"):
         sweep_named("demo", only=["5:8"])
