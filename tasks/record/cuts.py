@@ -107,7 +107,10 @@ def repairs(run: str) -> str:
         Column(title="Kept", show=lambda row: "yes" if row["chosen"] else "", strong=lambda row: row["chosen"]),
     ]
     rows = query_named("repairs", run=run)
-    caption = "Nats a token of the whole model on windows to which nothing was fitted. The lowest is kept."
+    caption = (
+        "Nats a token of the whole model on windows to which nothing was fitted. All of the repair stays unless less "
+        "of it is clearly better, by two standard errors."
+    )
     return section("Repair", to_html(columns, rows, "Repair", caption)) if rows else ""
 
 

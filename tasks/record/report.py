@@ -180,12 +180,12 @@ def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
     texts = groupby(results, key=lambda row: (row["model"], row["source"], row["window"]))
     for number, ((model, source, _), rows) in enumerate(texts):
         group = list(rows)
-        cut = [row for row in group if is_cut(row)]
-        if group[0]["dense"] and len(group) > 1 and len(cut) < len(group) - 1:
+        cut, whole = ([row for row in group if is_cut(row) == goes] for goes in (True, False))
+        if group[0]["dense"] and len(whole) > 1:
             caption = f"Perplexity against sparsity, {model} on {source}. The dotted line is the dense model."
             name = f"perplexity{number}"
-            gone = "weights not read" if any(map(is_sparse_input, group)) else "zeros in the pruned linears"
-            drawn[name] = figures.perplexity_by_sparsity(group, name, gone), caption
+            gone = "weights not read" if any(map(is_sparse_input, whole)) else "zeros in the pruned linears"
+            drawn[name] = figures.perplexity_by_sparsity(whole, name, gone), caption
         timed = [row for row in group if is_sparse_input(row) and row["decode_ratio"] is not None]
         if len({row["sparsity"] for row in timed}) > 1:
             caption = (
