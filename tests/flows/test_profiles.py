@@ -135,7 +135,7 @@ def test_without_repair_the_same_units_go_and_nothing_is_scored_again(runs: dict
 
 def test_without_names_the_profiles_are_the_usual_ones_that_the_model_can_take(runs: dict[str, ProfilesOutcome]):
     names = [row.subject for row in runs["usual"].results]
-    assert names == ["heads20", "ffn10", "ffn20"]  # of 4 groups 0.4 would be none, 0.8 and 1.2 are one; channels go by 8
+    assert names == ["heads20", "ffn10", "ffn20"]  # of 4 groups 0.4 would be none, 0.8 and 1.2 one; 64 channels go by 8
 
 
 def test_the_readmes_program_switches_in_place(
