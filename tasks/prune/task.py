@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from tasks.caching import cache_key
+from tasks.calibrate.batches import batches_of
 from tasks.calibrate.memory import give_back
 from tasks.calibrate.spill import Spill
 from tasks.handles import Checkpoint, Packed, Pruned, Tokens
@@ -27,9 +28,6 @@ from tasks.prune.weight.recipe import Recipe
 from tasks.record import home
 from tasks.record.unfinished import workplace
 from tasks.stage import open_folder, stage
-
-BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # of one calibration batch: what fits a cache, or fills a GPU
-BATCHES = 16  # at least, where there are windows for them: a reconstruction holds one of so many out
 
 
 @stage()
@@ -90,6 +88,4 @@ def _patterns(config: PreTrainedConfig, pattern: Pattern, allocation: Allocation
 
 
 def _batches(calibration: Tokens, device: str) -> tuple[Tensor, ...]:
-    ids = load_file(open_folder(calibration) / "tokens.safetensors")["ids"]
-    largest = BATCH_TOKENS[device.partition(":")[0]] // calibration.window
-    return ids.split(max(1, min(largest, len(ids) // BATCHES)))
+    return batches_of(load_file(open_folder(calibration) / "tokens.safetensors")["ids"], device)

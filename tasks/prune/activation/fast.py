@@ -19,7 +19,6 @@ from torch.nn.functional import linear
 from tasks.prune.activation.fused import Fused, fuse, unfuse
 from tasks.prune.activation.product import MOST_TOKENS, gather_product
 from tasks.prune.activation.sparse_input import SparseInput, SparseLinear
-from tasks.prune.activation.spts import StaticShift
 
 TOKENS = (1, 2, 4, MOST_TOKENS)
 REPETITIONS = 9
@@ -137,13 +136,10 @@ def _fuse(source: SparseInput, readers: Sequence[SparseLinear], most_tokens: int
 
 
 @torch.no_grad()
-def _constant(source: SparseInput, weight_IO: Tensor) -> Tensor:
-    """What a shift of each input adds to the outputs; else what a shift by 1 adds."""
-    for index, each in enumerate(source.mitigations):
-        if isinstance(each, StaticShift):
-            eta_I = source.prepared.own(index)["eta"]
-            return eta_I.to(weight_IO.dtype) @ weight_IO
-    return weight_IO.sum(0)
+def _constant(source: SparseInput, weight_IO: Tensor) -> Tensor | None:
+    """The product of what stands in for inputs: of a token of ones, whose mean and median are 1."""
+    shift = source.shift(weight_IO.new_ones(1, len(weight_IO)))
+    return None if shift is None else shift.expand(1, len(weight_IO))[0] @ weight_IO
 
 
 def _seconds(compute: Callable[[], object]) -> float:

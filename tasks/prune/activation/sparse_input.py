@@ -100,13 +100,15 @@ class SparseInput(nn.Module):
             self._last = None
         return read
 
+    def shift(self, x_TI: Tensor) -> Tensor | None:
+        """What stands in for dropped inputs, of the one mitigation that says so: (T, 1) or (I,); None for 0."""
+        shifts = (each.shift(x_TI, self.prepared.own(index)) for index, each in enumerate(self.mitigations))
+        return next((shift for shift in shifts if shift is not None), None)
+
     def read(self, x_TI: Tensor) -> Read:
         """Each row depends on that token alone."""
         owned = [(each, self.prepared.own(index)) for index, each in enumerate(self.mitigations)]
-        shift, scored_TI = None, x_TI
-        for each, own in owned:
-            if (moved := each.shift(x_TI, own)) is not None:
-                shift = moved  # of one mitigation: a recipe with two is refused
+        shift = self.shift(x_TI)
         centred_TI = scored_TI = x_TI if shift is None else x_TI - shift
         for each, own in owned:
             if (factor_I := each.rescore(own)) is not None:

@@ -6,11 +6,11 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tasks.calibrate.batches import batches_of
 from tasks.calibrate.importance.correlation import sample_units
 from tasks.calibrate.importance.importance import Importance, Scores
 from tasks.calibrate.importance.leave_one_out import losses_without
@@ -30,9 +30,6 @@ from tasks.prune.structure.profiles import Profiles
 from tasks.prune.structure.results import BuiltProfiles, Scored, Sliced, UnitLoss
 from tasks.record import home
 from tasks.stage import open_folder, stage
-
-BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # of one calibration batch: what fits a cache, or fills a GPU
-BATCHES = 16  # at least, where there are windows for them: one of so many is held out
 
 
 @stage()
@@ -134,5 +131,4 @@ def _opened(folder: Path, device: str, *, whole: bool) -> Iterator[PreTrainedMod
 def calibration_batches(calibration: Tokens, device: str) -> Sequence[Tensor]:
     """The calibration windows, as many at once as the device likes."""
     ids: Tensor = load_file(open_folder(calibration) / "tokens.safetensors")["ids"]
-    largest = BATCH_TOKENS[torch.device(device).type] // calibration.window
-    return ids.split(max(1, min(largest, len(ids) // BATCHES)))
+    return batches_of(ids, device)
