@@ -1,0 +1,72 @@
+"""What every allocator is: given a problem and something that tells losses, it finds levels.
+
+The windows it may look at while it searches and those that judge what it found are different ones. Looking is counted
+in tokens, so that allocators can be compared at equal cost; what has been looked at before costs nothing.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tasks.train_controller.allocators.problem import Levels, Part, Problem
+
+Features = Mapping[Part, Mapping[str, float]]  # what is known of each part before any level is tried
+
+
+class Spent(Exception):  # noqa: N818
+    """An allocator asked for one more loss than it may look at; what it found until then counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """One step of a search, for its learning curve."""
+
+    step: int
+    loss: float  # nats per token of what was tried, on the windows of the search
+    best: float  # and the lowest so far
+    tokens: int  # looked at so far
+    reward: float | None = None  # of those that learn
+    entropy: float | None = None  # nats, of their policy
+    accepted: bool | None = None  # of those that try one move after the other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The levels that an allocator ends with, and how it got there."""
+
+    levels: Levels
+    moves: tuple[Move, ...] = ()
+
+
+class Judge(ABC):
+    """Tells the loss of a model whose parts have lost some rungs: one number of nats per token for each window."""
+
+    @abstractmethod
+    def search_losses(self, levels: Levels) -> tuple[float, ...]:
+        """On the windows of the search. Raises Spent where its tokens are used up, but for levels seen before."""
+
+    @abstractmethod
+    def held_out_losses(self, levels: Levels) -> tuple[float, ...]:
+        """On windows that no search looks at; they are not counted."""
+
+    @property
+    @abstractmethod
+    def tokens(self) -> int:
+        """That searching has cost so far, those of levels seen before left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searcher(ABC):
+    """A way to find levels, with its hyper-parameters."""
+
+    @abstractmethod
+    def search(
+        self,
+        problem: Problem,
+        judge: Judge,
+        features: Features,
+        *,
+        seed: int = 0,
+        on_move: Callable[[Move], None] | None = None,
+    ) -> Found:
+        """Levels that meet the budget of `problem`. The same inputs and seed give the same."""
