@@ -7,6 +7,7 @@ rungs and integers alone (tasks.prune.allocation.project); nothing here knows wh
 Axes: P parts.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -85,3 +86,18 @@ class Problem:
     def uniform(self) -> Levels:
         """The same share of every part's rungs, but for rounding."""
         return self.project([Fraction(self.budget, self.saved(self.rungs))] * len(self.parts))
+
+    def moved(self, levels: Levels, donor: int, receiver: int, rungs: int = 1) -> Levels | None:
+        """Levels with `rungs` given back to the part `receiver`, and as many more gone of `donor` as the budget takes.
+
+        At least one goes: where `rungs` do not pay for it, as few more are given back as do. None where the two parts
+        have not as many.
+        """
+        costs = self.unit_costs
+        rest = self.budget - self.saved(levels)
+        back = max(rungs, math.ceil((costs[donor] - rest) / costs[receiver]))
+        more = (rest + back * costs[receiver]) // costs[donor]
+        if donor == receiver or back > levels[receiver] or levels[donor] + more > self.rungs[donor]:
+            return None
+        changed = {donor: levels[donor] + more, receiver: levels[receiver] - back}
+        return tuple(changed.get(part, level) for part, level in enumerate(levels))

@@ -23,7 +23,7 @@ class Move:
 
     step: int
     loss: float  # nats per token of what was tried, on the windows of the search
-    best: float  # and the lowest so far
+    best: float  # of the best so far
     tokens: int  # looked at so far
     reward: float | None = None  # of those that learn
     entropy: float | None = None  # nats, of their policy
@@ -31,11 +31,31 @@ class Move:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What one allocator of several found, and how it does on windows that none of them looked at.
+
+    `low` to `high`: where the difference of its loss to that of uniform levels lies, above 0 where it is worse.
+    """
+
+    name: str
+    levels: Levels
+    tokens: int  # looked at
+    held_out: float  # nats per token
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Found:
-    """The levels that an allocator ends with, and how it got there."""
+    """The levels that an allocator ends with, and how it got there.
+
+    `candidates` and `why`: of an allocator that chooses among others, what it chose from, and one sentence.
+    """
 
     levels: Levels
     moves: tuple[Move, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    why: str = ""
 
 
 class Judge(ABC):
@@ -52,7 +72,15 @@ class Judge(ABC):
     @property
     @abstractmethod
     def tokens(self) -> int:
-        """That searching has cost so far, those of levels seen before left out."""
+        """That searching has cost so far: of each levels that this judge was asked for once.
+
+        They count even where an earlier search left their loss in a cache, so that it is found again.
+        """
+
+    @property
+    @abstractmethod
+    def looks_left(self) -> int:
+        """How many levels that this judge was not yet asked for may still be looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
