@@ -34,7 +34,8 @@ MAY_IMPORT = {  # a pure room -> the pure rooms it may know
     "prune": {"model", "calibrate"},
     "evaluate": {"model"},
     "recover": {"model"},
-    "record": {"prune", "model", "evaluate"},
+    "train_controller": {"prune", "calibrate", "model", "evaluate"},
+    "record": {"train_controller", "prune", "model", "evaluate"},
 }
 BARE_IMPORT = """
 import importlib, sys

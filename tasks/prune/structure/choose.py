@@ -110,6 +110,14 @@ def choose_units(model: PreTrainedModel, scores: Scores, shares: Mapping[str, Sh
     return _choice(sizes, scores, counts)
 
 
+def choose_counts(model: PreTrainedModel, scores: Scores, counts: Sequence[Counts], cost: str = "parameters") -> Choice:
+    """What stays when of each block so many units of these kinds do. Raises ValueError for another number of blocks."""
+    sizes = _sizes(model, cost)
+    if len(counts) != len(sizes.units):
+        raise ValueError(f"allocator: {len(counts)} blocks given, the model has {len(sizes.units)}")
+    return _choice(sizes, scores, counts)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Sizes:
     """What a model has: the meter of a cost, and of each block the widths and the units."""
@@ -157,7 +165,7 @@ def _spread(numbers: Sequence[int], most: int) -> list[int]:
 def _choice(sizes: _Sizes, scores: Scores, counts: Sequence[Counts]) -> Choice:
     kept: dict[int, dict[str, Tensor]] = {}
     for of_block, count in zip(sizes.units, counts, strict=True):
-        best = {kind: _best(of_block, kind, scores, number) for kind, number in count.items()}
+        best = {kind: highest(of_block, kind, scores, number) for kind, number in count.items()}
         cut = {kind: kept_U for kind, kept_U in best.items() if len(kept_U) < of_block.of(kind).count}
         if cut:
             kept[of_block.block] = cut
@@ -183,8 +191,11 @@ def _widths(full: Widths, counts: Mapping[str, int]) -> Widths:
     )
 
 
-def _best(of_block: BlockUnits, kind: str, scores: Scores, count: int) -> Tensor:
-    """The `count` units of the highest scores, ascending, as many in each part; of equal ones the first."""
+def highest(of_block: BlockUnits, kind: str, scores: Scores, count: int) -> Tensor:
+    """The `count` units of the highest scores, ascending, as many in each part; of equal ones the first.
+
+    Raises ValueError for scores that do not fit the units.
+    """
     units, score_U = of_block.of(kind), scores[of_block.block].get(kind)
     if score_U is None or score_U.shape != (units.count,) or not score_U.isfinite().all():
         given = "none" if score_U is None else f"shape {tuple(score_U.shape)}, or NaN or infinity,"

@@ -14,11 +14,11 @@ from tasks.model.anatomy import find_blocks
 from tasks.model.units import KINDS, units_of
 from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.budget import check_cost, measured
-from tasks.prune.structure.choose import Scores, Share, choose
+from tasks.prune.structure.choose import Choice, Scores, Share, choose, choose_counts
 from tasks.prune.structure.depth import attention_of, slice_blocks
 from tasks.prune.structure.export import FORMS, forms_of
 from tasks.prune.structure.results import CutRows
-from tasks.prune.structure.rows import RemovalRow, RepairRow
+from tasks.prune.structure.rows import RemovalRow, RepairRow, SplitRow
 from tasks.prune.structure.slice import Slice
 from tasks.prune.structure.split import choose_split
 from tasks.prune.structure.width import slice_units
@@ -33,7 +33,8 @@ class Cut:
     """`budget`: the share of a cost of the blocks that goes, in units of these `kinds`, or in whole blocks.
 
     `cost`: of tasks.prune.structure.budget.COSTS. `shares`: what goes of each block, whose mean is the budget; by
-    default the same of all.
+    default the same of all. `left`: instead, what a search has found: how many units of each of the kinds stay in each
+    block, 0 of those that it does not have.
 
     `repair`: fit the readers of what was cut to the inputs that stay; whole blocks have none. `form`: of
     tasks.prune.structure.export.FORMS, None for the first of BEST_FORMS that can express what is left.
@@ -42,6 +43,7 @@ class Cut:
     budget: float
     cost: str = "parameters"
     shares: tuple[float, ...] | None = None
+    left: tuple[tuple[int, ...], ...] | None = None
     kinds: tuple[str, ...] = ("head_groups", "channels")
     round_to: int = 64
     repair: bool = True
@@ -64,6 +66,8 @@ class Cut:
             raise ValueError(f"cost: kv given for {', '.join(self.kinds)}, valid is kv for head_groups, or for blocks")
         if self.shares is not None:
             self._check_shares(self.shares)
+        if self.left is not None and (self.of_blocks or self.shares is not None):
+            raise ValueError("allocator: counts of units given beside shares or whole blocks; valid is one of them")
 
     def _check_shares(self, shares: tuple[float, ...]) -> None:
         if self.of_blocks:
@@ -104,17 +108,7 @@ def cut_model(
         removals = _remove_blocks(model, scores, cut)
         left = slice_model(model, {}, None, repair=False, device=device, on_block=on_block)
         return CutRows(blocks=tuple(left), removals=removals)
-    choice, splits = choose_split(
-        model,
-        scores,
-        cut.share,
-        batches,
-        cost=cut.cost,
-        kinds=cut.kinds,
-        round_to=cut.round_to,
-        repair=cut.repair,
-        device=device,
-    )
+    choice, splits = chosen_units(model, scores, cut, batches, device)
     repairs: list[RepairRow] = []
     cut_blocks = slice_model(
         model,
@@ -126,6 +120,33 @@ def cut_model(
         on_settled=repairs.extend,
     )
     return CutRows(blocks=tuple(cut_blocks), splits=tuple(splits), repairs=tuple(repairs))
+
+
+def chosen_units(
+    model: PreTrainedModel,
+    scores: Scores,
+    cut: Cut,
+    batches: Sequence[Tensor],
+    device: torch.device | str | None = None,
+) -> tuple[Choice, list[SplitRow]]:
+    """The units that stay by `cut`, and the ways to divide its budget that were measured: none where counts are given.
+
+    Raises ValueError as `choose_split` and `choose_counts`.
+    """
+    if cut.left is not None:
+        counts = [{kind: n for kind, n in zip(cut.kinds, of_block, strict=True) if n} for of_block in cut.left]
+        return choose_counts(model, scores, counts, cut.cost), []
+    return choose_split(
+        model,
+        scores,
+        cut.share,
+        batches,
+        cost=cut.cost,
+        kinds=cut.kinds,
+        round_to=cut.round_to,
+        repair=cut.repair,
+        device=device,
+    )
 
 
 def _remove_blocks(model: PreTrainedModel, scores: Scores, cut: Cut) -> tuple[RemovalRow, ...]:

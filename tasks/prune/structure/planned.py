@@ -7,11 +7,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tasks.prune.structure.choose import Scores
-from tasks.prune.structure.cut import Cut, best_form, choose_blocks
+from tasks.prune.structure.cut import Cut, best_form, choose_blocks, chosen_units
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.export import FORMS
 from tasks.prune.structure.outline import outline_of
-from tasks.prune.structure.split import choose_split
 from tasks.prune.structure.width import slice_units
 
 
@@ -30,17 +29,7 @@ def planned(
     if cut.of_blocks:
         made = slice_blocks(model, blocks=choose_blocks(model, scores, cut.budget, cost=cut.cost))
     else:
-        choice, _ = choose_split(
-            model,
-            scores,
-            cut.share,
-            batches,
-            cost=cut.cost,
-            kinds=cut.kinds,
-            round_to=cut.round_to,
-            repair=cut.repair,
-            device=device,
-        )
+        choice, _ = chosen_units(model, scores, cut, batches, device)
         made = slice_units(model, choice.kept)
     with made:
         return FORMS[best_form(model, cut.form)](outline_of(model)).target
