@@ -1,7 +1,8 @@
 """Letting a sparse model decode fast: products that read kept rows alone, where they win on this machine.
 
-Whether they do is measured for each shape, share and number of tokens, in turns with the dense product, on weights that
-have fallen out of the cache as they do in a model. What was measured is returned, to be kept and given again.
+On a CPU kept rows are gathered, on CUDA a Triton kernel skips the others. Whether that wins is measured for each shape,
+share and number of tokens, in turns with the dense product, on weights that have fallen out of the cache as they do in
+a model. What was measured is returned, to be kept and given again; where the sparse product loses, the dense one runs.
 
 Axes: T tokens, I inputs, O outputs of all linears that share the input.
 """
@@ -16,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from tasks.prune.activation.fused import Fused, fuse, unfuse
-from tasks.prune.activation.product import MOST_TOKENS, gather_product
+from tasks.prune.activation.fused import Fused, fuse, kept_product, unfuse
+from tasks.prune.activation.product import MOST_TOKENS
 from tasks.prune.activation.sparse_input import SparseInput, SparseLinear
+from tasks.prune.activation.threshold import Threshold
+from tasks.prune.activation.triton_product import check_device
 
 TOKENS = (1, 2, 4, MOST_TOKENS)
 REPETITIONS = 9
@@ -27,13 +30,14 @@ COLD_BYTES = 1 << 28  # of weights between two uses of one: more than a cache ho
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A product: of `inputs` a share `dropped`, rounded to 5 %, and `outputs`, on so many threads."""
+    """A product: of `inputs` a share `dropped`, rounded to 5 %, and `outputs`, on a device with so many CPU threads."""
 
     inputs: int
     outputs: int
     dropped: float
     dtype: str
     threads: int
+    device: str = "cpu"  # or cuda
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +68,15 @@ def fast(
     """Within, the sparse linears of `model` read kept rows alone wherever that is faster; yields what was decided.
 
     `known`: decisions of this machine, which are not measured again. `measure`: in the place of `measure_shape`.
-    Only on a CPU; raises ValueError for a model elsewhere, and for one that reads no sparse inputs.
+    Raises ValueError for a model that reads no sparse inputs, that is neither on a CPU nor on CUDA, or that is there
+    without Triton.
     """
     groups = readers_of(model)
     if not groups:
         raise ValueError("model: it reads no sparse inputs, so nothing can be made faster; install some first")
-    if any(each.weight.device.type != "cpu" for readers in groups.values() for each in readers):
-        raise ValueError("model: rows are gathered on a CPU alone; move the model there")
+    for device in {each.weight.device for readers in groups.values() for each in readers}:
+        if device.type != "cpu":
+            check_device(device)
     decisions, weight_bytes = dict(known or {}), sum(each.nbytes for each in model.parameters())
     for source, readers in groups.items():
         shape = shape_of(source, readers)
@@ -103,6 +109,7 @@ def shape_of(source: SparseInput, readers: Sequence[SparseLinear]) -> Shape:
         dropped=round(20 * source.pattern.sparsity) / 20,
         dtype=str(readers[0].weight.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
+        device=readers[0].weight.device.type,
     )
 
 
@@ -111,17 +118,17 @@ def measure_shape(shape: Shape, cold_bytes: int) -> Decision:
     """Time both products in turns, on enough copies of a weight that `cold_bytes` lie between two uses of one."""
     dtype = getattr(torch, shape.dtype)
     generator = torch.Generator().manual_seed(0)
-    weight_IO = torch.randn(shape.inputs, shape.outputs, generator=generator).to(dtype)
+    weight_IO = torch.randn(shape.inputs, shape.outputs, generator=generator).to(shape.device, dtype)
     copies = [weight_IO.clone() for _ in range(max(1, cold_bytes // weight_IO.nbytes))]
     dense_ms, sparse_ms = [], []
     for tokens in TOKENS:
-        keep_TI = torch.rand(tokens, shape.inputs, generator=generator) >= shape.dropped
-        kept_TI = torch.randn(tokens, shape.inputs, generator=generator).to(dtype) * keep_TI
+        keep_TI = (torch.rand(tokens, shape.inputs, generator=generator) >= shape.dropped).to(shape.device)
+        kept_TI = torch.randn(tokens, shape.inputs, generator=generator).to(shape.device, dtype) * keep_TI
         taken: tuple[list[float], list[float]] = ([], [])
         for repetition in range(REPETITIONS + 1):
             one, other = (copies[(repetition + ahead) % len(copies)] for ahead in (0, len(copies) // 2))
             taken[0].append(_seconds(partial(linear, kept_TI, one.view(shape.outputs, shape.inputs))))
-            taken[1].append(_seconds(partial(gather_product, kept_TI, keep_TI, other)))
+            taken[1].append(_seconds(partial(kept_product, kept_TI, keep_TI, other)))
         dense_ms.append(1000 * min(taken[0][1:]))  # the first warms up, and what else runs here only adds to a time
         sparse_ms.append(1000 * min(taken[1][1:]))
     return Decision(shape=shape, dense_ms=tuple(dense_ms), sparse_ms=tuple(sparse_ms))
@@ -132,7 +139,17 @@ def _fuse(source: SparseInput, readers: Sequence[SparseLinear], most_tokens: int
     for each in readers:
         each.columns = slice(start, start + each.out_features)
         start += each.out_features
-    source.fused = Fused(weight_IO, _constant(source, weight_IO), most_tokens)
+    source.fused = Fused(weight_IO, _constant(source, weight_IO), most_tokens, _threshold(source, weight_IO))
+
+
+def _threshold(source: SparseInput, weight_IO: Tensor) -> Tensor | None:
+    """What the product itself may compare inputs with: on CUDA, and of inputs that no mitigation changes.
+
+    In the dtype in which the selection compares them, that of the token.
+    """
+    if not weight_IO.is_cuda or source.mitigations or not isinstance(source.selection, Threshold):
+        return None
+    return source.facts.get_buffer("threshold").to(weight_IO.dtype)
 
 
 @torch.no_grad()
@@ -142,7 +159,8 @@ def _constant(source: SparseInput, weight_IO: Tensor) -> Tensor | None:
     return None if shift is None else shift.expand(1, len(weight_IO))[0] @ weight_IO
 
 
-def _seconds(compute: Callable[[], object]) -> float:
+def _seconds(compute: Callable[[], Tensor]) -> float:
     started = time.perf_counter()
-    compute()
+    if compute().is_cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - started

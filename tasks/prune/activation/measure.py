@@ -11,9 +11,10 @@ from torch import nn
 
 from tasks.model.anatomy import linears_of
 from tasks.prune.activation.apply import Installed
+from tasks.prune.activation.read import Read
 from tasks.prune.activation.recipe import ActivationRecipe
 from tasks.prune.activation.rows import SparseInputRow
-from tasks.prune.activation.sparse_input import Read, SparseInput, SparseLinear
+from tasks.prune.activation.sparse_input import SparseInput, SparseLinear
 
 
 class Reading:
@@ -31,11 +32,11 @@ class Reading:
         if read is self._last:
             return
         self._last = read
-        square_TI = read.x_TI.float().square()
-        self.inputs += read.keep_TI.numel()
-        self.kept = self.kept + read.keep_TI.sum()
+        square_TI, keep_TI = read.x_TI.float().square(), read.chosen.keep_TI
+        self.inputs += keep_TI.numel()
+        self.kept = self.kept + keep_TI.sum()
         self.energy = self.energy + square_TI.sum(dtype=torch.float64)
-        self.energy_of_kept = self.energy_of_kept + (square_TI * read.keep_TI).sum(dtype=torch.float64)
+        self.energy_of_kept = self.energy_of_kept + (square_TI * keep_TI).sum(dtype=torch.float64)
 
     @property
     def dropped(self) -> float:

@@ -9,7 +9,6 @@ Axes: T tokens, I inputs, O outputs.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.nn.functional import linear
 
 from tasks.prune.activation.fused import Fused
 from tasks.prune.activation.mitigation import Mitigation, OnInput, OnOutput, Own
+from tasks.prune.activation.read import Chosen, Read
 from tasks.prune.activation.selection import Selection
 from tasks.prune.weight.pattern import Pattern
 
@@ -40,25 +40,6 @@ class Prepared(nn.ModuleList):
     def own(self, index: int) -> Own:
         holder = self[index]
         return dict(holder.named_parameters(recurse=False)) | dict(holder.named_buffers(recurse=False))
-
-
-@dataclass(frozen=True)
-class Read:
-    """What the linears read in the place of a token: `kept_TI` where it was chosen, 0 elsewhere, and `shift` all over.
-
-    The whole of it is `read_TI`; `shift` is (T, 1), (I,) or None for 0. `product_TO`: of all their weights with it,
-    where it was computed for all at once.
-    """
-
-    x_TI: Tensor
-    keep_TI: Tensor
-    kept_TI: Tensor
-    shift: Tensor | None
-    product_TO: Tensor | None = None
-
-    @property
-    def read_TI(self) -> Tensor:
-        return self.kept_TI if self.shift is None else self.kept_TI + self.shift
 
 
 class SparseInput(nn.Module):
@@ -106,6 +87,10 @@ class SparseInput(nn.Module):
         return next((shift for shift in shifts if shift is not None), None)
 
     def read(self, x_TI: Tensor) -> Read:
+        fused = self.fused if self.fused is not None and self.fused.wins(x_TI) else None
+        return Read(x_TI, self.choose, None if fused is None else fused.multiply)
+
+    def choose(self, x_TI: Tensor) -> Chosen:
         """Each row depends on that token alone."""
         owned = [(each, self.prepared.own(index)) for index, each in enumerate(self.mitigations)]
         shift = self.shift(x_TI)
@@ -118,9 +103,7 @@ class SparseInput(nn.Module):
         for each, _ in owned:
             if (stretch_T1 := each.stretch(centred_TI, kept_TI)) is not None:
                 kept_TI = kept_TI * stretch_T1
-        if self.fused is None or not self.fused.wins(x_TI):
-            return Read(x_TI, keep_TI, kept_TI, shift)
-        return Read(x_TI, keep_TI, kept_TI, shift, self.fused.product(kept_TI, keep_TI, shift))
+        return Chosen(keep_TI, kept_TI, shift)
 
 
 @contextmanager
@@ -163,9 +146,10 @@ class SparseLinear(nn.Linear):
         if self.source.dense_now(input):
             return linear(input, self.weight, self.bias)
         read = self.source(input)
-        y_TO = linear(read.read_TI, self.weight) if read.product_TO is None else read.product_TO[:, self.columns]
+        product_TO = read.product_TO
+        y_TO = linear(read.chosen.read_TI, self.weight) if product_TO is None else product_TO[:, self.columns]
         for index, each in enumerate(self.mitigations):
-            y_TO = each.correct(y_TO, read.x_TI - read.read_TI, self.prepared.own(index))
+            y_TO = each.correct(y_TO, read.x_TI - read.chosen.read_TI, self.prepared.own(index))
         y_TO = y_TO if self.bias is None else y_TO + self.bias
         return y_TO.view(*input.shape[:-1], self.out_features)
 

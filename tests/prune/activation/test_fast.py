@@ -125,3 +125,11 @@ def test_a_dense_model_is_refused():
     with pytest.raises(ValueError, match="reads no sparse inputs"), fast(llama()):
         pass
     assert not any(isinstance(module, SparseLinear) for module in llama().modules())
+
+
+def test_a_model_that_is_neither_on_a_cpu_nor_on_cuda_is_refused():
+    model = llama()
+    with sparse_inputs(model, recipe("50%"), batches()):
+        model.to("meta")
+        with pytest.raises(ValueError, match=r"^device: "), fast(model, measure=always):
+            pass

@@ -121,7 +121,7 @@ def test_a_threshold_drops_what_was_asked_in_the_whole_model():
         for block in model.model.layers:
             for source in block.sparse_inputs.values():
                 source.register_forward_hook(
-                    lambda _, inputs, read: shares.append(1 - read.keep_TI.double().mean().item())
+                    lambda _, inputs, read: shares.append(1 - read.chosen.keep_TI.double().mean().item())
                 )
         logits(model, torch.randint(VOCABULARY, (40, 24), generator=torch.Generator().manual_seed(8)))
     assert sum(shares) / len(shares) == pytest.approx(0.6, abs=0.02)
