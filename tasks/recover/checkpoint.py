@@ -14,7 +14,7 @@ from tasks.recover.lora import LoRA, adapters
 from tasks.recover.objective import Objective
 from tasks.recover.processes import Processes
 from tasks.recover.recover import Recovered, Step, recover
-from tasks.recover.recovery import Recovery
+from tasks.recover.recovery import Recovery, Span
 from tasks.recover.state import gathered
 from tasks.recover.windows import Windows
 
@@ -42,6 +42,8 @@ def recover_folder(
     training: Training,
     *,
     dense: Path | None = None,
+    span: Span | None = None,
+    moments: Path | None = None,
     run_code: bool = False,
     device: str = "cpu",
     state: Path,
@@ -51,9 +53,9 @@ def recover_folder(
 ) -> Recovered:
     """Train the model of `source` on `windows` and write it to `target`, in the form and the dtypes that it had.
 
-    `dense`: the teacher, where `training` distils; `run_code`: as tasks.model.load has it. Zeros stay zeros, so the
-    orders of tasks.prune.orders, which speak of them, are copied. A state at `state` is gone on from. Of several
-    processes all call this, and the first writes.
+    `dense`: the teacher, where `training` distils; `span` and `moments`: as tasks.recover.recover has them; `run_code`:
+    as tasks.model.load has it. Zeros stay zeros, so the orders of tasks.prune.orders, which speak of them, are copied.
+    A state at `state` is gone on from. Of several processes all call this, and the first writes.
 
     Raises ValueError as `recover` and `adapters` do, and for a distillation without a dense model.
     """
@@ -65,6 +67,8 @@ def recover_folder(
             windows,
             training.recovery,
             objective=_objective(training.distil, dense, device),
+            span=span,
+            moments=moments,
             checkpoint=state,
             checkpoint_every=state_every,
             report=report,

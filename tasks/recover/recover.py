@@ -2,7 +2,7 @@
 
 Whatever has a gradient is trained: the whole model, or the adapters of tasks.recover.lora. Weights and the optimizer's
 state are float32; on a GPU the products run in bfloat16. Zeros in the linears of the blocks stay where they are. Which
-windows a step sees, and its dropout, follow from the step's number alone, so an interruption changes nothing.
+windows a step sees, its rate and its dropout follow from the step's number alone, so an interruption changes nothing.
 
 Axes: B windows of a batch, W tokens of a window.
 """
@@ -19,10 +19,11 @@ from torch.optim import AdamW
 from transformers import PreTrainedModel
 
 from tasks.recover.keeps import hold, keep_of, pruned_linears
+from tasks.recover.moments import begin_with, digest_of
 from tasks.recover.objective import CrossEntropy, Objective, learned
 from tasks.recover.processes import Processes, join
 from tasks.recover.recompute import recomputing
-from tasks.recover.recovery import Recovery
+from tasks.recover.recovery import Recovery, Span
 from tasks.recover.state import config_of, gathered, name_training, restore, save
 from tasks.recover.windows import SourceTokens, Windows, check_windows, ledger
 
@@ -42,7 +43,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Recovered:
-    """What a recovery did: its curve, and the ledger of what was trained."""
+    """What a recovery did: its curve, and the ledger of what was trained, by spans before this one too."""
 
     curve: tuple[Step, ...]
     sources: tuple[SourceTokens, ...]
@@ -55,6 +56,8 @@ def recover(
     recovery: Recovery,
     *,
     objective: Objective | None = None,
+    span: Span | None = None,
+    moments: Path | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: int = 100,
     report: Callable[[Step], None] = lambda step: None,
@@ -62,29 +65,34 @@ def recover(
 ) -> Recovered:
     """Train in place what has a gradient, on the first `recovery.tokens` tokens of the windows; `report` every step.
 
-    `objective`: the cross entropy of the text unless tasks.recover.distil is given. Every `checkpoint_every` steps and
-    at the end the state is written to `checkpoint`; a run that finds such a file goes on from it. Under `accelerate
+    `objective`: the cross entropy of the text unless tasks.recover.distil is given. `span`: only these of its steps;
+    `moments`: the file (tasks.recover.moments) that those before them have left. Every `checkpoint_every` steps and at
+    the end the state is written to `checkpoint`; a run that finds such a file goes on from it. Under `accelerate
     launch` all processes call this with the same arguments, and share the batch; `processes` are found where not given.
 
-    Raises ValueError for windows too few, a batch that cannot be shared, parameters that are not float32, a checkpoint
-    of another training, or a loss that is no longer finite.
+    Raises ValueError for windows too few, a batch that cannot be shared, a span or moments of another training,
+    parameters that are not float32, a checkpoint of another training, or a loss that is no longer finite.
     """
     objective, processes = objective or CrossEntropy(), processes or join()
     steps = recovery.steps(windows.ids_NW.shape[1])
+    span = span or Span(first=0, last=steps)
+    span.check(steps)
     recovery.share(processes.count)
-    check_windows(windows, steps * recovery.batch)
+    check_windows(windows, span.last * recovery.batch)
     _check(model, checkpoint_every)
-    training = _name(model, windows, recovery, objective)
+    training = _name(model, windows, recovery, objective, span, moments)
     pruned = pruned_linears(model)
     wrapped, optimizer = processes.prepare(model, _optimizer(model, recovery))
     keeps = {each.weight: keep_of(each.weight) for each in pruned.values() if each.weight.requires_grad}
     curve: list[Step] = []
+    if moments is not None:
+        begin_with(moments, model, optimizer)
     if checkpoint is not None and checkpoint.exists():
         stored = restore(checkpoint, model, {"adamw": optimizer}, training)
         curve = [Step(**point) for point in stored["curve"]]
 
     with _training(model, recovery):
-        for number in range(len(curve), steps):
+        for number in range(span.first + len(curve), span.last):
             rate = recovery.rate_at(number, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -100,14 +108,14 @@ def recover(
                 )
             optimizer.step()
             curve.append(Step(step=number, loss=loss, learned=count, rate=rate, gradient_norm=norm))
-            if checkpoint is not None and ((number + 1) % checkpoint_every == 0 or number + 1 == steps):
+            if checkpoint is not None and ((number + 1) % checkpoint_every == 0 or number + 1 == span.last):
                 facts = {"curve": [asdict(point) for point in curve]}
                 save(checkpoint, model, {"adamw": optimizer}, facts, training, writes=processes.rank == 0)
                 processes.wait()
             report(curve[-1])
     return Recovered(
         curve=tuple(curve),
-        sources=ledger(windows, steps * recovery.batch),
+        sources=ledger(windows, span.last * recovery.batch),
         zeros=sum(int((gathered(each.weight.detach()) == 0).sum()) for each in pruned.values()),
     )
 
@@ -182,13 +190,22 @@ def _training(model: PreTrainedModel, recovery: Recovery) -> Iterator[None]:
             module.training = mode
 
 
-def _name(model: PreTrainedModel, windows: Windows, recovery: Recovery, objective: Objective) -> str:
+def _name(
+    model: PreTrainedModel,
+    windows: Windows,
+    recovery: Recovery,
+    objective: Objective,
+    span: Span,
+    moments: Path | None,
+) -> str:
     """Of the settings, the windows and the model that is to be trained: of its weights, a sample of every tensor."""
     parameters = dict(model.named_parameters())
     facts = {
         "recovery": asdict(recovery),
         "objective": objective.facts(),
         "config": config_of(model),
+        "span": asdict(span),
+        "moments": None if moments is None else digest_of(moments),
         "trained": [name for name, parameter in parameters.items() if parameter.requires_grad],
     }
     samples = [each.detach().flatten()[:: max(1, each.numel() // SAMPLED)] for each in parameters.values()]

@@ -69,3 +69,28 @@ class Recovery:
                 f"batch: {self.batch} given, valid is a multiple of {processes} processes x {at_once} windows"
             )
         return own, at_once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """The steps from `first` to before `last` of a training, which goes on later where it was left.
+
+    What a step does, its rate and its windows, follows from its number in the whole training, so that spans one after
+    the other are that training.
+    """
+
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < self.last:
+            raise ValueError(f"span: {self.first} to {self.last} given, valid is one step or more from 0 on")
+
+    def check(self, steps: int) -> None:
+        """ValueError where the training is over before."""
+        if self.last > steps:
+            raise ValueError(f"span: {self.first} to {self.last} given, the training has {steps} steps")
+
+    @property
+    def steps(self) -> int:
+        return self.last - self.first

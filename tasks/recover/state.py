@@ -47,7 +47,7 @@ def save(
     Of several processes all must call it, and one `writes`.
     """
     tensors = {}
-    for name, parameter in _trained(model).items():
+    for name, parameter in trained_in(model).items():
         kept = {f"model/{name}": parameter.detach()}
         for optimizer_name, optimizer in optimizers.items():
             fields = optimizer.state.get(parameter, {})
@@ -70,7 +70,7 @@ def restore(path: Path, model: nn.Module, optimizers: Mapping[str, Optimizer], t
 
     ValueError for the state of another training.
     """
-    trained = _trained(model)
+    parameters = trained_in(model)
     with safe_open(path, "pt") as stored:
         if stored.metadata().get("training") != training:
             raise ValueError(f"checkpoint: {path} is of another text, recipe or model; delete it to begin anew")
@@ -78,7 +78,7 @@ def restore(path: Path, model: nn.Module, optimizers: Mapping[str, Optimizer], t
             optimizer.state.clear()
         for key in stored.keys():  # noqa: SIM118 (not a dict)
             owner, name, *field = key.split("/")
-            parameter, tensor = trained[name], stored.get_tensor(key)
+            parameter, tensor = parameters[name], stored.get_tensor(key)
             if owner == "model":
                 parameter.copy_(placed(tensor, parameter))
             else:
@@ -102,6 +102,6 @@ def placed(tensor: Tensor, like: Tensor) -> Tensor:
     return tensor.to(like.device)
 
 
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+def trained_in(model: nn.Module) -> dict[str, nn.Parameter]:
     """By name, each once also where parameters are tied."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
