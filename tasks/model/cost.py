@@ -13,7 +13,8 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from tasks.model.anatomy import Anatomy, dissect, linears_of
-from tasks.model.units import BlockUnits, units_in
+from tasks.model.heads import attention_of, heads_of
+from tasks.model.units import BlockUnits, head_dim_of, units_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +48,10 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Widths:
-    """What a block has; no heads where its attention, no channels where its FFN was removed.
+    """What a block has; no heads where its attention, no channels where its FFN was removed or has no such units.
 
-    `window`: how many keys a token attends to at most, itself included; None for all of the context.
+    Heads count in fused linears, too, where they are no units. `window`: how many keys a token attends to at most,
+    itself included; None for all of the context.
     """
 
     query_heads: int
@@ -67,23 +69,26 @@ class Widths:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """The parameters of one unit: `weights` of linears, each one MAC a token, and `biases`."""
+    """Parameters of a block that go together: `weights` of linears, each one MAC a token, and `biases` or norms."""
 
-    weights: int
-    biases: int
+    weights: int = 0
+    biases: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """The sizes of a model that stay when units are cut out of its blocks. Everything is in numbers but `itemsize`."""
+    """The sizes of a model that stay when units are cut out of its blocks. Everything is in numbers but `itemsize`.
+
+    Of units that a family does not have each costs nothing: the linears go with the whole attention, or the block.
+    """
 
     head_dim: int
     query_head: Part
     kv_head: Part
     channel: Part
-    attention: int  # parameters that go only with the whole attention: the bias of o, norms over a head
-    ffn: int  # and with the whole FFN: the bias of down
-    block: int  # and with the whole block: its norms
+    attention: Part  # goes only with the whole attention: the bias of o, norms over a head; all of it where it is fused
+    ffn: Part  # and with the whole FFN: the bias of down
+    block: Part  # and with the whole block: its norms, and linears of no units
     outside: int  # parameters outside the blocks, what is tied counted once
     outside_macs: int  # of the linears outside the blocks, a token
     itemsize: int  # bytes of a parameter and of a number in the cache
@@ -98,23 +103,25 @@ class Frame:
     def block_cost(self, widths: Widths, *, tokens: int, batch: int = 1) -> Cost:
         """One block. Raises ValueError for a context or a batch below 1."""
         _check_sizes(tokens, batch)
-        units = (
+        parts = (
             (widths.query_heads, self.query_head),
             (widths.kv_heads, self.kv_head),
             (widths.channels, self.channel),
+            (bool(widths.kv_heads), self.attention),
+            (bool(widths.channels), self.ffn),
+            (1, self.block),
         )
-        weights = sum(count * part.weights for count, part in units)
-        biases = sum(count * part.biases for count, part in units)
-        whole = self.block + bool(widths.kv_heads) * self.attention + bool(widths.channels) * self.ffn
+        weights = sum(count * part.weights for count, part in parts)
+        parameters = weights + sum(count * part.biases for count, part in parts)
         window = min(tokens, widths.window or tokens)
         attended = window * (window + 1) // 2 + (tokens - window) * window  # keys, over all tokens of a sequence
         cached = min(tokens, widths.window - 1) if widths.window else tokens
         macs_per_key = 2 * widths.query_heads * self.head_dim
         return Cost(
-            parameters=weights + biases + whole,
+            parameters=parameters,
             prefill_macs=batch * (tokens * weights + attended * macs_per_key),
             decode_macs=batch * (weights + window * macs_per_key),
-            weight_bytes=(weights + biases + whole) * self.itemsize,
+            weight_bytes=parameters * self.itemsize,
             kv_bytes=2 * widths.kv_heads * self.head_dim * cached * batch * self.itemsize,
         )
 
@@ -133,13 +140,12 @@ class Frame:
 def sizes_of(model: PreTrainedModel) -> tuple[Frame, list[Widths]]:
     """The frame of `model` and the widths of its blocks; it may have been cut before. One forward of a few tokens.
 
-    Raises ValueError for a family without head groups or channels, blocks that differ in more than their widths, and
-    parameters of several dtypes.
+    Raises ValueError as `heads_of`, for blocks that differ in more than widths, and for parameters of several dtypes.
     """
     anatomy = dissect(model)
     units = units_in(anatomy, model.config)
-    frame = _frame(model, anatomy, units)
-    widths = [_widths(block, window) for block, window in zip(units, _windows(model.config, len(units)), strict=True)]
+    widths = [_widths(anatomy, of_block, model.config) for of_block in units]
+    frame = _frame(model, anatomy, units, widths)
     for index, (block, of_block) in enumerate(zip(anatomy.blocks, widths, strict=True)):
         counted, held = frame.block_cost(of_block, tokens=1).parameters, _count(block)
         if counted != held:
@@ -147,27 +153,48 @@ def sizes_of(model: PreTrainedModel) -> tuple[Frame, list[Widths]]:
     return frame, widths
 
 
-def _frame(model: PreTrainedModel, anatomy: Anatomy, units: Sequence[BlockUnits]) -> Frame:
-    attentive, fed = _first(units, "head_groups"), _first(units, "channels")
-    groups, channels = attentive.of("head_groups"), fed.of("channels")
-    heads, ffn = anatomy.linears(attentive.block), anatomy.linears(fed.block)
-    block = anatomy.blocks[attentive.block]
-    head_dim = min(groups.rows_each.values())
-    query = max(groups.rows_each, key=lambda name: groups.rows_each[name])
-    key_and_value = [heads[name] for name in groups.rows_each if name != query]
-    head_norms = _count_others(block.get_submodule(groups.module))
+def _frame(model: PreTrainedModel, anatomy: Anatomy, units: Sequence[BlockUnits], widths: Sequence[Widths]) -> Frame:
+    """Read off a block with attention, and one with channels: where a cut removed either from some, others have it."""
+    attentive = next((index for index, each in enumerate(widths) if each.kv_heads), 0)
+    fed = next((index for index, each in enumerate(widths) if each.channels), attentive)
+    query_head, kv_head = _head_parts(anatomy, units[attentive])
+    channel, ffn = _ffn_parts(anatomy, units[fed])
+    block, has = anatomy.blocks[attentive], widths[attentive]
+    heads = ((has.query_heads, query_head), (has.kv_heads, kv_head))
+    attention = _rest(block.get_submodule(attention_of(block)), *heads) if has.kv_heads else Part()
     return Frame(
-        head_dim=head_dim,
-        query_head=_part([heads[query]], heads[groups.reader], head_dim),
-        kv_head=_part(key_and_value, None, head_dim),
-        channel=_part([ffn[name] for name in channels.rows_each], ffn[channels.reader], 1),
-        attention=head_norms + _bias(heads[groups.reader]),
-        ffn=_bias(ffn[channels.reader]),
-        block=_count_others(block) - head_norms,
+        head_dim=head_dim_of(model.config),
+        query_head=query_head,
+        kv_head=kv_head,
+        channel=channel,
+        attention=attention,
+        ffn=ffn,
+        block=_rest(block, *heads, (1, attention), (has.channels, channel), (bool(has.channels), ffn)),
         outside=_count(model) - sum(_count(each) for each in anatomy.blocks),
         outside_macs=_count_weights(model) - sum(_count_weights(each) for each in anatomy.blocks),
         itemsize=_itemsize(model),
     )
+
+
+def _head_parts(anatomy: Anatomy, of_block: BlockUnits) -> tuple[Part, Part]:
+    """Of a query head and of a KV head; nothing where they are no units."""
+    groups = of_block.head_groups
+    if groups is None:
+        return Part(), Part()
+    linears, head_dim = anatomy.linears(of_block.block), min(groups.rows_each.values())
+    query = max(groups.rows_each, key=lambda name: groups.rows_each[name])
+    key_and_value = [linears[name] for name in groups.rows_each if name != query]
+    return _part([linears[query]], linears[groups.reader], head_dim), _part(key_and_value, None, head_dim)
+
+
+def _ffn_parts(anatomy: Anatomy, of_block: BlockUnits) -> tuple[Part, Part]:
+    """Of a channel, and what goes with the last; nothing where they are no units."""
+    channels, linears = of_block.channels, anatomy.linears(of_block.block)
+    if channels is None:
+        return Part(), Part()
+    reader = linears[channels.reader]
+    bias = 0 if reader.bias is None else reader.bias.numel()
+    return _part([linears[name] for name in channels.rows_each], reader, 1), Part(biases=bias)
 
 
 def _part(makers: Sequence[nn.Linear], reader: nn.Linear | None, each: int) -> Part:
@@ -178,28 +205,27 @@ def _part(makers: Sequence[nn.Linear], reader: nn.Linear | None, each: int) -> P
     return Part(weights=each * (rows + columns), biases=each * biases)
 
 
-def _widths(block: BlockUnits, window: int | None) -> Widths:
-    groups, channels = block.head_groups, block.channels
-    head_dim = min(groups.rows_each.values()) if groups else 1
-    return Widths(
-        query_heads=groups.count * groups.columns_each // head_dim if groups else 0,
-        kv_heads=groups.count if groups else 0,
-        channels=channels.count if channels else 0,
-        window=window,
+def _rest(module: nn.Module, *counted: tuple[int, Part]) -> Part:
+    """What a module has beside so many of these parts."""
+    weights, every = _count_weights(module), _count(module)
+    return Part(
+        weights=weights - sum(count * part.weights for count, part in counted),
+        biases=every - weights - sum(count * part.biases for count, part in counted),
     )
 
 
-def _windows(config: PreTrainedConfig, blocks: int) -> list[int | None]:
-    """The window of each block, as the caches of transformers read it from the configuration."""
-    text = config.get_text_config()
-    window = getattr(text, "sliding_window", None)
-    kinds = getattr(text, "layer_types", None) or ["sliding_attention"] * blocks
-    return [window if kind == "sliding_attention" else None for kind in kinds]
+def _widths(anatomy: Anatomy, of_block: BlockUnits, config: PreTrainedConfig) -> Widths:
+    queries, groups = heads_of(anatomy, of_block, head_dim_of(config))
+    channels = of_block.channels.count if of_block.channels else 0
+    window = _window(config.get_text_config(), of_block.block)
+    return Widths(query_heads=queries, kv_heads=groups, channels=channels, window=window)
 
 
-def _first(units: Sequence[BlockUnits], kind: str) -> BlockUnits:
-    """The first block that has such units; the first of all, which will say what it has instead, where none has."""
-    return next((block for block in units if kind in block.kinds), units[0])
+def _window(config: PreTrainedConfig, block: int) -> int | None:
+    """Of a block, as the caches of transformers read it from the configuration."""
+    kinds = getattr(config, "layer_types", None)
+    slides = kinds is None or kinds[block] == "sliding_attention"
+    return getattr(config, "sliding_window", None) if slides else None
 
 
 def _itemsize(model: nn.Module) -> int:
@@ -209,10 +235,6 @@ def _itemsize(model: nn.Module) -> int:
     return dtypes.pop().itemsize
 
 
-def _bias(linear: nn.Linear) -> int:
-    return 0 if linear.bias is None else linear.bias.numel()
-
-
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -220,11 +242,6 @@ def _count(module: nn.Module) -> int:
 def _count_weights(module: nn.Module) -> int:
     """Of its linears, without biases; what is tied counts as often as it multiplies."""
     return sum(linear.weight.numel() for linear in linears_of(module).values())
-
-
-def _count_others(module: nn.Module) -> int:
-    """Parameters that belong to none of its linears."""
-    return _count(module) - sum(_count(linear) for linear in linears_of(module).values())
 
 
 def _check_sizes(tokens: int, batch: int) -> None:

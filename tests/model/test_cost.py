@@ -1,9 +1,12 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import DynamicCache
+from transformers import DynamicCache, FalconConfig, FalconForCausalLM, GlmConfig, GlmForCausalLM
 
-from tasks.model.cost import Cost, Widths, sizes_of
+from tasks.model.anatomy import dissect
+from tasks.model.cost import Cost, Part, Widths, sizes_of
+from tasks.model.heads import heads_of
+from tasks.model.units import units_of
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.width import slice_units
 from tests.cases import (
@@ -22,8 +25,26 @@ from tests.cases import (
     qwen3,
 )
 
-CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
 TOKENS, BATCH = 20, 3
+
+
+def glm():
+    """Head groups, but no channels: its gate and up are one linear."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": WIDTH, "intermediate_size": FFN, "num_hidden_layers": 3, "head_dim": 8, "pad_token_id": 0}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    return GlmForCausalLM(GlmConfig(vocab_size=VOCABULARY, max_position_embeddings=64, **shape, **heads)).eval()
+
+
+def falcon():
+    """Channels, but no head groups: queries, and the one key and value of all, are one linear."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": WIDTH, "ffn_hidden_size": FFN, "num_hidden_layers": 3, "num_attention_heads": 4}
+    return FalconForCausalLM(FalconConfig(vocab_size=VOCABULARY, multi_query=True, bos_token_id=1, **shape)).eval()
+
+
+MAKERS = FAMILIES | {"glm": glm, "falcon": falcon}
+BOTH = [family for family in FAMILIES if family != "gpt_neox"]  # that have head groups and channels
 
 
 def numel(model):
@@ -31,16 +52,19 @@ def numel(model):
 
 
 def cut(model):
-    """Different widths in every block, one without attention, one without FFN; of four blocks one goes whole."""
-    blocks = model.config.num_hidden_layers
-    slice_units(
-        model,
-        {
-            0: {"head_groups": torch.tensor([1]), "channels": torch.arange(5)},
-            1: {"channels": torch.arange(7, 40)},
-        },
-    )
-    slice_blocks(model, attention=[1], ffn=[blocks - 1], blocks=[2] if blocks > 3 else [])
+    """Different widths in every block, one without attention, one without FFN; of four blocks one goes whole.
+
+    Of units that a family does not have, nothing.
+    """
+    blocks, kinds = model.config.num_hidden_layers, units_of(model)[0].kinds
+    kept = {
+        0: {"head_groups": torch.tensor([1]), "channels": torch.arange(5)},
+        1: {"channels": torch.arange(7, 40)},
+    }
+    there = {block: {kind: of_kind[kind] for kind in of_kind if kind in kinds} for block, of_kind in kept.items()}
+    slice_units(model, there)
+    ffn = [blocks - 1] if "channels" in kinds else []
+    slice_blocks(model, attention=[1], ffn=ffn, blocks=[2] if blocks > 3 else [])
     return model
 
 
@@ -54,9 +78,9 @@ def cache_bytes(model):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("is_cut", [False, True])
-@pytest.mark.parametrize("family", CUTTABLE)
+@pytest.mark.parametrize("family", MAKERS)
 def test_parameters_and_bytes_are_those_of_the_model_and_its_cache(family, is_cut, dtype):
-    model = FAMILIES[family]().to(dtype)
+    model = MAKERS[family]().to(dtype)
     model = cut(model) if is_cut else model
     frame, widths = sizes_of(model)
     cost = frame.cost(widths, tokens=TOKENS, batch=BATCH)
@@ -65,7 +89,7 @@ def test_parameters_and_bytes_are_those_of_the_model_and_its_cache(family, is_cu
     assert cost.kv_bytes == cache_bytes(model)
 
 
-@pytest.mark.parametrize("family", CUTTABLE)
+@pytest.mark.parametrize("family", BOTH)
 def test_a_cut_is_priced_before_it_is_made(family):
     model = FAMILIES[family]()
     frame, widths = sizes_of(model)
@@ -104,12 +128,27 @@ def test_biases_and_norms_over_a_head_by_hand():
     d, h = WIDTH, 8
     frame = sizes_of(opt())[0]
     assert (frame.query_head.biases, frame.kv_head.biases, frame.channel.biases) == (h, 2 * h, 1)
-    assert (frame.attention, frame.ffn, frame.block) == (d, d, 4 * d)
+    assert (frame.attention, frame.ffn, frame.block) == (Part(biases=d), Part(biases=d), Part(biases=4 * d))
     frame = sizes_of(qwen2())[0]
     assert (frame.query_head.biases, frame.kv_head.biases, frame.channel.biases) == (h, 2 * h, 0)
-    assert (frame.attention, frame.ffn, frame.block) == (0, 0, 2 * d)
-    assert sizes_of(qwen3())[0].attention == 2 * h
-    assert sizes_of(gemma2())[0].block == 4 * d
+    assert (frame.attention, frame.ffn, frame.block) == (Part(), Part(), Part(biases=2 * d))
+    assert sizes_of(qwen3())[0].attention == Part(biases=2 * h)
+    assert sizes_of(gemma2())[0].block == Part(biases=4 * d)
+
+
+def test_what_is_in_fused_linears_costs_as_a_whole_by_hand():
+    d, h = WIDTH, 8
+    frame, widths = sizes_of(gpt_neox())  # q, k and v are one linear
+    assert {*widths} == {Widths(query_heads=4, kv_heads=4, channels=FFN)}
+    assert (frame.query_head, frame.kv_head) == (Part(), Part())
+    assert (frame.attention, frame.block) == (Part(weights=4 * d * d, biases=4 * d), Part(biases=4 * d))
+    assert (frame.channel, frame.ffn) == (Part(weights=2 * d, biases=1), Part(biases=d))
+    frame, widths = sizes_of(falcon())  # with a single head of k and v
+    assert {*widths} == {Widths(query_heads=4, kv_heads=1, channels=FFN)}
+    assert frame.attention == Part(weights=d * (d + 2 * h) + d * d)
+    frame, widths = sizes_of(glm())  # gate and up are
+    assert {*widths} == {Widths(query_heads=4, kv_heads=2, channels=0)}
+    assert (frame.channel, frame.ffn, frame.block) == (Part(), Part(), Part(weights=3 * d * FFN, biases=2 * d))
 
 
 def test_tied_embeddings_count_once_but_multiply():
@@ -119,7 +158,7 @@ def test_tied_embeddings_count_once_but_multiply():
 
 
 @pytest.mark.parametrize("is_cut", [False, True])
-@pytest.mark.parametrize("make", [llama, opt])
+@pytest.mark.parametrize("make", [llama, opt, gpt_neox])
 def test_multiplications_are_those_that_run(make, is_cut):
     model = make(attn_implementation="eager")
     model = cut(model) if is_cut else model
@@ -166,8 +205,13 @@ def test_what_one_unit_costs():
 
 
 def test_what_cannot_be_priced():
-    with pytest.raises(ValueError, match="head_groups given, block 0 of this gpt_neox has channels"):
-        sizes_of(gpt_neox())
+    model = gpt_neox()
+    anatomy, units = dissect(model), units_of(model)
+    model.gpt_neox.layers[2].attention.query_key_value = torch.nn.Linear(WIDTH, WIDTH + 8)
+    with pytest.raises(
+        ValueError, match=r"linears \(40, 32\), \(32, 32\) of attention in block 2 do not tell its heads"
+    ):
+        heads_of(anatomy, units[2], head_dim=8)
     model = llama()
     model.model.layers[1].extra = torch.nn.LayerNorm(WIDTH)
     with pytest.raises(ValueError, match="block 1 has 9344 parameters, its units and norms would be 9280"):

@@ -11,11 +11,12 @@ from transformers import PreTrainedModel
 
 from tasks.handles import SliceRow
 from tasks.model.anatomy import find_blocks
+from tasks.model.heads import attention_of
 from tasks.model.units import KINDS, units_of
 from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.budget import check_cost, measured
 from tasks.prune.structure.choose import Choice, Scores, Share, choose, choose_counts
-from tasks.prune.structure.depth import attention_of, slice_blocks
+from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.export import FORMS, forms_of
 from tasks.prune.structure.results import CutRows
 from tasks.prune.structure.rows import RemovalRow, RepairRow, SplitRow

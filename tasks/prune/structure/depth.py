@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from tasks.model.anatomy import find_blocks
+from tasks.model.heads import attention_of
 from tasks.model.units import Units, units_of
 from tasks.prune.structure.slice import Slice
 
@@ -106,11 +107,6 @@ def _put(made: Slice, block: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, leaf = name.rpartition(".")
     old = block.get_submodule(name)
     made.replace(block.get_submodule(parent), leaf, module.train(old.training))
-
-
-def attention_of(block: nn.Module) -> str:
-    """The name of the module that writes into the cache, and so knows its slot (some blocks know it, too); or ""."""
-    return next((name for name, module in block.named_modules() if name and hasattr(module, "layer_idx")), "")
 
 
 def _check(field: str, indices: Sequence[int], count: int, taken: Sequence[int]) -> None:

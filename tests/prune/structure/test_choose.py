@@ -6,6 +6,7 @@ import torch
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.model.anatomy import find_blocks
 from tasks.model.units import units_of
+from tasks.prune.structure.budget import measured
 from tasks.prune.structure.choose import choices, choose, choose_units
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.width import slice_units
@@ -277,3 +278,17 @@ def test_a_family_without_the_unit_says_so():
         choose(opt(), random_scores(opt()), 0.3, kinds=("query_heads",), round_to=8)
     with pytest.raises(ValueError, match="head_groups given, block 0 of this gpt_neox has channels"):
         choose(gpt_neox(), random_scores(gpt_neox()), 0.3, round_to=8)
+
+
+@pytest.mark.parametrize("cost", ["parameters", "flops", "bytes"])
+def test_a_family_with_fused_attention_gives_up_its_share_in_channels(cost):
+    model = gpt_neox()
+    meter, full = measured(model, cost)
+    made = choose(model, random_scores(model), 0.3, cost=cost, kinds=("channels",), round_to=4)
+    slice_units(model, made.kept)
+    assert made.parameters == count(model)
+    left = measured(model, cost)[1]
+    assert left == [*made.widths]
+    for before, after in zip(full, left, strict=True):
+        gone = meter.of_block(before) - meter.of_block(after)
+        assert abs(gone - 0.3 * meter.of_block(before)) <= 4 / 2 * meter.of_unit("channels", before)

@@ -44,6 +44,16 @@ def uneven_ffn(model):
     slice_blocks(model, attention=[0], ffn=[2])
 
 
+def narrow(model):
+    """FFNs of two widths."""
+    slice_units(model, {0: {"channels": torch.arange(9)}, 2: {"channels": torch.arange(3, 40)}})
+
+
+def even_ffn(model):
+    """The same number of channels of every block, of each other ones."""
+    slice_units(model, {block: {"channels": torch.arange(block, block + 20)} for block in range(BLOCKS)})
+
+
 def even(model):
     """Half of all heads, the same channels, a block less."""
     heads = {} if model.config.model_type == "opt" else {"head_groups": indices(0)}
@@ -73,6 +83,9 @@ CASES["tied padded uneven"] = (lambda: llama(tie_word_embeddings=True), "padded"
 CASES["tied per_layer uneven"] = (lambda: llama(tie_word_embeddings=True), "per_layer", uneven)
 CASES["bfloat16 per_layer uneven"] = (lambda: in_bfloat16(qwen2()), "per_layer", uneven)
 CASES["gpt_neox per_layer depth"] = (gpt_neox, "per_layer", lambda model: slice_blocks(model, attention=[0]))
+CASES["gpt_neox uniform channels"] = (gpt_neox, "uniform", even_ffn)
+CASES["gpt_neox padded channels"] = (gpt_neox, "padded", narrow)
+CASES["gpt_neox per_layer channels"] = (gpt_neox, "per_layer", narrow)
 CASES["llama uniform dense"] = (llama, "uniform", lambda model: None)
 
 
@@ -138,7 +151,7 @@ def test_an_export_is_the_cut_model_wherever_it_is_loaded(exports, case):
     assert seen["cached"] == tokens
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("gpt_neox")])
+@pytest.mark.parametrize("case", CASES)
 def test_its_parameters_are_those_that_the_widths_cost(exports, case):
     model, form = cut_model(case)
     frame, widths = sizes_of(model)

@@ -104,7 +104,8 @@ def test_what_is_said_to_be_valid_is():
 def test_a_model_without_such_units_says_what_it_has():
     with pytest.raises(ValueError, match="units: head_groups given, block 0 of this gpt_neox has channels"):
         check_cuts(gpt_neox(), parse_cuts("heads30"))
-    check_cuts(gpt_neox(), parse_cuts("depth30"))
+    check_cuts(gpt_neox(), parse_cuts("depth30,ffn20"), round_to=16)
+    assert names(usual_cuts(gpt_neox(), round_to=16)) == "ffn20,depth20"
 
 
 def test_the_usual_cuts_are_those_that_a_model_can_take():
