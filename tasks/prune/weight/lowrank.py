@@ -77,7 +77,7 @@ class LowRank(Decomposer):
         """
         if pruner is None:
             raise ValueError(f"pruner: none given, {type(self).__name__} needs one for its sparse part")
-        alone_OI = pruner.prune(weight_OI, stat, pattern)
+        alone_OI, _ = pruner.prune_and_keep(weight_OI, stat, pattern)
         outputs, inputs = weight_OI.shape
         split = share_out(pattern, self.share, outputs, inputs, weight_OI.itemsize)
         best_error = alone_error = _relative_error(alone_OI, weight_OI, stat)
@@ -104,7 +104,7 @@ class LowRank(Decomposer):
         basis_Or = first_left_vectors(weight_OI, rank, root_II)
         left_Or, right_rI = project(weight_OI, basis_Or)
         for _ in range(self.rounds):
-            sparse_OI = pruner.prune(weight_OI - merge(None, left_Or, right_rI), stat, pattern)
+            sparse_OI, _ = pruner.prune_and_keep(weight_OI - merge(None, left_Or, right_rI), stat, pattern)
             rest_OI = weight_OI - sparse_OI
             basis_Or = turn(basis_Or, rest_OI, root_II)
             left_Or, right_rI = project(rest_OI, basis_Or)

@@ -5,7 +5,7 @@ Axes: O outputs, I inputs of the linear.
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from traceback import extract_tb
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from tasks.calibrate.observers import Observer
 from tasks.prune.weight.pattern import Pattern
+
+Make = Callable[[Tensor, Any, Pattern], tuple[Tensor, Tensor]]  # of a weight, a stat and a pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +32,15 @@ class Pruner(ABC):
         Raises ValueError for a weight that is not a matrix of finite floats, a `stat` of another kind or width, and a
         pattern that does not divide the inputs.
         """
-        pruned_OI, _ = self.prune_and_keep(weight_OI, stat, pattern)
-        return pruned_OI
+        return self._checked(self._prune, weight_OI, stat, pattern)[0]
 
     def prune_and_keep(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> tuple[Tensor, Tensor]:
-        """As `prune`, and beside it which weights stay: bool (O, I). A weight that stays may be 0 by itself."""
-        self._check(weight_OI, stat, pattern)
-        with torch.no_grad(), self._answering(weight_OI):
-            pruned_OI, keep_OI = self._prune(weight_OI.detach(), stat, pattern)
-        self.check_pruned(pruned_OI, weight_OI, pattern)
-        self._check_keep(keep_OI, pruned_OI)
-        return pruned_OI, keep_OI
+        """As `prune`, and beside it which weights stay: bool (O, I). A weight that stays may be 0 by itself.
+
+        A method with a `prune` of its own is asked by that, and what it does not make 0 stays.
+        """
+        make = self._prune if type(self).prune is Pruner.prune else self._prune_its_own_way
+        return self._checked(make, weight_OI, stat, pattern)
 
     def checked_score(self, weight_OI: Tensor, stat: Any) -> Tensor:
         """`score`. Raises ValueError where that is not a finite number for each weight."""
@@ -78,6 +78,22 @@ class Pruner(ABC):
     @abstractmethod
     def _prune(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """`prune_and_keep` on checked arguments."""
+
+    def _prune_its_own_way(self, weight_OI: Tensor, stat: Any, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        pruned_OI = self.prune(weight_OI, stat, pattern)
+        return pruned_OI, pruned_OI != 0
+
+    def _checked(self, make: Make, weight_OI: Tensor, stat: Any, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """What `make` gives for these arguments; both are checked."""
+        self._check(weight_OI, stat, pattern)
+        with torch.no_grad(), self._answering(weight_OI):
+            made = make(weight_OI.detach(), stat, pattern)
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise ValueError(f"keep: {self} made {_described(made)} alone, the pruned weight and its keep are needed")
+        pruned_OI, keep_OI = made
+        self.check_pruned(pruned_OI, weight_OI, pattern)
+        self._check_keep(keep_OI, pruned_OI)
+        return pruned_OI, keep_OI
 
     @contextmanager
     def _answering(self, weight_OI: Tensor) -> Iterator[None]:

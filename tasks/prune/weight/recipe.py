@@ -34,6 +34,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise ValueError(f"order: {self.order!r} given, valid is {' or '.join(get_args(Order))}")
+        self._check_observers()
         if self.order != "block" and self.observes is None:
             raise ValueError(f"order: {self.order!r} given, but {self} observes no inputs; leave it at 'block'")
         if self.permute and not isinstance(self.pattern, NM):
@@ -62,11 +63,25 @@ class Recipe:
         elif low_rank is not None and low_rank.alone and not low_rank.linears:
             raise ValueError(f"pruner: {self.pruner} given, but low rank takes all linears; choose some, or no pruner")
 
+    def _check_observers(self) -> None:
+        """An input has one observer, so that of one step has to know all that those of the others know."""
+        for name, kind in self._wanted.items():
+            if self.observes is not None and not issubclass(self.observes, kind):
+                raise ValueError(
+                    f"{name}: it observes {kind.__name__} and another step {self.observes.__name__}, but an input has "
+                    "one observer; derive the one from the other"
+                )
+
     @property
     def observes(self) -> type[Observer] | None:
         """The observer of each linear: one that knows enough for all that is done with it."""
-        wanted = [step.observes for step in (self.pruner, self.update, self.low_rank) if step is not None]
-        return max((kind for kind in wanted if kind is not None), key=lambda kind: len(kind.__mro__), default=None)
+        return max(self._wanted.values(), key=lambda kind: len(kind.__mro__), default=None)
+
+    @property
+    def _wanted(self) -> dict[str, type[Observer]]:
+        """The observers that the steps need, by the name of the field."""
+        steps = {"pruner": self.pruner, "update": self.update, "low_rank": self.low_rank}
+        return {name: step.observes for name, step in steps.items() if step is not None and step.observes is not None}
 
     @property
     def walks(self) -> bool:
@@ -76,14 +91,13 @@ class Recipe:
     @property
     def walkers(self) -> tuple[str, ...]:
         """The names of the fields for which the blocks have to be run."""
-        steps = {"pruner": self.pruner, "update": self.update, "low_rank": self.low_rank}
-        observing = [name for name, step in steps.items() if step is not None and step.observes is not None]
-        return (*observing, *(name for name in ("permute", "reconstruct") if getattr(self, name)))
+        return (*self._wanted, *(name for name in ("permute", "reconstruct") if getattr(self, name)))
 
     @property
     def follows_dense(self) -> bool:
         """Whether the hidden states of the dense model are needed beside those of the pruned one."""
-        return self.reconstruct is not None or self.observes is InputDrift
+        drifts = self.observes is not None and issubclass(self.observes, InputDrift)
+        return self.reconstruct is not None or drifts
 
     def __str__(self) -> str:
         steps = [self.pruner, self.update, self.low_rank, "permuted" if self.permute else None, self.reconstruct]

@@ -48,7 +48,12 @@ class Refit(Update):
         return InputDrift if self.drift else InputGram
 
     def update(self, weight_OI: Tensor, keep_OI: Tensor, stat: InputGram) -> Updated:
-        """Raises ValueError where no damping up to `LARGEST_DAMP` is enough, and for a Gram of zeros."""
+        """Raises ValueError where no damping up to `LARGEST_DAMP` is enough, and for a Gram of zeros.
+
+        With drift correction `stat` has to be an `InputDrift`: ValueError for one that has seen one stream alone.
+        """
+        if not isinstance(stat, self.observes):
+            raise ValueError(f"stat: {type(stat).__name__} given, {self} needs {self.observes.__name__}")
         stat.check_alive()
         swept_OI = Sweep().update(weight_OI, keep_OI, stat).weight_OI
         damp = (1e-2 if self.drift else 1e-4) if self.damp is None else self.damp

@@ -37,11 +37,11 @@ class SparseGPT(Pruner):
         return self.damp
 
     def score(self, weight_OI: Tensor, stat: InputGram) -> Tensor:
-        """|w| / sqrt(H⁻¹_jj), the root of what dropping this weight alone would cost."""
+        """|w| / sqrt(H⁻¹_jj), the root of what dropping this weight alone would cost: 0 where the input is dead."""
         root_II = stat.root_II(self.damp)
         identity_II = torch.eye(len(root_II), dtype=root_II.dtype, device=root_II.device)
         upper_II = torch.linalg.solve_triangular(root_II, identity_II, upper=True)
-        return absolute(weight_OI) / upper_II.norm(dim=1)
+        return (absolute(weight_OI) / upper_II.norm(dim=1)).masked_fill_(stat.dead_I, 0)
 
     def surplus(self, pruned_OI: Tensor, pattern: Pattern) -> int:
         """Above the count of each block: a percentage rounds down there, and not once for each row or the matrix."""

@@ -141,6 +141,52 @@ def test_memory_that_runs_out_is_no_mistake_of_the_method():
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pair(Magnitude):
+    """Forgets the keep."""
+
+    def _prune(self, weight_OI, stat, pattern):
+        return super()._prune(weight_OI, stat, pattern)[0]
+
+
+def test_a_method_without_a_keep_is_told_what_is_missing():
+    with pytest.raises(ValueError, match=r"^keep: Pair\(\) made torch.float32 .* alone, the pruned weight and"):
+        Pair().prune(torch.ones(2, 8), None, parse_pattern("2:4"))
+
+
+def its_own_way(made):
+    """A method that overrides `prune` itself; `made` gets what Magnitude leaves, and the weight."""
+
+    def prune(self, weight_OI, stat, pattern):
+        return made(super(kind, self).prune(weight_OI, stat, pattern), weight_OI)
+
+    kind = dataclass(frozen=True, kw_only=True)(type("ItsOwn", (Magnitude,), {"prune": prune}))
+    return kind()
+
+
+@pytest.mark.parametrize("options", [{}, {"update": Refit()}, {"permute": True}], ids=str)
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda pruned_OI, weight_OI: weight_OI, r"weight: ItsOwn\(\) left 512 weights more than 2:4 allows"),
+        (lambda pruned_OI, weight_OI: pruned_OI * torch.nan, r"weight: ItsOwn\(\) made NaN or infinity"),
+        (lambda pruned_OI, weight_OI: pruned_OI[:, :4], r"weight: ItsOwn\(\) made torch.float32 of shape \(32, 4\), "),
+        (lambda pruned_OI, weight_OI: None, r"weight: ItsOwn\(\) made NoneType, "),
+    ],
+)
+def test_a_prune_of_its_own_is_what_is_asked_and_checked(made, says, options):
+    with pytest.raises(ValueError, match="^block 0, self_attn.q_proj: " + says):
+        prune_model(llama(), its_own_way(made), parse_pattern("2:4"), IDS, **options)
+
+
+def test_what_a_prune_of_its_own_leaves_is_what_stays():
+    model = llama()
+    rows = prune_model(model, its_own_way(lambda pruned_OI, _: -pruned_OI), parse_pattern("2:4"), None)
+    assert {row.sparsity for row in rows} == {0.5}
+    expected_OI = Magnitude().prune(llama().model.layers[0].self_attn.q_proj.weight, None, parse_pattern("2:4"))
+    assert torch.equal(model.model.layers[0].self_attn.q_proj.weight, -expected_OI)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Nothing(Pruner):
     """Gives back what is no matrix."""
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from tasks.calibrate.observers import InputDrift, InputNorm
 from tasks.calibrate.walk import Walk
 from tasks.model.anatomy import dissect
 from tasks.prune.allocation import Allocation
@@ -37,6 +38,20 @@ class KeepsAll(Wanda):
     def surplus(self, pruned_OI, pattern):
         """So many are allowed here."""
         return 0
+
+
+class InputMean(InputNorm):
+    """Of one's own: it may know more than norms, but no Gram."""
+
+
+class OfMeans(Wanda):
+    observes = InputMean
+
+
+class OfDrift(Wanda):
+    """With an observer of its own that sees both streams."""
+
+    observes = type("OwnDrift", (InputDrift,), {})
 
 
 def pruned(model, pruner, ids=IDS, pattern=TWO_OF_FOUR, **options):
@@ -264,11 +279,20 @@ def test_an_allocation_arrives():
             "low_rank: .* cannot follow .* reconstruct",
         ),
         ({"pruner": Wanda(), "order": "linear"}, "order: .* valid is block or group"),
+        ({"pruner": OfMeans(), "update": Refit()}, "update: it .* InputGram and another step InputMean, .* one obs"),
+        ({"pruner": OfMeans(), "update": Refit(drift=0.5)}, "pruner: it .* InputMean and another step InputDrift"),
     ],
 )
 def test_contradictions_raise(options, says):
     with pytest.raises(ValueError, match=says):
         Recipe(**{"pattern": TWO_OF_FOUR, **options})
+
+
+@pytest.mark.parametrize("order", ["block", "group"])
+def test_an_observer_of_ones_own_that_knows_more_serves_every_step(order):
+    dense, update = llama(), Refit(drift=0.5)
+    own, plain = (weights(pruned(dense, kind(), update=update, order=order)[0]) for kind in (OfDrift, Wanda))
+    assert all(torch.equal(own[name], plain[name]) for name in plain)
 
 
 def test_blending_reads_the_dense_stream_and_the_first_block_has_none():

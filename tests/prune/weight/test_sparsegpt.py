@@ -117,6 +117,18 @@ def test_dead_inputs_lose_their_weights_and_disturb_no_other(pattern):
     torch.testing.assert_close(pruned_OI, textbook.sparsegpt(weight_OI, x_TI, parse_pattern(pattern))[0])
 
 
+def test_a_score_is_what_dropping_the_weight_alone_costs_once_the_others_made_up_for_it():
+    weight_OI, x_TI = case(dtype=F64)
+    x_TI[:, [0, 33]] = 0
+    score_OI = SparseGPT().score(weight_OI, seen(SparseGPT(), x_TI))
+    alive = (x_TI != 0).any(0)
+    gram_II = x_TI[:, alive].T @ x_TI[:, alive]
+    gram_II.diagonal().add_(0.01 * gram_II.diagonal().mean())
+    cost_OI = torch.zeros_like(weight_OI)
+    cost_OI[:, alive] = weight_OI[:, alive].square() / gram_II.inverse().diagonal()
+    torch.testing.assert_close(score_OI.square(), cost_OI)
+
+
 def test_fewer_tokens_than_inputs_need_damping():
     weight_OI, x_TI = case(tokens=10)
     assert prune(weight_OI, x_TI, "2:4").isfinite().all()

@@ -210,6 +210,13 @@ def test_with_drift_no_error_of_a_sweep_is_given_which_was_compared_in_another_n
     assert Refit().update(weight_OI, keep_OI, stat).swept_OI is not None
 
 
+def test_drift_correction_without_the_dense_stream_is_refused():
+    weight_OI, x_TI = case(dtype=F64)
+    stat = gram_of(x_TI)
+    with pytest.raises(ValueError, match=r"^stat: InputGram given, Refit\(drift=0.5, damp=None\) needs InputDrift"):
+        Refit(drift=0.5).update(weight_OI, kept("wanda", weight_OI, stat, "2:4"), stat)
+
+
 def test_a_kept_weight_of_zero_takes_part():
     weight_OI, x_TI = case(dtype=F64)
     keep_OI = kept("wanda", weight_OI, gram_of(x_TI), "2:4")
