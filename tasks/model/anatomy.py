@@ -81,18 +81,18 @@ def prunable(config: PreTrainedConfig) -> dict[str, nn.Linear]:
 
     Raises ValueError for a family whose blocks hold matrices outside nn.Linear.
     """
-    name, blocks = _without_weights(config)
+    name, blocks = blocks_without_weights(config)
     return {f"{name}.{linear}": module for linear, module in linears_of(blocks).items()}
 
 
 def prunable_blocks(config: PreTrainedConfig) -> list[dict[str, nn.Linear]]:
     """As `prunable`, block by block, each linear by its name in its block."""
-    _, blocks = _without_weights(config)
+    _, blocks = blocks_without_weights(config)
     return [linears_of(block) for block in blocks]
 
 
-def _without_weights(config: PreTrainedConfig) -> tuple[str, nn.ModuleList]:
-    """The blocks of such a model on the device "meta", and the name of their list."""
+def blocks_without_weights(config: PreTrainedConfig) -> tuple[str, nn.ModuleList]:
+    """The blocks of such a model on the device "meta", and the name of their list. Raises as `prunable`."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     name, blocks = find_blocks(model)

@@ -16,14 +16,22 @@ WHOLE = 1e-6  # what a number of units may be off a whole number by, having been
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """The share of the weights in its linears that each block is to drop, from 0 to below 1, in the order they run."""
+    """The share of the weights in its linears that each block is to drop, from 0 to below 1, in the order they run.
+
+    `ffn`: the shares of the FFNs, where these are apart; `sparsities` are then those of the attentions alone.
+    """
 
     sparsities: tuple[float, ...]
+    ffn: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        for block, sparsity in enumerate(self.sparsities):
-            if not 0 <= sparsity < 1:
-                raise ValueError(f"allocation: {sparsity} given for block {block}, valid is 0 <= sparsity < 1")
+        for shares in (self.sparsities, self.ffn or ()):
+            for block, sparsity in enumerate(shares):
+                if not 0 <= sparsity < 1:
+                    raise ValueError(f"allocation: {sparsity} given for block {block}, valid is 0 <= sparsity < 1")
+        if self.ffn is not None and len(self.ffn) != len(self.sparsities):
+            given = f"{len(self.sparsities)} attentions and {len(self.ffn)} FFNs"
+            raise ValueError(f"allocation: {given} given, valid is one of each for every block")
 
 
 def project(

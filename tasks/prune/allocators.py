@@ -103,24 +103,42 @@ class OWL(Allocator):
 
 @dataclass(frozen=True, kw_only=True)
 class Given(Allocator):
-    """The sparsities themselves. They must average that of the pattern, which `patterns_for` holds against it."""
+    """The sparsities themselves, those of the FFNs apart if they are given.
+
+    They must average that of the pattern, which `patterns_for` holds against it.
+    """
 
     sparsities: tuple[float, ...]
+    ffn: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        Allocation(sparsities=self.sparsities)  # raises for what is no sparsity
+        Allocation(sparsities=self.sparsities, ffn=self.ffn)  # raises for what is none
+
+    def allocate(
+        self,
+        model: PreTrainedModel,
+        pattern: Pattern,
+        batches: Sequence[Tensor] | None = None,
+        device: torch.device | str | None = None,
+    ) -> Allocation:
+        return Allocation(sparsities=self.sparsities, ffn=self.ffn)
 
     def divide(self, pattern: Pattern, sizes: Sequence[int], measured: Sequence[float]) -> tuple[float, ...]:
         return self.sparsities
 
 
 ALLOCATIONS: dict[str, type[Allocator]] = {"uniform": Uniform, "owl": OWL}  # any other word is a file: `from_file`
-_VALID = f'valid is {", ".join(ALLOCATIONS)}, or a JSON file such as [0.4, 0.6] or {{"0": 0.4, "1": 0.6}}'
+HALVES = ("attention", "ffn")
+_VALID = (
+    f'valid is {", ".join(ALLOCATIONS)}, or a JSON file such as [0.4, 0.6], {{"0": 0.4, "1": 0.6}} or '
+    '{"0": {"attention": 0.4, "ffn": 0.6}}'
+)
 
 
 def from_file(path: str | Path) -> Given:
     """The sparsities in a JSON file: a list, `[0.4, 0.6]`, or by number of the block, `{"0": 0.4, "1": 0.6}`.
 
+    Of all blocks, that of a block may be `{"attention": 0.4, "ffn": 0.6}` instead.
     The contents are read once and here, so that a run is known by them and not by the file's name. Raises ValueError
     for a file that cannot be read or is anything else, with the block that is missing, doubled, or no sparsity.
     """
@@ -145,10 +163,26 @@ def from_text(text: str, where: str = "the JSON") -> Given:
         raise ValueError(f"allocation: {json.dumps(content)} given in {where}; {_VALID}")
     if not values:
         raise ValueError(f"allocation: no block given in {where}; {_VALID}")
-    for block, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-            raise ValueError(f"allocation: {value!r} given for block {block} in {where}, valid is 0 <= sparsity < 1")
-    return Given(sparsities=tuple(float(value) for value in values))
+    if any(isinstance(value, _Pairs) for value in values):
+        halves = [_halves(block, value, where) for block, value in enumerate(values)]
+        return Given(sparsities=tuple(attention for attention, _ in halves), ffn=tuple(ffn for _, ffn in halves))
+    return Given(sparsities=tuple(_sparsity(block, value, where) for block, value in enumerate(values)))
+
+
+def _halves(block: int, value: Any, where: str) -> tuple[float, float]:
+    """The sparsities of a block's attention and FFN."""
+    names = [name for name, _ in value] if isinstance(value, _Pairs) else []
+    if sorted(names) != sorted(HALVES):
+        given = json.dumps(dict(value) if names else value)
+        raise ValueError(f"allocation: {given} given for block {block} in {where}, others have attention and ffn apart")
+    attention, ffn = (_sparsity(block, dict(value)[name], where) for name in HALVES)
+    return attention, ffn
+
+
+def _sparsity(block: int, value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"allocation: {value!r} given for block {block} in {where}, valid is 0 <= sparsity < 1")
+    return float(value)
 
 
 def owl_sparsities(ratios: Sequence[float], sizes: Sequence[int], sparsity: float, spread: float) -> tuple[float, ...]:

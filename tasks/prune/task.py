@@ -12,7 +12,7 @@ from tasks.calibrate.batches import batches_of
 from tasks.calibrate.memory import give_back
 from tasks.calibrate.spill import Spill
 from tasks.handles import Checkpoint, Packed, Pruned, Tokens
-from tasks.model.anatomy import prunable, prunable_blocks
+from tasks.model.anatomy import blocks_without_weights, linears_of, prunable
 from tasks.model.load import load_config
 from tasks.model.mapped import mapped_model
 from tasks.model.shards import save_parts
@@ -22,7 +22,7 @@ from tasks.prune.allocators import Allocator
 from tasks.prune.journal import Journal
 from tasks.prune.pack import pack_checkpoint
 from tasks.prune.weight.apply import prune_blocks
-from tasks.prune.weight.budget import patterns_for
+from tasks.prune.weight.budget import attention_linears, patterns_for
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.recipe import Recipe
 from tasks.record import home
@@ -83,7 +83,9 @@ def _patterns(config: PreTrainedConfig, pattern: Pattern, allocation: Allocation
     names = [f"{linear}.weight" for linear in prunable(config)]
     if allocation is None:
         return dict.fromkeys(names, pattern)
-    by_block = patterns_for(allocation, pattern, prunable_blocks(config))
+    _, blocks = blocks_without_weights(config)
+    linears, attention = [linears_of(block) for block in blocks], [attention_linears(block) for block in blocks]
+    by_block = patterns_for(allocation, pattern, linears, attention)
     return dict(zip(names, (each for of_block in by_block for each in of_block.values()), strict=True))
 
 

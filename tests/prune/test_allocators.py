@@ -6,6 +6,7 @@ import torch
 
 from tasks.calibrate.importance.outliers import outlier_ratios
 from tasks.model.anatomy import dissect
+from tasks.prune.allocation import Allocation
 from tasks.prune.allocators import ALLOCATIONS, OWL, Given, Uniform, block_sizes, from_file, owl_sparsities
 from tasks.prune.weight.pattern import NM, Unstructured
 from tests.cases import batches, llama
@@ -99,6 +100,14 @@ def test_a_file_gives_one_sparsity_per_block(tmp_path, content, expected):
     assert from_file(str(path)) == from_file(path)
 
 
+def test_a_file_may_give_attention_and_ffn_apart(tmp_path):
+    path = tmp_path / "blocks.json"
+    path.write_text('{"1": {"ffn": 0.5, "attention": 0.7}, "0": {"attention": 0.4, "ffn": 0.6}}')
+    given = from_file(path)
+    assert given == Given(sparsities=(0.4, 0.7), ffn=(0.6, 0.5))
+    assert given.allocate(llama(), HALF) == Allocation(sparsities=(0.4, 0.7), ffn=(0.6, 0.5))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -118,6 +127,9 @@ def test_a_file_gives_one_sparsity_per_block(tmp_path, content, expected):
         ("[0.4, true]", "True given for block 1"),
         ('[0.4, "0.6"]', "'0.6' given for block 1"),
         ("[0.4, [0.6]]", "given for block 1"),
+        ('[{"attention": 0.4, "ffn": 0.6}, 0.4]', "0.4 given for block 1 in .*, others have attention and ffn apart"),
+        ('[{"attention": 0.4}]', '{"attention": 0.4} given for block 0 in .*, others have attention and ffn apart'),
+        ('[{"attention": 0.4, "ffn": 1}]', "1 given for block 0 in .*, valid is 0 <= sparsity < 1"),
         (f"[0.4, 1{'0' * 400}]", "given for block 1"),
     ],
 )

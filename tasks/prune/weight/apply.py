@@ -18,7 +18,7 @@ from tasks.model.mode import evaluating
 from tasks.prune.allocation import Allocation
 from tasks.prune.journal import Journal
 from tasks.prune.weight.block import Cut, observe_then_prune, prune_on_the_way, prune_unobserved
-from tasks.prune.weight.budget import patterns_for
+from tasks.prune.weight.budget import attention_linears, patterns_for
 from tasks.prune.weight.fold import Folding, find_folding, fold
 from tasks.prune.weight.linear import PrunedLinear
 from tasks.prune.weight.pattern import Pattern
@@ -89,7 +89,8 @@ def prune_blocks(
         _check_widths(anatomy, recipe.pattern)
         blocks = [anatomy.linears(index) for index in range(len(anatomy.blocks))]
         uniform = Allocation(sparsities=(recipe.pattern.sparsity,) * len(blocks))
-        patterns = patterns_for(allocation or uniform, recipe.pattern, blocks)
+        attention = [attention_linears(block) for block in anatomy.blocks]
+        patterns = patterns_for(allocation or uniform, recipe.pattern, blocks, attention)
         if recipe.low_rank is not None:
             recipe.low_rank.check_blocks(blocks, patterns)
         if recipe.walks:

@@ -5,9 +5,9 @@ from torch import nn
 from tasks.model.anatomy import dissect
 from tasks.prune.allocation import Allocation
 from tasks.prune.allocators import block_sizes, owl_sparsities
-from tasks.prune.weight.budget import exact_sparsity, patterns_for
+from tasks.prune.weight.budget import attention_linears, exact_sparsity, patterns_for
 from tasks.prune.weight.pattern import NM, Pattern, Unstructured
-from tests.cases import FAMILIES, llama
+from tests.cases import FAMILIES, gpt_neox, llama, opt
 
 RISING = (0.4, 0.5, 0.6)
 
@@ -123,6 +123,64 @@ def test_nm_chooses_an_n_per_block_whose_mean_is_that_of_the_pattern(pattern, sp
     patterns = patterns_for(Allocation(sparsities=sparsities), pattern, blocks)
     assert patterns == [dict.fromkeys(linears, NM(n, pattern.m)) for n, linears in zip(kept, blocks, strict=True)]
     assert total(zeros(patterns, blocks)) == sum(block_sizes(llama())) * (pattern.m - pattern.n) // pattern.m
+
+
+def attention_in(model):
+    return [attention_linears(block) for block in dissect(model).blocks]
+
+
+def test_the_linears_of_the_attention_are_those_of_the_module_with_the_cache():
+    projections = {"q_proj", "k_proj", "v_proj"}
+    assert attention_in(llama())[1] == {f"self_attn.{name}" for name in (*projections, "o_proj")}
+    assert attention_in(opt())[1] == {f"self_attn.{name}" for name in (*projections, "out_proj")}
+    assert attention_in(gpt_neox())[1] == {"attention.query_key_value", "attention.dense"}
+
+
+@pytest.mark.parametrize("within", ["row", "matrix"])
+@pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
+def test_attention_and_ffn_apart_get_their_shares_and_the_total_is_that_of_the_pattern(make, within):
+    model = make()
+    blocks, attention = blocks_of(model), attention_in(model)
+    pattern = Unstructured(0.5, within)
+    sizes = [
+        [
+            sum(each.weight.numel() for name, each in linears.items() if (name in names) == half)
+            for half in (True, False)
+        ]
+        for linears, names in zip(blocks, attention, strict=True)
+    ]
+    mine = [0.25 + 0.1 * (index % 2) for index in range(len(blocks))]  # of the attentions; FFNs make up for it
+    ffn = [0.5 + (0.5 - share) * of / rest for share, (of, rest) in zip(mine, sizes, strict=True)]
+    allocation = Allocation(sparsities=tuple(mine), ffn=tuple(ffn))
+    patterns = patterns_for(allocation, pattern, blocks, attention)
+    assert [[*each] for each in patterns] == [[*each] for each in blocks]
+    counts = zeros(patterns, blocks)
+    assert total(counts) == total(zeros([dict.fromkeys(linears, pattern) for linears in blocks], blocks))
+    for index, linears in enumerate(blocks):
+        for name, linear in linears.items():
+            share = mine[index] if name in attention[index] else ffn[index]
+            unit = linear.out_features if within == "row" else 1
+            assert abs(counts[index][name] - share * linear.weight.numel()) < 2 * unit
+
+
+def test_nm_has_an_n_for_each_half_and_may_leave_one_whole():
+    model = llama()  # an attention of 3,072 weights, an FFN of 6,144: two units for one
+    blocks, attention = blocks_of(model), attention_in(model)
+    allocation = Allocation(sparsities=(0.0, 0.75, 0.25), ffn=(0.75, 0.5, 0.5))
+    patterns = patterns_for(allocation, NM(2, 4), blocks, attention)
+    kept = [{of_half["self_attn.o_proj"].n: of_half["mlp.up_proj"].n} for of_half in patterns]
+    assert kept == [{4: 1}, {1: 2}, {3: 2}]
+    assert total(zeros(patterns, blocks)) == sum(block_sizes(model)) // 2
+
+
+def test_halves_need_to_be_told_apart():
+    halves = Allocation(sparsities=RISING, ffn=RISING[::-1])
+    with pytest.raises(ValueError, match="attention and FFN apart, but nobody says which linears"):
+        patterns_for(halves, Unstructured(0.5), blocks_of(llama()))
+    with pytest.raises(ValueError, match=r"^allocation: 3 attentions and 2 FFNs given, valid is one of each"):
+        Allocation(sparsities=RISING, ffn=(0.4, 0.6))
+    with pytest.raises(ValueError, match=r"^allocation: 1 given for block 1, valid is 0 <= sparsity < 1$"):
+        Allocation(sparsities=RISING, ffn=(0.4, 1, 0.6))
 
 
 def test_what_does_not_fit_the_pattern_is_told():
