@@ -1,7 +1,7 @@
 """Cuts by name, as CASRAP's controller chooses between them: `heads20`, `ffn30`, `depth25`.
 
 The number is the share in percent that goes: of all head groups of the model, of the channels of each block, of the
-blocks. What goes are the units of the lowest scores.
+blocks. What goes are the units of the lowest scores; how many heads each block loses is measured.
 
 Axes: U units of one kind in a block.
 """
@@ -18,6 +18,7 @@ from tasks.calibrate.importance.importance import BLOCKS
 from tasks.model.units import units_of
 from tasks.prune.structure.choose import choose_units
 from tasks.prune.structure.profiles import Profile
+from tasks.prune.structure.rises import Rises, least_rise
 
 UNITS = {"heads": "head_groups", "ffn": "channels", "depth": BLOCKS}
 USUAL = "heads10,heads20,heads30,ffn10,ffn20,ffn30,depth20"  # CASRAP's seven
@@ -44,11 +45,15 @@ class NamedCut:
         """The kind as scores have it."""
         return UNITS[self.kind]
 
-    def profile(self, model: PreTrainedModel, scores: Scores, *, round_to: int = 64) -> Profile:
+    def profile(
+        self, model: PreTrainedModel, scores: Scores, *, rises: Rises | None = None, round_to: int = 64
+    ) -> Profile:
         """This cut of `model`, by scores of its kind (tasks.calibrate.importance).
 
-        Head groups are few in a block: the share is of all blocks together, the lowest go, and one stays in each block.
-        Channels lose the share in every block, in steps of `round_to`. Shares are met as nearly as these steps allow.
+        Head groups are few in a block: the share is of all blocks together, and one stays in each block. `rises`
+        (tasks.prune.structure.rises) tell how many each block loses; without them all scores are taken to be of one
+        scale, and the lowest go. Channels lose the share in every block, in steps of `round_to`. Shares are met as
+        nearly as these steps allow.
 
         Raises ValueError for a share that is none, or more than can go, for a kind of unit that the model does not
         have, and for scores that do not fit.
@@ -60,25 +65,23 @@ class NamedCut:
             return Profile(name=str(self), blocks=sorted(least_first[:number].tolist()))
         for of_block in units_of(model):
             of_block.of(self.units)  # raises, saying what there is
-        shares = self._shares_of_blocks(scores) if self.kind == "heads" else [share] * len(scores)
+        shares = self._shares_of_blocks(scores, rises) if self.kind == "heads" else [share] * len(scores)
         try:
             kept = choose_units(model, scores, {self.units: shares}, round_to=round_to).kept
         except ValueError as error:
             raise ValueError(f"profiles: {self} given; {error}") from error
         return Profile(name=str(self), kept=kept)
 
-    def _shares_of_blocks(self, scores: Scores) -> list[float]:
-        """What goes of each block where the units of the lowest scores of all blocks go, but the best of each stays."""
+    def _shares_of_blocks(self, scores: Scores, rises: Rises | None) -> list[float]:
+        """What goes of each block so that the loss rises least, or all scores are lowest; the best of each stays."""
         counts = [len(of_block[self.units]) for of_block in scores]
-        best = [of_block[self.units].argmax().item() for of_block in scores]
-        every = [
-            (score, block)
-            for block, of_block in enumerate(scores)
-            for unit, score in enumerate(of_block[self.units].tolist())
-            if unit != best[block]
-        ]
-        going = [block for _, block in sorted(every)[: self._number(sum(counts), len(every))]]
-        return [going.count(block) / count for block, count in enumerate(counts)]
+        number = self._number(sum(counts), sum(counts) - len(counts))
+        gone = (
+            _lowest([of_block[self.units] for of_block in scores], number)
+            if rises is None
+            else least_rise(rises, number)
+        )
+        return [each / count for each, count in zip(gone, counts, strict=True)]
 
     def _number(self, count: int, most: int) -> int:
         """How many of `count` units go. Raises ValueError where that is none, or more than `most`."""
@@ -88,6 +91,15 @@ class NamedCut:
             valid = f"{self.kind}{100 / count:.4g} to {self.kind}{100 * most / count:.4g}" if most else "none"
             raise ValueError(f"profiles: {self} given, of the {what} of this model valid is {valid}")
         return number
+
+
+def _lowest(scores: Sequence[Tensor], number: int) -> list[int]:
+    """How many units go of each block, when those of the lowest scores go but the best of each block."""
+    every = sorted(
+        (score, block) for block, score_U in enumerate(scores) for score in score_U.sort().values[:-1].tolist()
+    )
+    going = [block for _, block in every[:number]]
+    return [going.count(block) for block in range(len(scores))]
 
 
 def parse_cuts(text: str) -> tuple[NamedCut, ...]:

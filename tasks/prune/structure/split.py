@@ -14,17 +14,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tasks.calibrate.importance.loss import nll, scored
 from tasks.calibrate.walk import lent
-from tasks.model.mode import evaluating
 from tasks.model.units import BlockUnits, units_of
 from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.choose import Choice, Scores, Share, choices
+from tasks.prune.structure.masked_loss import loss_of, masked_loss, step_to_some
 from tasks.prune.structure.rows import SplitRow
 from tasks.prune.structure.slice import Slice
-from tasks.prune.structure.width import Kept, masked
+from tasks.prune.structure.width import Kept
 
-WINDOWS = 16  # that each way is measured on, about, and that a trial is repaired on
 MOST = 8  # ways
 REPAIRED = 2  # of them
 
@@ -55,7 +53,7 @@ def choose_split(
     place, units = torch.device(device or model.device), units_of(model)
     measured, to_fit = _divided(batches, repair)
     with lent(model, place):
-        losses = [_masked_loss(model, option.kept, units, measured) for option in options]
+        losses = [masked_loss(model, option.kept, units, measured) for option in options]
     repaired: dict[int, float] = {}
     if repair and len(to_fit) > 1:
         repaired = {
@@ -78,11 +76,6 @@ def choose_split(
     return options[best], rows
 
 
-def _masked_loss(model: PreTrainedModel, kept: Kept, units: Sequence[BlockUnits], batches: Sequence[Tensor]) -> float:
-    with masked(model, kept, units):
-        return _loss(model, batches)
-
-
 def _repaired_loss(
     model: PreTrainedModel, kept: Kept, to_fit: Sequence[Tensor], batches: Sequence[Tensor], device: torch.device
 ) -> float:
@@ -90,17 +83,10 @@ def _repaired_loss(
     made: list[Slice] = []
     slice_model(model, kept, to_fit, device=device, on_block=lambda _, slices: made.extend(slices))
     with lent(model, device):
-        loss = _loss(model, batches)
+        loss = loss_of(model, batches)
     for each in reversed(made):
         each.restore()
     return loss
-
-
-@torch.no_grad()
-def _loss(model: PreTrainedModel, batches: Sequence[Tensor]) -> float:
-    """Nats per token."""
-    with evaluating(model):
-        return sum(nll(model, ids_BT).item() for ids_BT in batches) / scored(batches)
 
 
 def _lowest(losses: Mapping[int, float]) -> list[int]:
@@ -109,13 +95,8 @@ def _lowest(losses: Mapping[int, float]) -> list[int]:
 
 
 def _divided(batches: Sequence[Tensor], repair: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Whole batches, spread evenly, of about `WINDOWS` windows: those to measure on, and others to repair on."""
-    for ids_BT in batches:
-        if ids_BT.dim() != 2 or ids_BT.is_floating_point() or ids_BT.shape[1] < 2:
-            given = f"{ids_BT.dtype} of shape {tuple(ids_BT.shape)}"
-            raise ValueError(f"batches: {given} given, valid are ids of shape (windows, 2 or more tokens)")
-    step = min(sum(len(ids_BT) for ids_BT in batches) // WINDOWS, len(batches) // 2)
-    step = max(step, 2 if repair else 1)
+    """Whole batches, spread evenly: those to measure on, and others to repair on. Raises as `step_to_some`."""
+    step = max(step_to_some(batches), 2 if repair else 1)
     return list(batches[::step]), list(batches[step // 2 :: step]) if repair else []
 
 

@@ -22,12 +22,13 @@ from tasks.model.units import units_of
 from tasks.progress import progress
 from tasks.prune.structure.cut import Cut, best_form, cut_model
 from tasks.prune.structure.export import export_model
-from tasks.prune.structure.named_cuts import NamedCut
+from tasks.prune.structure.named_cuts import UNITS, NamedCut
 from tasks.prune.structure.profile_facts import facts_of
 from tasks.prune.structure.profile_folder import save_profiles
 from tasks.prune.structure.profile_repair import repaired_profile
 from tasks.prune.structure.profiles import Profiles
 from tasks.prune.structure.results import BuiltProfiles, Scored, Sliced, UnitLoss
+from tasks.prune.structure.rises import measure_rises
 from tasks.record import home
 from tasks.stage import open_folder, stage
 
@@ -93,9 +94,12 @@ def build_profiles(
     profiles, batches = Profiles(network), calibration_batches(calibration, device)
     every = [read_scores(each) for each in scored]
     scores = [reduce(or_, of_block) for of_block in zip(*every, strict=True)]
+    rises = None
+    if any(cut.kind == "heads" for cut in cuts):
+        rises = measure_rises(network, scores, UNITS["heads"], batches, device=device)
     with progress("profiles", total=len(cuts)) as reach:
         for done, cut in enumerate(cuts, start=1):
-            profile = cut.profile(network, scores, round_to=round_to)
+            profile = cut.profile(network, scores, rises=rises, round_to=round_to)
             if repair and profile.kept:
                 profile = repaired_profile(network, profile, batches, device=device)
             profiles.add(profile)

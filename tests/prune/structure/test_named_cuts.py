@@ -60,6 +60,18 @@ def test_the_lowest_go_and_the_best_of_a_block_stays():
     assert depth.blocks == [1, 2]
 
 
+def test_blocks_lose_the_heads_without_which_the_loss_rises_least_whatever_the_scale_of_their_scores():
+    model = llama(num_attention_heads=8, num_key_value_heads=4, head_dim=4)
+    order, large = torch.tensor([1.0, 4.0, 2.0, 3.0]), torch.tensor([900.0, 600.0, 700.0, 800.0])
+    scores = [{"head_groups": each} for each in (order, large, order)]
+    rises = [[0.0, 1.0, 2.0, 9.0], [0.0, 0.5, 0.6, 0.7], [0.0, 0.8, 3.0, 9.0]]
+    (cut,) = parse_cuts("heads40")  # 5 of 12: 3 + 1 + 1 would be 2.5, 2 + 1 + 2 would be 5.4
+    kept = {
+        block: kinds["head_groups"].tolist() for block, kinds in cut.profile(model, scores, rises=rises).kept.items()
+    }
+    assert kept == {0: [1, 2, 3], 1: [0], 2: [1, 2, 3]}
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -11,7 +11,8 @@ from tasks.model.units import units_of
 from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.choose import choices, choose
 from tasks.prune.structure.depth import slice_blocks
-from tasks.prune.structure.split import WINDOWS, choose_split
+from tasks.prune.structure.masked_loss import WINDOWS
+from tasks.prune.structure.split import choose_split
 from tasks.prune.structure.width import slice_units
 from tests.cases import FAMILIES, batches, llama
 
