@@ -41,7 +41,7 @@ class SparseGPT(Pruner):
         root_II = stat.root_II(self.damp)
         identity_II = torch.eye(len(root_II), dtype=root_II.dtype, device=root_II.device)
         upper_II = torch.linalg.solve_triangular(root_II, identity_II, upper=True)
-        return (absolute(weight_OI) / upper_II.norm(dim=1)).masked_fill_(stat.dead_I, 0)
+        return (absolute(weight_OI) / upper_II.norm(dim=0)).masked_fill_(stat.dead_I, 0)
 
     def surplus(self, pruned_OI: Tensor, pattern: Pattern) -> int:
         """Above the count of each block: a percentage rounds down there, and not once for each row or the matrix."""
