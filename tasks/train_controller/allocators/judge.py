@@ -36,6 +36,10 @@ class Rungs(ABC):
     problem: Problem
 
     @abstractmethod
+    def share(self, place: int, rungs: int) -> float:
+        """Of the units or weights of the part at this place among the parts, how much goes with so many rungs."""
+
+    @abstractmethod
     def applied(self, levels: Levels) -> AbstractContextManager[None]:
         """Within, the model computes what it would without these rungs; behind, it is to the bit what it was."""
 
@@ -96,6 +100,10 @@ class ModelJudge(Judge):
             if not self.looks_left:
                 raise Spent(f"{self.tokens} tokens looked at, the limit is {self.limit}")
             self._seen.add(levels)
+        return self.final_losses(levels)
+
+    def final_losses(self, levels: Levels) -> Losses:
+        """Of what a search has ended with, on its windows: not counted, and never refused."""
         return self._losses("search", self.windows.search_WT, levels)
 
     def held_out_losses(self, levels: Levels) -> Losses:

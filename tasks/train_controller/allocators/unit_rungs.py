@@ -12,6 +12,7 @@ from tasks.prune.structure.budget import COSTS, measured
 from tasks.prune.structure.choose import Scores, highest
 from tasks.prune.structure.cut import Cut
 from tasks.prune.structure.width import Kept, masked
+from tasks.train_controller.allocators.features import Summary, summary_of
 from tasks.train_controller.allocators.judge import Rungs
 from tasks.train_controller.allocators.problem import Levels, Part, Problem
 
@@ -35,6 +36,10 @@ class UnitRungs(Rungs):
                 made.setdefault(part.block, {})[kind] = highest(self.units[part.block], kind, self.scores, count)
         return made
 
+    def share(self, place: int, rungs: int) -> float:
+        part, kind, step = self.problem.parts[place], self.kinds[place], self.steps[place]
+        return step * rungs / self.units[part.block].of(kind).count
+
     def applied(self, levels: Levels) -> AbstractContextManager[None]:
         return masked(self.model, self.kept(levels), self.units)
 
@@ -43,9 +48,10 @@ class UnitRungs(Rungs):
         own = zip(self.problem.parts, self.kinds, self.steps, levels, strict=True)
         return [self.units[part.block].of(kind).count - step * rungs for part, kind, step, rungs in own]
 
-    def scores_of(self, part: Part) -> Tensor:
-        """Of all its units."""
-        return self.scores[part.block][self.kinds[self.problem.parts.index(part)]]
+    def summaries(self) -> dict[Part, Summary]:
+        """Of the scores of all units of each part."""
+        own = zip(self.problem.parts, self.kinds, strict=True)
+        return {part: summary_of(self.scores[part.block][kind]) for part, kind in own}
 
 
 def unit_rungs(model: PreTrainedModel, scores: Scores, cut: Cut) -> UnitRungs:
