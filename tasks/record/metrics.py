@@ -30,7 +30,7 @@ from tasks.evaluate.forecast_row import ForecastRow
 from tasks.evaluate.profile_row import ProfileRow
 from tasks.handles import Context
 from tasks.prune.activation.rows import LearnedRow, ProductRow, SparseInputRow
-from tasks.prune.structure.rows import RemovalRow, RepairRow, SplitRow
+from tasks.prune.structure.rows import CutStageRow, RemovalRow, RepairRow, SplitRow
 from tasks.record import home
 from tasks.record.names import check_run
 
@@ -46,6 +46,7 @@ TABLES: dict[str, type] = {
     "removals": RemovalRow,
     "splits": SplitRow,
     "repairs": RepairRow,
+    "cut_stages": CutStageRow,
     "recoveries": handles.RecoveryRow,
     "evaluations": handles.EvaluationRow,
     "speeds": handles.SpeedRow,
@@ -68,6 +69,7 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "removals": ("block",),
     "splits": ("split",),
     "repairs": ("share",),
+    "cut_stages": ("stage",),
     "recoveries": ("source",),
     "evaluations": ("subject", "source", "window"),
     "speeds": ("subject", "phase", "batch", "tokens"),

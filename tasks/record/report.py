@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 
 from tasks.record import figures, home, units
+from tasks.record.cut_stages import cut_stages
 from tasks.record.cuts import cut_blocks, forecasts, importances, recoveries, repairs, splits
 from tasks.record.details import datasets, linears, stages
 from tasks.record.inputs import learned, products, sparse_inputs
@@ -65,6 +66,7 @@ def write_report(run: str) -> Path:
         learned(run),
         products(run),
         forecasts(run),
+        cut_stages(run),
         cut_blocks(run),
         splits(run),
         repairs(run),

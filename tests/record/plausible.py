@@ -19,7 +19,7 @@ from tasks.handles import (
     StageRow,
     UnitRow,
 )
-from tasks.prune.structure.rows import RemovalRow, RepairRow, SplitRow
+from tasks.prune.structure.rows import CutStageRow, RemovalRow, RepairRow, SplitRow
 from tasks.record import metrics
 
 CONTEXT = Context(
@@ -197,7 +197,7 @@ def record_cut(context: Context = CUT, parameters: int = 2_400_000, sweep: str |
     ]
     shares = [RepairRow(share=share, loss=2.75 - share / 4, chosen=share == 1) for share in (0.0, 0.5, 1.0)]
     tables = {"slices": slices, "removals": gone, "splits": ways, "units": scored, "importances": [held]}
-    tables |= {"repairs": shares}
+    tables |= {"repairs": shares, "cut_stages": STAGES}
     tables |= {"recoveries": [trained], "forecasts": [forecast("prefill", 1.25, 1.3), forecast("decode", 1.6, 1.5)]}
     for table, rows in tables.items():
         metrics.record(context, table, rows)
@@ -206,6 +206,25 @@ def record_cut(context: Context = CUT, parameters: int = 2_400_000, sweep: str |
     finish(context, sweep, parameters='{"budget": 0.3, "cost": "parameters"}')
 
 
+FIRST = CutStageRow(
+    stage=1,
+    parameters=2_800_128,
+    parameters_before=3_148_000,
+    target=2_800_000,
+    calibration_loss=2.5,
+    steps=10,
+    tokens=40_960,
+    share=1 / 3,
+    rate_from=1e-5,
+    rate_to=2e-5,
+    first_loss=2.25,
+    last_loss=2.125,
+    seconds=12.5,
+)
+LAST = dataclasses.replace(
+    FIRST, stage=2, parameters=2_400_000, parameters_before=2_800_128, target=2_400_000, tokens=81_920, share=2 / 3
+)
+STAGES = (FIRST, LAST)
 RUN = dataclasses.replace(CONTEXT, run="p1", flow="profiles", method="taylor+repair", pattern="profiles")
 HEADS = ProfileRow(
     profile="heads20",

@@ -33,3 +33,22 @@ class SplitRow:
     loss: float  # nats per token, with what would go masked
     repaired_loss: float | None  # cut and repaired on a few windows; of the lowest two, where a repair was to follow
     chosen: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutStageRow:
+    """cut_stages: one row per stage of cutting and then training per run that has several."""
+
+    stage: int  # from 1
+    parameters: int  # of the whole model, once it is cut
+    parameters_before: int
+    target: int  # what was to be left; the rest is less than the largest unit
+    calibration_loss: float | None  # nats per token of the cut model where its repair was not fitted; None without one
+    steps: int  # of the training that is interrupted by the cuts
+    tokens: int  # read in them
+    share: float  # of the tokens of all stages
+    rate_from: float  # the learning rate of the first of the steps
+    rate_to: float  # and of the last
+    first_loss: float  # nats per token learned: the mean of the first tenth of the steps
+    last_loss: float  # and of the last tenth
+    seconds: float  # of all that the stage computed; next to none where it was cached

@@ -1,0 +1,45 @@
+"""What a page says of a model that was cut in stages and trained between them."""
+
+import re
+
+import pytest
+
+from tasks.record.cut_stages import cut_stages, loss_and_parameters
+from tasks.record.metrics import query_named
+from tasks.record.report import write_report
+from tests.record.plausible import record_cut, record_run
+
+
+@pytest.fixture(autouse=True)
+def recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
+    record_cut()
+
+
+def text_of(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def test_a_run_without_stages_has_no_such_section():
+    record_run()
+    assert cut_stages("r1") == ""
+
+
+def test_the_page_has_a_row_for_each_stage_and_says_how_far_from_its_target_it_is():
+    page = text_of(write_report("c1").read_text())
+    assert "1 3,148,000 → 2,800,128 +128 2.500 40,960 33.3 % 1e-05 → 2e-05 2.250 → 2.125 12.5 s" in page
+    assert "2 2,800,128 → 2,400,000 +0 2.500 81,920 66.7 %" in page
+    assert "their target, 128 at most" in page
+    assert "Loss in nats a token and parameters of the whole model over the tokens trained" in page
+
+
+def test_tokens_are_counted_over_the_stages():
+    assert [row["tokens_before"] for row in query_named("cut_stages", run="c1")] == [0, 40_960]
+
+
+def test_a_cut_without_repair_has_no_circle():
+    rows = query_named("cut_stages", run="c1")
+    drawn, plain = (loss_and_parameters([row | {"calibration_loss": loss} for row in rows]) for loss in (2.5, None))
+    marked = [len(re.findall("<g clip-path", svg)) for svg in (drawn, plain)]
+    assert marked == [1 + len(rows), 1]  # the diamond is the whole model
+    assert "tokens trained" in plain
