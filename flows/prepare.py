@@ -89,24 +89,24 @@ class PreparedActivation(Found):
 
 def prepare(parameters: Oneshot) -> Prepared:
     """Look up and check everything that a run names. Raises ValueError in one line; reads the weights once."""
-    found, folder = _find(parameters)
+    found, folder = find(parameters)
     recipe, allocator = parameters.recipe(), parameters.allocation.build()
     _check_fit(found.model.hash, folder, recipe, allocator)
-    training = _training(parameters, found, folder)
+    training = training_for(parameters, found, folder)
     return Prepared(**vars(found), recipe=recipe, allocator=allocator, training=training)
 
 
 def prepare_slice(parameters: Slice) -> PreparedSlice:
     """As `prepare`; the cut is tried on the model itself, which has to fit into memory."""
-    found, folder = _find(parameters)
-    cut, training = parameters.cut(), _training(parameters, found, folder)
+    found, folder = find(parameters)
+    cut, training = parameters.cut(), training_for(parameters, found, folder)
     _check_cut(found.model.hash, folder, cut)
     return PreparedSlice(**vars(found), importance=parameters.importance.build(), cut=cut, training=training)
 
 
 def prepare_profiles(parameters: Profiles) -> PreparedProfiles:
     """As `prepare`; the cuts are tried on the model itself, which has to fit into memory."""
-    found, folder = _find(parameters)
+    found, folder = find(parameters)
     cuts = _fitting_cuts(found.model.hash, folder, parameters.cuts(), parameters.round_to)
     importances: dict[str, Importance] = {}
     if any(cut.units != BLOCKS for cut in cuts):
@@ -118,7 +118,7 @@ def prepare_profiles(parameters: Profiles) -> PreparedProfiles:
 
 def prepare_activation(parameters: Activation) -> PreparedActivation:
     """As `prepare`; the linears are looked for in the model itself, which has to fit into memory."""
-    found, folder = _find(parameters)
+    found, folder = find(parameters)
     if parameters.speed and found.device != "cpu":
         raise ValueError(f"speed: {found.device} given, sparse inputs are fast on a CPU alone; give --no-speed")
     how = parameters.how()
@@ -137,7 +137,7 @@ def check(parameters: Oneshot | Slice | Activation) -> None:
             prepare(parameters)
 
 
-def _find(parameters: OfTexts) -> tuple[Found, Path]:
+def find(parameters: OfTexts) -> tuple[Found, Path]:
     """What every flow over texts names, and the folder of its model."""
     folder = resolve(parameters.model)
     check_folder(folder)
@@ -155,13 +155,13 @@ def _find(parameters: OfTexts) -> tuple[Found, Path]:
     found = Found(
         name=folder.resolve().name,
         model=Checkpoint(hash=fingerprint(folder), folder=str(folder.absolute())),
-        window=_window(parameters.window, config),
+        window=window_for(parameters.window, config),
         device=device,
     )
     return found, folder
 
 
-def _training(parameters: Recovering, found: Found, folder: Path) -> Training | None:
+def training_for(parameters: Recovering, found: Found, folder: Path) -> Training | None:
     """How what is left is trained, if it is: the tokens make a step, the texts are there, the adapters have linears."""
     training = parameters.training()
     if training is None:
@@ -223,7 +223,7 @@ def _fitting_cuts(content: str, folder: Path, cuts: tuple[NamedCut, ...], round_
     return cuts or usual_cuts(model, round_to=round_to)
 
 
-def _window(asked: int | None, config: PreTrainedConfig) -> int:
+def window_for(asked: int | None, config: PreTrainedConfig) -> int:
     context = context_of(config)
     if asked is None:
         return min(USUAL_WINDOW, context or USUAL_WINDOW)

@@ -11,7 +11,7 @@ class Words(argparse.ArgumentParser):
 
 
 def say_oneshot(made: argparse.ArgumentParser) -> None:
-    _say_model(made)
+    say_model(made)
     made.add_argument(
         "--pruner",
         required=True,
@@ -41,12 +41,12 @@ def say_oneshot(made: argparse.ArgumentParser) -> None:
         default="block",
         help="block: calibrate a block at once (the default); group: one group of linears after the other, in one pass",
     )
-    _say_recovery(made)
-    _say_texts(made)
+    say_recovery(made)
+    say_texts(made)
 
 
 def say_slice(made: argparse.ArgumentParser) -> None:
-    _say_model(made)
+    say_model(made)
     made.add_argument("--budget", required=True, help="the share of the cost of the blocks that goes, such as 0.3")
     made.add_argument(
         "--cost",
@@ -80,12 +80,12 @@ def say_slice(made: argparse.ArgumentParser) -> None:
         "uniform, per_layer and padded that can express the cut",
     )
     made.add_argument("--measure-units", default=0, help="measure the loss without so many units of each kind (0)")
-    _say_recovery(made)
-    _say_texts(made)
+    say_recovery(made)
+    say_texts(made)
 
 
 def say_activation(made: argparse.ArgumentParser) -> None:
-    _say_model(made)
+    say_model(made)
     made.add_argument(
         "--selection",
         required=True,
@@ -111,11 +111,11 @@ def say_activation(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--prefill", default="sparse", help="sparse or dense: how a prompt is timed; the score is of sparse tokens"
     )
-    _say_texts(made)
+    say_texts(made)
 
 
 def say_profiles(made: argparse.ArgumentParser) -> None:
-    _say_model(made)
+    say_model(made)
     made.add_argument(
         "--profiles",
         help="of heads (head groups of all blocks together), ffn (channels of each block) and depth (blocks) the share "
@@ -130,7 +130,7 @@ def say_profiles(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--round-to", default=64, help="the channels that stay are a multiple of it (64)")
     made.add_argument("--no-repair", dest="repair", action="store_false", help="leave what read the units as it was")
-    _say_texts(made)
+    say_texts(made)
 
 
 def say_sweep(made: argparse.ArgumentParser) -> None:
@@ -147,11 +147,11 @@ def say_sweep(made: argparse.ArgumentParser) -> None:
     made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
 
 
-def _say_model(made: argparse.ArgumentParser) -> None:
+def say_model(made: argparse.ArgumentParser) -> None:
     made.add_argument("--model", default="builtin", help="a folder, a name on the hub, or 'builtin' (the default)")
 
 
-def _say_recovery(made: argparse.ArgumentParser) -> None:
+def say_recovery(made: argparse.ArgumentParser) -> None:
     """How what is left is trained."""
     made.add_argument("--recover-tokens", default=0, help="then train what is left on so many tokens, zeros held (0)")
     made.add_argument("--recover-rate", help="the learning rate at its peak (2e-5; of LoRA 2e-4)")
@@ -179,7 +179,7 @@ def _say_recovery(made: argparse.ArgumentParser) -> None:
     )
 
 
-def _say_texts(made: argparse.ArgumentParser) -> None:
+def say_texts(made: argparse.ArgumentParser) -> None:
     """What is read, where it runs, what is said of it."""
     made.add_argument(
         "--calibration", default="docs", metavar="SOURCE", help="a source's name (docs), or FILE[first:last]"
