@@ -53,7 +53,7 @@ def slice_model(parameters: Slice, sweep: str | None = None, sweep_points: int |
 
     context = describe("slice", run, parameters, found, evaluation)
     calibrated = replace(context, dataset_hash=calibration.dataset_hash)
-    cut_rows = {"datasets": [dataset_row("calibration", calibration)], **sliced.rows.tables}
+    cut_rows = {"datasets": [dataset_row("calibration", calibration)], **sliced.tables}
     run_always(record, calibrated, cut_rows | unit_tables(scored, measured))
     if recovered is not None:
         record_recovery(context, recovered)

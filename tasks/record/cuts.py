@@ -8,6 +8,7 @@ from tasks.record.metrics import query_named
 from tasks.record.tables import Column, Row, section, to_html
 
 NEAR = 0.01  # of a share: nearer to the budget nobody has to be told
+COSTS = {"parameters": "parameters", "flops": "FLOPs", "bytes": "bytes", "kv": "cache"}
 WIDTHS = {"head_groups": "Head groups", "query_heads": "Query heads", "channels": "Channels"}
 
 
@@ -20,19 +21,40 @@ def cut_blocks(run: str) -> str:
         caption = " ".join(filter(None, [_removals_caption(gone), *budgets_missed(cut), _errors_caption(own)]))
         tables.append((name, to_html(_block_columns(own), own, name, caption)))
     if len(tables) == 1:
-        return section("Blocks", tables[0][1])
+        return section("Blocks", *budgets(run), tables[0][1])
     folds = (f"<details><summary>{escape(name)}</summary>{table}</details>" for name, table in tables)
-    return section("Blocks", *folds) if tables else ""
+    return section("Blocks", *budgets(run), *folds) if tables else ""
+
+
+def budgets(run: str) -> list[str]:
+    """The table of what was to go and what went; none for runs of before that was stored."""
+    columns = [
+        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
+        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        Column(title="Of the blocks'", show=_cost, numeric=False),
+        Column(title="To go", show=lambda row: units.percent(row["asked"])),
+        Column(title="Gone", show=lambda row: units.percent(row["removed"])),
+        Column(title="Form", show=lambda row: row["form"], numeric=False),
+    ]
+    rows = query_named("budgets", run=run)
+    reasons = dict.fromkeys(f"Not {row['passed_over']}." for row in rows if row["passed_over"])
+    caption = " ".join(["Counted on the model as it was cut.", *reasons])
+    return [to_html(columns, rows, "What was to go and what went", caption)] if rows else []
 
 
 def budgets_missed(run: str) -> list[str]:
     """A sentence for every cut that removed another share than was asked for, by a percent or more."""
     return [
-        f"{row['method']} {row['pattern']}: {units.percent(row['asked'])} of the parameters of the blocks were to go, "
-        f"{units.percent(row['gone'])} went: units go in steps (--round-to, whole heads and blocks)."
+        f"{row['method']} {row['pattern']}: {units.percent(row['asked'])} of the {_cost(row)} of the blocks were to "
+        f"go, {units.percent(row['removed'])} went: units go in steps (--round-to, whole heads and blocks)."
         for row in query_named("budgets", run=run)
-        if abs(row["asked"] - row["gone"]) >= NEAR
+        if abs(row["asked"] - row["removed"]) >= NEAR
     ]
+
+
+def _cost(row: Row) -> str:
+    """`parameters`, or `FLOPs at 512 tokens`."""
+    return COSTS[row["cost"]] + (f" at {units.count(row['context'])} tokens" if row["cost"] in ("flops", "kv") else "")
 
 
 def _block_columns(rows: list[Row]) -> list[Column]:

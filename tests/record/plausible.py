@@ -19,6 +19,7 @@ from tasks.handles import (
     StageRow,
     UnitRow,
 )
+from tasks.prune.structure.cut_row import CutRow
 from tasks.prune.structure.rows import CutStageRow, RemovalRow, RepairRow, SplitRow
 from tasks.record import metrics
 
@@ -196,7 +197,22 @@ def record_cut(context: Context = CUT, parameters: int = 2_400_000, sweep: str |
         for heads in (0, 1)
     ]
     shares = [RepairRow(share=share, loss=2.75 - share / 4, chosen=share == 1) for share in (0.0, 0.5, 1.0)]
-    tables = {"slices": slices, "removals": gone, "splits": ways, "units": scored, "importances": [held]}
+    missed = CutRow(
+        cost="parameters",
+        context=512,
+        asked=0.3,
+        removed=0.5331,
+        form="per_layer",
+        passed_over="uniform: block 0 has 8 query heads, block 1 6",
+    )
+    tables = {
+        "cuts": [missed],
+        "slices": slices,
+        "removals": gone,
+        "splits": ways,
+        "units": scored,
+        "importances": [held],
+    }
     tables |= {"repairs": shares, "cut_stages": STAGES}
     tables |= {"recoveries": [trained], "forecasts": [forecast("prefill", 1.25, 1.3), forecast("decode", 1.6, 1.5)]}
     for table, rows in tables.items():

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from tasks.prune.structure.cut_row import CutRow
+from tasks.record import metrics
 from tasks.record.cuts import budgets_missed
 from tasks.record.report import drawings, markdown_table, write_report
 from tasks.record.results import results_of, summary
@@ -54,13 +56,27 @@ def test_a_page_has_a_row_for_every_block_and_says_how_units_were_scored_and_wha
 
 
 def test_a_budget_that_was_missed_is_told():
-    """Two blocks of 369,024 lost 110,592 each, and one went whole: 590,208 of 1,107,072."""
     record_cut()
     [missed] = budgets_missed("c1")
     assert "30.0 % of the parameters of the blocks were to go, 53.3 % went" in missed
     assert missed in text_of(write_report("c1").read_text())
     record_run()
     assert budgets_missed("r1") == []
+
+
+def test_what_went_of_the_cost_stands_beside_what_was_asked_and_why_the_form_is_no_simpler():
+    record_cut()
+    page = text_of(write_report("c1").read_text())
+    assert "taylor+repair+recover -30% parameters 30.0 % 53.3 % per_layer" in page
+    assert "Not uniform: block 0 has 8 query heads, block 1 6." in page
+    met = CutRow(cost="flops", context=2048, asked=0.3, removed=0.295, form="uniform", passed_over=None)
+    other = dataclasses.replace(CUT, run="c2")
+    record_cut(other)
+    metrics.record(other, "cuts", [met])
+    page = text_of(write_report("c2").read_text())
+    assert "taylor+repair+recover -30% FLOPs at 2,048 tokens 30.0 % 29.5 % uniform" in page
+    assert "Not uniform" not in page
+    assert budgets_missed("c2") == []
 
 
 def test_a_page_says_which_blocks_went_whole_and_what_other_ways_would_have_cost():

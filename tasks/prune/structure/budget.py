@@ -61,5 +61,9 @@ def measured(model: PreTrainedModel, cost: str) -> tuple[Meter, list[Widths]]:
     """The meter of a model, and the widths of its blocks. Raises ValueError as `check_cost` and `sizes_of`."""
     check_cost(cost)
     frame, widths = sizes_of(model)
-    tokens = min(CONTEXT, context_of(model.config) or CONTEXT)
-    return Meter(frame=frame, cost=cost, tokens=tokens), widths
+    return Meter(frame=frame, cost=cost, tokens=context_for(model)), widths
+
+
+def context_for(model: PreTrainedModel) -> int:
+    """The tokens of the context at which costs are counted."""
+    return min(CONTEXT, context_of(model.config) or CONTEXT)

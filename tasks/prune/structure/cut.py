@@ -1,6 +1,6 @@
 """A cut of a whole model in one value: how much goes, in which units, whether the rest is repaired, and its form."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
@@ -17,7 +17,7 @@ from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.budget import check_cost, measured
 from tasks.prune.structure.choose import Choice, Scores, Share, choose, choose_counts
 from tasks.prune.structure.depth import slice_blocks
-from tasks.prune.structure.export import FORMS, forms_of
+from tasks.prune.structure.export import FORMS, refusals_of
 from tasks.prune.structure.results import CutRows
 from tasks.prune.structure.rows import RemovalRow, RepairRow, SplitRow
 from tasks.prune.structure.slice import Slice
@@ -100,15 +100,18 @@ def cut_model(
 ) -> CutRows:
     """Make `cut` in `model`, in place; a row for every block that is left, that went whole, and way that was measured.
 
+    What really went of the cost is counted on the model that is left.
+
     `scores`: of each block, by kind (tasks.calibrate.importance). `batches` also tell how the budget is divided between
     heads and channels (tasks.prune.structure.split). All else is as of `slice_model`.
 
     Raises ValueError as `choose_split` and `slice_model`, and for a budget that no number of whole blocks can meet.
     """
+    before = sum(_costs(model, cut.cost))
     if cut.of_blocks:
         removals = _remove_blocks(model, scores, cut)
         left = slice_model(model, {}, None, repair=False, device=device, on_block=on_block)
-        return CutRows(blocks=tuple(left), removals=removals)
+        return CutRows(blocks=tuple(left), removals=removals, removed=1 - sum(_costs(model, cut.cost)) / before)
     choice, splits = chosen_units(model, scores, cut, batches, device)
     repairs: list[RepairRow] = []
     cut_blocks = slice_model(
@@ -120,7 +123,8 @@ def cut_model(
         on_block=on_block,
         on_settled=repairs.extend,
     )
-    return CutRows(blocks=tuple(cut_blocks), splits=tuple(splits), repairs=tuple(repairs))
+    removed = 1 - sum(_costs(model, cut.cost)) / before
+    return CutRows(blocks=tuple(cut_blocks), splits=tuple(splits), repairs=tuple(repairs), removed=removed)
 
 
 def chosen_units(
@@ -191,18 +195,27 @@ def _size(block: nn.Module) -> int:
     return sum(parameter.numel() for parameter in block.parameters())
 
 
-def best_form(model: PreTrainedModel, asked: str | None) -> str:
-    """The form `asked` for, or the first of BEST_FORMS, that can express `model` as it is cut.
+def best_form(refusals: Mapping[str, str], asked: str | None) -> str:
+    """The form `asked` for, or the first of BEST_FORMS, that none of the `refusals` (`refusals_of`) is of.
 
-    Raises ValueError, naming those that can, where it cannot; and as `forms_of`.
+    Raises ValueError where there is none: it says why this one cannot express the cut, and which of the others can.
     """
-    forms = forms_of(model)
-    if asked is not None and asked not in forms:
-        raise ValueError(f"export: {asked} cannot express this cut, valid is {', '.join(forms) or 'none'}")
+    able = ", ".join(form for form in FORMS if form not in refusals) or "none"
+    if asked is not None and asked in refusals:
+        raise ValueError(f"export: {asked} cannot express this cut: {refusals[asked]}; valid is {able}")
     for form in BEST_FORMS if asked is None else (asked,):
-        if form in forms:
+        if form not in refusals:
             return form
-    raise ValueError(f"export: none of {', '.join(FORMS)} can express this cut of {type(model).__name__}")
+    raise ValueError(f"export: none given, and no form can express this cut: {_listed(refusals, FORMS)}")
+
+
+def passed_over(refusals: Mapping[str, str], form: str) -> str | None:
+    """Why those of BEST_FORMS that come before `form` were not taken; None where it is the first."""
+    return _listed(refusals, BEST_FORMS[: BEST_FORMS.index(form)]) or None
+
+
+def _listed(refusals: Mapping[str, str], forms: Iterable[str]) -> str:
+    return "; ".join(f"{form}: {refusals[form]}" for form in forms)
 
 
 def check_cut(model: PreTrainedModel, cut: Cut) -> None:
@@ -214,7 +227,7 @@ def check_cut(model: PreTrainedModel, cut: Cut) -> None:
     if cut.shares is not None and len(cut.shares) != count:
         raise ValueError(f"allocator: {len(cut.shares)} shares given, the model has {count} blocks")
     with _tried(model, cut):
-        best_form(model, cut.form)
+        best_form(refusals_of(model), cut.form)
 
 
 @contextmanager

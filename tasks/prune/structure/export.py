@@ -33,7 +33,7 @@ def export_model(model: PreTrainedModel, form: str, tokenizer_source: Path, fold
     try:
         plan = FORMS[form](outline)
     except ValueError as error:
-        others = ", ".join(name for name in FORMS if name != form and _can(name, outline)) or "none"
+        others = ", ".join(name for name in FORMS if name not in _refusals(outline)) or "none"
         raise ValueError(
             f"form: {form} cannot express this {model.config.model_type}: {error}; valid is {others}"
         ) from error
@@ -47,13 +47,20 @@ def export_model(model: PreTrainedModel, form: str, tokenizer_source: Path, fold
 
 def forms_of(model: PreTrainedModel) -> list[str]:
     """The forms that can express `model`, cut or not. Raises ValueError as `outline_of`."""
-    outline = outline_of(model)
-    return [form for form in FORMS if _can(form, outline)]
+    refusals = refusals_of(model)
+    return [form for form in FORMS if form not in refusals]
 
 
-def _can(form: str, outline: Outline) -> bool:
-    try:
-        FORMS[form](outline)
-    except ValueError:
-        return False
-    return True
+def refusals_of(model: PreTrainedModel) -> dict[str, str]:
+    """The forms that cannot express `model`, cut or not, and why. Raises ValueError as `outline_of`."""
+    return _refusals(outline_of(model))
+
+
+def _refusals(outline: Outline) -> dict[str, str]:
+    refusals = {}
+    for form, plan in FORMS.items():
+        try:
+            plan(outline)
+        except ValueError as error:
+            refusals[form] = str(error)
+    return refusals

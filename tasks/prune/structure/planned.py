@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from tasks.prune.structure.choose import Scores
 from tasks.prune.structure.cut import Cut, best_form, choose_blocks, chosen_units
 from tasks.prune.structure.depth import slice_blocks
-from tasks.prune.structure.export import FORMS
+from tasks.prune.structure.export import FORMS, refusals_of
 from tasks.prune.structure.outline import outline_of
 from tasks.prune.structure.width import slice_units
 
@@ -32,4 +32,4 @@ def planned(
         choice, _ = chosen_units(model, scores, cut, batches, device)
         made = slice_units(model, choice.kept)
     with made:
-        return FORMS[best_form(model, cut.form)](outline_of(model)).target
+        return FORMS[best_form(refusals_of(model), cut.form)](outline_of(model)).target

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.handles import Checkpoint, SliceRow
+from tasks.prune.structure.cut_row import CutRow
 from tasks.prune.structure.profile_facts import ProfileFacts
 from tasks.prune.structure.rows import RemovalRow, RepairRow, SplitRow
 
@@ -46,6 +47,7 @@ class CutRows:
     removals: tuple[RemovalRow, ...] = ()
     splits: tuple[SplitRow, ...] = ()
     repairs: tuple[RepairRow, ...] = ()
+    removed: float  # of the cost that the budget is a share of, 0 to 1
 
     @property
     def tables(self) -> dict[str, Sequence[Any]]:
@@ -61,3 +63,9 @@ class Sliced:
     form: str
     size_bytes: int
     rows: CutRows
+    row: CutRow
+
+    @property
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """As they are recorded."""
+        return {"cuts": [self.row], **self.rows.tables}

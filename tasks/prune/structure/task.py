@@ -20,8 +20,10 @@ from tasks.model.load import load_model
 from tasks.model.mapped import mapped_model
 from tasks.model.units import units_of
 from tasks.progress import progress
-from tasks.prune.structure.cut import Cut, best_form, cut_model
-from tasks.prune.structure.export import export_model
+from tasks.prune.structure.budget import context_for
+from tasks.prune.structure.cut import Cut, best_form, cut_model, passed_over
+from tasks.prune.structure.cut_row import CutRow
+from tasks.prune.structure.export import export_model, refusals_of
 from tasks.prune.structure.named_cuts import UNITS, NamedCut
 from tasks.prune.structure.profile_facts import facts_of
 from tasks.prune.structure.profile_folder import save_profiles
@@ -64,15 +66,25 @@ def slice_checkpoint(model: Checkpoint, calibration: Tokens, scored: Scored, cut
     scores, batches = read_scores(scored), calibration_batches(calibration, device)
     with progress(f"slice -{100 * cut.budget:g}%", total=len(find_blocks(network)[1])) as reach:
         rows = cut_model(network, scores, cut, batches, device=device, on_block=lambda row, _: reach(row.block + 1))
-    form = best_form(network, cut.form)
+    refusals = refusals_of(network)
+    form = best_form(refusals, cut.form)
     with home.store("checkpoints") as draft:
         export_model(network, form, folder, draft.path)
+    row = CutRow(
+        cost=cut.cost,
+        context=context_for(network),
+        asked=cut.budget,
+        removed=rows.removed,
+        form=form,
+        passed_over=passed_over(refusals, form) if cut.form is None else None,
+    )
     kind = "per_layer" if form == "per_layer" else "transformers"
     return Sliced(
         checkpoint=Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind=kind),
         form=form,
         size_bytes=draft.stored.size_bytes,
         rows=rows,
+        row=row,
     )
 
 

@@ -7,8 +7,9 @@ import torch
 
 from tasks.model.anatomy import find_blocks
 from tasks.model.units import units_of
-from tasks.prune.structure.cut import BLOCKS, Cut, best_form, check_cut, choose_blocks, cut_model
+from tasks.prune.structure.cut import BLOCKS, Cut, best_form, check_cut, choose_blocks, cut_model, passed_over
 from tasks.prune.structure.depth import slice_blocks
+from tasks.prune.structure.export import refusals_of
 from tasks.prune.structure.rows import RemovalRow
 from tasks.prune.structure.width import slice_units
 from tests.cases import batches, llama
@@ -89,12 +90,44 @@ def test_each_block_gives_up_its_own_share():
 
 def test_the_form_is_uniform_where_all_blocks_have_one_width_and_else_per_layer():
     model = llama(num_hidden_layers=2)
-    assert best_form(model, None) == "uniform"
+    assert best_form(refusals_of(model), None) == "uniform"
+    assert passed_over(refusals_of(model), "uniform") is None
     with slice_units(model, {0: {"channels": torch.arange(3)}}):
-        assert best_form(model, None) == "per_layer"
-        assert best_form(model, "padded") == "padded"
-        with pytest.raises(ValueError, match="export: uniform cannot express this cut, valid is padded, per_layer"):
-            best_form(model, "uniform")
+        refusals = refusals_of(model)
+        assert best_form(refusals, None) == "per_layer"
+        assert best_form(refusals, "padded") == "padded"
+        why = "block 0 has 4 query heads, 2 KV heads and 3 channels, block 1 4 query heads, 2 KV heads and 64 channels"
+        assert passed_over(refusals, "per_layer") == f"uniform: {why}"
+        with pytest.raises(
+            ValueError, match=f"^export: uniform cannot express this cut: {why}; valid is padded, per_l"
+        ):
+            best_form(refusals, "uniform")
+
+
+def test_where_no_form_is_left_each_says_why():
+    refusals = {"uniform": "one", "padded": "two", "per_layer": "three"}
+    with pytest.raises(ValueError, match=r"no form can express this cut: uniform: one; padded: two; per_layer: three$"):
+        best_form(refusals, None)
+    with pytest.raises(ValueError, match=r"^export: padded cannot express this cut: two; valid is none$"):
+        best_form(refusals, "padded")
+
+
+@pytest.mark.parametrize("cost", ["parameters", "flops", "bytes", "kv"])
+@pytest.mark.parametrize("kinds", [("head_groups", "channels"), ("blocks",)])
+def test_what_went_of_the_cost_is_that_of_the_model_that_is_left(kinds: tuple[str, ...], cost: str):
+    model = llama(num_hidden_layers=4)
+    scores = [
+        {kind: torch.zeros(units.count) for kind, units in block.kinds.items()} | {"blocks": torch.zeros(1)}
+        for block in units_of(model)
+    ]
+    blocks = [find_blocks(model)[1][index] for index in range(4)]
+    whole = sum(parameter.numel() for block in blocks for parameter in block.parameters())
+    made = cut_model(model, scores, Cut(budget=0.5, cost=cost, kinds=kinds, round_to=1, repair=False), [])
+    left = sum(parameter.numel() for block in find_blocks(model)[1] for parameter in block.parameters())
+    if cost in ("parameters", "bytes"):
+        assert made.removed == pytest.approx(1 - left / whole)
+    else:  # a half of all heads and channels, or of all blocks, is nearly or just the half of what they do
+        assert made.removed == pytest.approx(0.5, abs=0 if cost == "kv" or kinds == ("blocks",) else 0.01)
 
 
 def test_the_last_block_with_attention_stays_whatever_it_scores():
