@@ -30,6 +30,7 @@ from tasks.evaluate.forecast_row import ForecastRow
 from tasks.evaluate.profile_row import ProfileRow
 from tasks.handles import Context
 from tasks.prune.activation.rows import LearnedRow, ProductRow, SparseInputRow
+from tasks.prune.structure.cut_row import CutRow
 from tasks.prune.structure.rows import CutStageRow, RemovalRow, RepairRow, SplitRow
 from tasks.record import home
 from tasks.record.names import check_run
@@ -42,6 +43,7 @@ TABLES: dict[str, type] = {
     "linears": handles.LinearRow,
     "units": handles.UnitRow,
     "importances": handles.ImportanceRow,
+    "cuts": CutRow,
     "slices": handles.SliceRow,
     "removals": RemovalRow,
     "splits": SplitRow,
@@ -65,6 +67,7 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "linears": ("block", "linear"),
     "units": ("importance", "block", "kind", "unit"),
     "importances": ("importance", "kind"),
+    "cuts": (),
     "slices": ("block",),
     "removals": ("block",),
     "splits": ("split",),
