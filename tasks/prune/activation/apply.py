@@ -68,7 +68,10 @@ def install(
     batches: Sequence[Tensor],
     patterns: Patterns | None = None,
 ) -> Installed:
-    """As `sparse_inputs`, for good. Where it fails, the model is what it was."""
+    """As `sparse_inputs`, for good. Where it fails, the model is what it was.
+
+    A recipe that does not calibrate runs no forward but that of a short check.
+    """
     anatomy = dissect(model)
     groups = recipe.groups(anatomy)
     of_block = patterns_of(recipe, patterns, groups)
@@ -76,15 +79,15 @@ def install(
     installed = Installed(model, anatomy, [])
     try:
         with evaluating(model):
-            walk = Walk(model, anatomy, batches)
+            walk = Walk(model, anatomy, batches) if recipe.calibrates else None
             for index, block in enumerate(anatomy.blocks):
                 for group in groups[index]:
                     pattern = of_block[index][next(iter(group))]
                     if pattern.sparsity:  # else everything is kept: the linears stay as they are
-                        tensors = prepare(group, recipe, pattern, observe(walk, index, group))
+                        tensors = prepare(group, recipe, pattern, _stat(walk, index, group))
                         put(block, group, recipe, pattern, tensors)
                         installed.groups.append((block, group))
-                for _ in walk.step(index):
+                for _ in walk.step(index) if walk is not None else ():
                     pass
     except BaseException:
         installed.remove()
@@ -150,6 +153,14 @@ def observe(walk: Walk, index: int, group: Group) -> InputDistribution:
         for batch in range(len(walk.hidden)):
             walk.output(index, batch)
     return stat
+
+
+def _stat(walk: Walk | None, index: int, group: Group) -> InputDistribution:
+    """One that has seen nothing, and says so where it is asked, of a recipe that does not calibrate."""
+    if walk is not None:
+        return observe(walk, index, group)
+    original = next(iter(group.values()))
+    return InputDistribution(original.in_features, original.weight.device)
 
 
 def patterns_of(

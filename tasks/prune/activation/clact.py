@@ -18,6 +18,7 @@ class CLACT(ScoreSelection):
     """f_j = ‖X_:j‖ over the calibration tokens."""
 
     needs: ClassVar[tuple[str, ...]] = ("factor",)
+    calibrates: ClassVar[bool] = True
 
     def factor(self, weight_OI: Tensor, stat: InputDistribution) -> Tensor:
         return stat.norm_I()

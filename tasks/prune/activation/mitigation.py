@@ -19,9 +19,13 @@ Own = Mapping[str, Tensor]
 
 
 class Mitigation(ABC):  # noqa: B024 - what a method does not change, it leaves out
-    """`needs`: the names of its tensors. `learns`: they are trained (tasks.prune.activation.learn)."""
+    """`needs`: the names of its tensors. `learns`: they are trained (tasks.prune.activation.learn).
+
+    `calibrates`: whether it looks at the calibration tokens for them, before any training.
+    """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    calibrates: ClassVar[bool] = False
     learns: ClassVar[bool] = False
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution) -> dict[str, Tensor]:

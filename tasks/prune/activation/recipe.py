@@ -49,6 +49,11 @@ class ActivationRecipe:
             raise ValueError("mitigation: a threshold is a quantile of unscaled inputs; leave scaling out, or use topk")
 
     @property
+    def calibrates(self) -> bool:
+        """Whether anything looks at the calibration tokens, training apart."""
+        return any(each.calibrates for each in (self.selection, *self.mitigations))
+
+    @property
     def learns(self) -> bool:
         return any(each.learns for each in self.mitigations)
 

@@ -18,6 +18,7 @@ class Scaling(OnInput):
     """s_j = √(max |x_j| / max_i |W_ij|), both maxima from calibration. An input that was always 0 keeps s = 1."""
 
     needs: ClassVar[tuple[str, ...]] = ("inverse",)
+    calibrates: ClassVar[bool] = True
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution) -> dict[str, Tensor]:
         peak_I, weight_I = stat.peak_I(), weight_OI.float().abs().amax(0)

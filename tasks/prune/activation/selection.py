@@ -19,9 +19,13 @@ Facts = Mapping[str, Tensor]  # what was computed once, by name
 
 
 class Selection(ABC):
-    """A method, a frozen dataclass with its hyper-parameters. `needs`: the names of what it prepares."""
+    """A method, a frozen dataclass with its hyper-parameters. `needs`: the names of what it prepares.
+
+    `calibrates`: whether it looks at the calibration tokens for that.
+    """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    calibrates: ClassVar[bool] = False
 
     def check(self, pattern: Pattern) -> None:
         """Raises ValueError for a pattern that this method cannot keep; here for one of a whole matrix."""

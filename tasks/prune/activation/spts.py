@@ -14,6 +14,7 @@ class StaticShift(OnInput):
     """y = W · prune(x − η) + W · η, η learned, from the mean of each input over the calibration tokens."""
 
     needs: ClassVar[tuple[str, ...]] = ("eta",)
+    calibrates: ClassVar[bool] = True
     learns: ClassVar[bool] = True
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution) -> dict[str, Tensor]:

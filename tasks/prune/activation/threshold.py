@@ -20,6 +20,7 @@ class Threshold(Selection):
     """x_j · 1[|x_j| > t], t the quantile of |x| at the pattern's sparsity."""
 
     needs: ClassVar[tuple[str, ...]] = ("threshold",)
+    calibrates: ClassVar[bool] = True
 
     def check(self, pattern: Pattern) -> None:
         super().check(pattern)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from tasks.calibrate.distribution import InputDistribution
 from tasks.model.anatomy import dissect
+from tasks.prune import MITIGATIONS, SELECTIONS
 from tasks.prune.activation.apply import install, sparse_inputs
 from tasks.prune.activation.dpts import DynamicShift
 from tasks.prune.activation.lpts import LearnedBias
@@ -152,3 +154,16 @@ def test_a_saved_state_has_what_was_learned():
     with sparse_inputs(model, recipe("2:4", LearnedBias(), modules=("down_proj",)), batches()):
         added = {*model.state_dict()} - {*llama().state_dict()}
     assert added == {f"model.layers.{index}.mlp.down_proj.prepared.0.delta" for index in range(3)}
+
+
+@pytest.mark.parametrize("name", SELECTIONS | MITIGATIONS)
+def test_what_says_that_it_looks_at_no_calibration_tokens_needs_none(name):
+    """Otherwise a distribution that has seen nothing is asked, and refuses."""
+    method, pattern = (SELECTIONS | MITIGATIONS)[name](), parse_pattern("2:4" if name == "nm" else "50%")
+    unseen, weight_OI = InputDistribution(64, "cpu"), torch.randn(64, 64)
+    asked = (weight_OI, unseen, pattern) if name in SELECTIONS else (weight_OI, unseen)
+    if method.calibrates:
+        with pytest.raises(ValueError, match="no tokens were observed"):
+            method.prepare(*asked)
+    else:
+        assert {*method.prepare(*asked)} == {*method.needs}
