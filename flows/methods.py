@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PydanticUserError,
     ValidationError,
     create_model,
     model_validator,
@@ -90,6 +91,19 @@ def _choice_of(name: str, kind: type) -> type[Choice]:
     return made
 
 
+def _choice_of_own(file: str, name: str) -> type[Choice]:
+    """ValueError also for a hyper-parameter whose type cannot be said in words, or is no name in the file."""
+    kind = load_pruner(file, name)
+    try:
+        return _choice_of(name, kind)
+    except (PydanticUserError, NameError) as error:
+        cause = str(error).partition(". ")[0].splitlines()[0]
+        raise ValueError(
+            f"pruner: {name} in {file} has a hyper-parameter of another type than numbers, bool, str and "
+            f"tuple[str, ...] ({cause})"
+        ) from error
+
+
 class OwnPruner(Choice):
     """A pruner of one's own: a class in a Python file, `mine.py:Class`, with its hyper-parameters."""
 
@@ -99,8 +113,7 @@ class OwnPruner(Choice):
     options: dict[str, str] = {}
 
     def build(self) -> Pruner:
-        kind = load_pruner(self.file, self.name)
-        return _choice_of(self.name, kind)(**self.options).build()
+        return _choice_of_own(self.file, self.name)(**self.options).build()
 
     @property
     def label(self) -> str:
@@ -140,8 +153,10 @@ def parse_pruner(text: str) -> Choice | None:
     file, colon, name = place.rpartition(":")
     if not colon:
         return parse_choice("pruner", text, PRUNER_CHOICES, beside=("none", "FILE.py:Class"))
-    own = parse_choice("pruner", ",".join([name, *pairs]), {name: _choice_of(name, load_pruner(file, name))})
-    options = {key: str(value) for key, value in own.model_dump(exclude={"method"}, exclude_defaults=True).items()}
+    own = parse_choice("pruner", ",".join([name, *pairs]), {name: _choice_of_own(file, name)})
+    options = {
+        key: str(_said(value)) for key, value in own.model_dump(exclude={"method"}, exclude_defaults=True).items()
+    }
     return OwnPruner(file=file, name=name, options=options)
 
 

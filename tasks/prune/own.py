@@ -32,6 +32,9 @@ def load_pruner(file: str, name: str) -> type[Pruner]:
             del sys.modules[module_name]
             raise ValueError(f"pruner: {file} cannot be run: {type(error).__name__}: {error}") from error
     found = getattr(sys.modules[module_name], name, None)
-    if not (isinstance(found, type) and issubclass(found, Pruner) and is_dataclass(found)) or isabstract(found):
+    if not (isinstance(found, type) and issubclass(found, Pruner) and is_dataclass(found)):
         raise ValueError(f"pruner: {name} in {file} is no dataclass that derives from ScorePruner or Pruner")
+    if isabstract(found):
+        lacking = ", ".join(sorted(found.__abstractmethods__))
+        raise ValueError(f"pruner: {name} in {file} lacks {lacking}; a ScorePruner needs score alone")
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
+from flows.methods import parse_pruner
 from tasks.record.metrics import query
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -58,6 +59,51 @@ def test_a_file_that_holds_no_method_is_a_mistake_in_the_words(own_file, tiny_mo
     own_file.write_text(own_file.read_text().replace(*change))
     assert main(["oneshot", "--model", str(tiny_model), "--pruner", f"{own_file}:Softened", "--pattern", "2:4"]) == 2
     assert says in capsys.readouterr().err
+
+
+WITH_FIELDS = """
+import torch
+from dataclasses import dataclass
+from tasks.prune.weight.pruner import Pruner, ScorePruner, absolute
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(ScorePruner):
+    only: tuple[str, ...] = ()
+    sharp: bool = False
+    power: TYPE = 1.0
+
+    def score(self, weight_OI, stat):
+        return absolute(weight_OI)
+
+@dataclass(frozen=True, kw_only=True)
+class Unfinished(Pruner):
+    def prune(self, weight_OI, stat, pattern):
+        return weight_OI
+"""
+
+
+def test_hyper_parameters_of_every_kind_are_words_that_read_back(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(WITH_FIELDS.replace("TYPE", "float"))
+    said = parse_pruner(f"{path}:Mine,only=q_proj+o_proj,sharp=true,power=2")
+    made = said.build()
+    assert (made.only, made.sharp, made.power) == (("q_proj", "o_proj"), True, 2.0)
+    assert parse_pruner(str(said)) == said
+
+
+@pytest.mark.parametrize("kind", ["torch.Tensor", "'Unheard'"])
+def test_a_hyper_parameter_that_no_word_can_give_is_a_mistake_in_the_words(tmp_path, kind):
+    path = tmp_path / "mine.py"
+    path.write_text(WITH_FIELDS.replace("TYPE", kind))
+    with pytest.raises(ValueError, match=r"^pruner: Mine in .* has a hyper-parameter of another type than .*\)$"):
+        parse_pruner(f"{path}:Mine")
+
+
+def test_what_a_class_lacks_to_be_a_method_is_told(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(WITH_FIELDS.replace("TYPE", "float"))
+    with pytest.raises(ValueError, match=r"^pruner: Unfinished in .* lacks _prune, score; a ScorePruner needs score "):
+        parse_pruner(f"{path}:Unfinished")
 
 
 @pytest.mark.parametrize(
