@@ -7,6 +7,7 @@ on paper as the words around it.
 import io
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
 from importlib import resources
 from textwrap import fill
 from typing import Any
@@ -110,6 +111,12 @@ def to_svg(figure: Figure, name: str) -> str:
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg
+
+
+def framed(svg: str, caption: str) -> str:
+    """A figure with its caption, which is also what is said of it to a reader who hears the page."""
+    labelled = svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
+    return f"<figure>{labelled}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def standalone(svg: str) -> str:

@@ -34,6 +34,7 @@ from tasks.prune.structure.cut_row import CutRow
 from tasks.prune.structure.rows import CutStageRow, RemovalRow, RepairRow, SplitRow
 from tasks.record import home
 from tasks.record.names import check_run
+from tasks.train_controller.rows import AllocationRow, AllocatorRow, CandidateRow, LevelRow, SearchRow
 
 TABLES: dict[str, type] = {
     "runs": handles.RunRow,
@@ -48,6 +49,11 @@ TABLES: dict[str, type] = {
     "removals": RemovalRow,
     "splits": SplitRow,
     "repairs": RepairRow,
+    "levels": LevelRow,
+    "allocators": AllocatorRow,
+    "searches": SearchRow,
+    "allocations": AllocationRow,
+    "candidates": CandidateRow,
     "cut_stages": CutStageRow,
     "recoveries": handles.RecoveryRow,
     "evaluations": handles.EvaluationRow,
@@ -72,6 +78,11 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "removals": ("block",),
     "splits": ("split",),
     "repairs": ("share",),
+    "levels": ("block", "kind", "rungs"),
+    "allocators": (),
+    "searches": ("move",),
+    "allocations": ("block", "kind"),
+    "candidates": ("name",),
     "cut_stages": ("stage",),
     "recoveries": ("source",),
     "evaluations": ("subject", "source", "window"),

@@ -14,6 +14,7 @@ from tasks.record import figures, home, units
 from tasks.record.cut_stages import cut_stages
 from tasks.record.cuts import cut_blocks, forecasts, importances, recoveries, repairs, splits
 from tasks.record.details import datasets, linears, stages
+from tasks.record.drawing import framed
 from tasks.record.inputs import learned, products, sparse_inputs
 from tasks.record.metrics import query_named
 from tasks.record.profiles import profiles
@@ -29,6 +30,7 @@ from tasks.record.results import (
     results_of,
     summary,
 )
+from tasks.record.searches import searches
 from tasks.record.tables import Row, section, to_html
 from tasks.record.titles import title
 
@@ -66,6 +68,7 @@ def write_report(run: str) -> Path:
         learned(run),
         products(run),
         forecasts(run),
+        searches(run),
         cut_stages(run),
         cut_blocks(run),
         splits(run),
@@ -215,13 +218,8 @@ def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
 
 
 def _figures(run: str, results: Sequence[Row]) -> str:
-    drawn = "".join(_figure(svg, caption) for svg, caption in drawings(run, results).values())
+    drawn = "".join(framed(svg, caption) for svg, caption in drawings(run, results).values())
     return section("Figures", f'<div class="figures">{drawn}</div>')
-
-
-def _figure(svg: str, caption: str) -> str:
-    labelled = svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
-    return f"<figure>{labelled}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _provenance(runs: Sequence[Row]) -> str:

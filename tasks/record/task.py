@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.handles import Checkpoint, Context, EvaluationRow, RunRow, SpeedRow
 from tasks.record import metrics, registry, tracking
 from tasks.record import report as pages
+from tasks.train_controller.rows import SearchRow
 
 
 def uncached(name: str) -> Callable[[Callable], Callable[..., Any]]:
@@ -34,16 +35,18 @@ def publish(
     stored: Checkpoint,
     evaluations: Sequence[EvaluationRow],
     speeds: Sequence[SpeedRow],
+    moves: Sequence[SearchRow] = (),
 ) -> None:
     """Log the run in MLflow, register the model it stored, and write the run's last row; only then is it FINISHED.
 
-    To `row` are added the version, such as `espalier-builtin/3`, and the seconds that publishing took.
+    `moves`: of a search for an allocation. To `row` are added the version, such as `espalier-builtin/3`, and the
+    seconds that publishing took.
     """
     started = perf_counter()
     dense, result = (next(row for row in evaluations if row.subject == subject) for subject in ("dense", "pruned"))
     removed = 1 - result.parameters / dense.parameters
-    logged = tracking.log_run(context, parameters=parameters, evaluations=evaluations, speeds=speeds, sweep=row.sweep)
-    with logged as (client, run_id):
+    facts: dict[str, Any] = {"parameters": parameters, "evaluations": evaluations, "speeds": speeds, "moves": moves}
+    with tracking.log_run(context, **facts, sweep=row.sweep) as (client, run_id):
         made = registry.publish(client, context, stored, result, run_id, removed)
         seconds = row.seconds + perf_counter() - started
         last = replace(row, registered_version=f"{made.name}/{made.version}", seconds=seconds)

@@ -22,12 +22,15 @@ from tasks.handles import Context, EvaluationRow, SpeedRow
 from tasks.record import home, metrics
 from tasks.record.disk import locked
 from tasks.record.names import check_run
+from tasks.train_controller.rows import SearchRow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "espalier"
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+AT_ONCE = 1000  # metrics that MLflow takes in one request
+CURVES = ("loss", "best", "reward", "entropy")  # of a search, by its tokens
 MEASURED = ("ppl", "nll", "bits_per_byte", "sparsity", "parameters", "size_bytes", "memory_bytes")
 
 
@@ -58,12 +61,13 @@ def log_run(
     parameters: Mapping[str, Any],
     evaluations: Sequence[EvaluationRow],
     speeds: Sequence[SpeedRow] = (),
+    moves: Sequence[SearchRow] = (),
     sweep: str | None = None,
 ) -> Iterator[tuple["MlflowClient", str]]:
     """Record a run in MLflow; yield a client and MLflow's id of the run, for what else belongs to it.
 
     The run is RUNNING within, and FINISHED behind; or FAILED, if something is raised. Metrics of the dense model have
-    the prefix `dense_`.
+    the prefix `dense_`; those of a search (`search_loss`, `search_best`, …) have its tokens for steps.
     """
     with tracking() as client:
         from mlflow.entities import Metric, Param, RunTag
@@ -83,7 +87,18 @@ def log_run(
                 metrics=[Metric(*metric, now_ms, 0) for metric in metrics_of(evaluations, speeds).items()],
                 tags=[RunTag(*tag) for tag in tags.items()],
             )
+            curves = [Metric(name, value, now_ms, step) for name, value, step in curves_of(moves)]
+            for first in range(0, len(curves), AT_ONCE):
+                client.log_batch(run_id, metrics=curves[first : first + AT_ONCE])
             yield client, run_id
+
+
+def curves_of(moves: Sequence[SearchRow]) -> list[tuple[str, float, int]]:
+    """The name, the value and the step of every point of the curves of a search, those left out that are not finite."""
+    points = [(name, getattr(move, name), move.tokens) for move in moves for name in CURVES]
+    return [
+        (f"search_{name}", value, step) for name, value, step in points if value is not None and math.isfinite(value)
+    ]
 
 
 def attach_report(run: str, page: Path) -> None:

@@ -17,6 +17,7 @@ from tasks.record import metrics
 from tests.record.plausible import CONTEXT, CUT, RUN, evaluation, finish, record_cut, record_profiles, record_run
 from tests.record.plausible_inputs import RUN as SPARSE
 from tests.record.plausible_inputs import record_inputs
+from tests.record.plausible_searches import SEARCH, record_search
 
 
 @pytest.fixture(autouse=True)
@@ -47,15 +48,18 @@ def test_rows_recorded_again_replace_their_own_and_nobody_elses():
     record_cut()
     record_profiles()
     record_inputs()
+    record_search()
     before = {table: metrics.query(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in metrics.TABLES}
     record_run()
     record_cut()
     record_profiles()
     record_inputs()
+    record_search()
     record_run(dataclasses.replace(CONTEXT, run="r2"))
     record_cut(dataclasses.replace(CUT, run="c2"))
     record_profiles(dataclasses.replace(RUN, run="p2"))
     record_inputs(dataclasses.replace(SPARSE, run="a2"))
+    record_search(dataclasses.replace(SEARCH, run="f2"))
     metrics.record(CONTEXT, "stages", [StageRow(stage="publish", seconds=1.0, cached=False)])
     after = {table: metrics.query(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in metrics.TABLES}
     assert all(before.values())
