@@ -11,8 +11,9 @@ from flows.outcome import dataset_row, describe, name_run, tokenize_texts
 from flows.prepare import prepare_profiles
 from flows.profile_choices import Profiles
 from flows.show import show_run
+from tasks.evaluate.forecast_row import forecast_rows
 from tasks.evaluate.profile_row import ProfileRow
-from tasks.evaluate.task import evaluate, evaluate_profiles, time_profiles, time_switches
+from tasks.evaluate.task import evaluate, evaluate_profiles, forecast_profiles, time_profiles, time_switches
 from tasks.handles import ArtifactRow, EvaluationRow, RunRow, SpeedRow
 from tasks.prune.structure.profile_facts import ProfileFacts
 from tasks.prune.structure.results import BuiltProfiles
@@ -39,36 +40,39 @@ class ProfilesOutcome:
 
 @flow(name="profiles", flow_run_name=name_run)
 def make_profiles(parameters: Profiles) -> ProfilesOutcome:
-    """Tokenize, score, build, evaluate, switch, time, record, log, report; what computes is cached."""
+    """Tokenize, forecast, score, build, evaluate, switch, time, record, log, report; what computes is cached."""
     started, stages = perf_counter(), Stages()
     run = runtime.flow_run.name
     found = prepare_profiles(parameters)
     calibration, evaluation = tokenize_texts(stages, parameters, found)
+    cuts: dict[str, Any] = {"cuts": found.cuts, "round_to": parameters.round_to}
+    place: dict[str, Any] = {"model": found.model, "device": found.device, "machine": machine()}
+    forecasts = stages(forecast_profiles, **place, **cuts) if parameters.speed else []
     on_calibration: dict[str, Any] = {"model": found.model, "calibration": calibration, "device": found.device}
     scored = tuple(
         stages(score_units, named=f"score by {name}", **on_calibration, importance=importance, name=name)
         for name, importance in found.importances.items()
     )
-    how: dict[str, Any] = {"cuts": found.cuts, "round_to": parameters.round_to, "repair": parameters.repair}
-    built = stages(build_profiles, **on_calibration, scored=scored, **how)
+    built = stages(build_profiles, **on_calibration, scored=scored, **cuts, repair=parameters.repair)
     on_text: dict[str, Any] = {"tokens": evaluation, "device": found.device}
     dense = stages(evaluate, named="evaluate dense", checkpoint=found.model, subject="dense", **on_text)
     results = stages(evaluate_profiles, model=found.model, built=built, **on_text)
-    here: dict[str, Any] = {"model": found.model, "built": built, "device": found.device, "machine": machine()}
-    rows = profile_rows(built.facts, stages(time_switches, **here))
-    speeds = stages(time_profiles, **here) if parameters.speed else []
+    rows = profile_rows(built.facts, stages(time_switches, **place, built=built))
+    speeds = stages(time_profiles, **place, built=built) if parameters.speed else []
 
     context = describe("profiles", run, parameters, found, evaluation)
     calibrated = replace(context, dataset_hash=calibration.dataset_hash)
     run_always(record, calibrated, {"datasets": [dataset_row("calibration", calibration)]})
     run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "profiles": rows})
     run_always(record, context, {"artifacts": [artifact_row(built)], "stages": stages.rows})
+    held = forecast_rows(forecasts, speeds)
     names = {str(cut): parameters.method_of(cut) for cut in found.cuts}
     for result in (dense, *results):
         subject = result.subject
         own = replace(context, method=names[subject], pattern=subject) if subject in names else context
         timed = [row for row in speeds if row.subject == subject]
-        run_always(record, own, {"evaluations": [result], "speeds": timed})
+        foretold = [row for row in held if row.subject == subject]
+        run_always(record, own, {"evaluations": [result], "speeds": timed, "forecasts": foretold})
     row = RunRow(
         command=parameters.command(),
         parameters=parameters.model_dump_json(),

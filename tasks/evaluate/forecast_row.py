@@ -13,6 +13,7 @@ class Forecast:
     `ratio`: speed against the dense model, above 1 is faster.
     """
 
+    subject: str  # what the cut model will be called: pruned, or the name of a profile
     phase: str  # prefill | decode
     latency_ms: float
     ratio: float
@@ -20,8 +21,9 @@ class Forecast:
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastRow:
-    """forecasts: one row per phase per run that forecast the speed of its cut model and then measured it."""
+    """forecasts: one row per cut model and phase per run that forecast its speed and then measured it."""
 
+    subject: str | None = "pruned"  # or the name of a profile; as in its rows of speeds
     phase: str  # prefill | decode
     forecast_latency_ms: float  # of the whole prompt, or of one decoded token
     forecast_ratio: float  # speed against dense, > 1 is faster
@@ -30,18 +32,21 @@ class ForecastRow:
 
 
 def forecast_rows(forecasts: Sequence[Forecast], speeds: Sequence[SpeedRow]) -> list[ForecastRow]:
-    """Each forecast beside the measured speed of its phase. Raises ValueError for a phase that was not measured."""
-    measured = {row.phase: row.ratio for row in speeds if row.subject != "dense"}
+    """Each forecast beside the speed of its subject and phase. Raises ValueError where one was not measured."""
+    measured = {(row.subject, row.phase): row.ratio for row in speeds}
     for forecast in forecasts:
-        if forecast.phase not in measured:
-            raise ValueError(f"speeds: {', '.join(measured) or 'none'} given, valid is a row for {forecast.phase} too")
-    return [
-        ForecastRow(
-            phase=forecast.phase,
-            forecast_latency_ms=forecast.latency_ms,
-            forecast_ratio=forecast.ratio,
-            measured_ratio=measured[forecast.phase],
-            error=forecast.ratio / measured[forecast.phase] - 1,
-        )
-        for forecast in forecasts
-    ]
+        if (forecast.subject, forecast.phase) not in measured:
+            given = ", ".join(f"{phase} of {subject}" for subject, phase in measured) or "none"
+            raise ValueError(f"speeds: {given} given, valid is a row for {forecast.phase} of {forecast.subject} too")
+    return [_row(forecast, measured[forecast.subject, forecast.phase]) for forecast in forecasts]
+
+
+def _row(forecast: Forecast, ratio: float) -> ForecastRow:
+    return ForecastRow(
+        subject=forecast.subject,
+        phase=forecast.phase,
+        forecast_latency_ms=forecast.latency_ms,
+        forecast_ratio=forecast.ratio,
+        measured_ratio=ratio,
+        error=forecast.ratio / ratio - 1,
+    )

@@ -12,7 +12,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import PreTrainedModel
 
 from tasks.model.anatomy import find_blocks, linears_of
-from tasks.model.units import Units
+from tasks.model.units import Units, units_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,11 @@ class Work:
     query_heads: int = 0
     kv_heads: int = 0
     head_dim: int = 0
+
+
+def heads_in(model: PreTrainedModel) -> Units | None:
+    """The head groups of any block of `model`, as `works_of` needs them; one forward of a few tokens."""
+    return next((block.head_groups for block in units_of(model) if block.head_groups), None)
 
 
 def works_of(model: PreTrainedModel, heads: Units | None) -> list[Work]:
@@ -42,14 +47,17 @@ class Products:
     Each block has weights of its own, as in a model: so they come from a cache no more often than a model's do.
     """
 
-    def __init__(
-        self, works: Sequence[Work], tokens: int, like: Tensor, weights: Iterable[Sequence[Tensor]] | None = None
-    ) -> None:
+    def __init__(self, works: Sequence[Work], tokens: int, like: Tensor, lent: Iterable[Tensor] = ()) -> None:
         """`tokens`: of a prefill, and of the context in which a token is decoded. `like`: a tensor of the dtype and on
-        the device. `weights` of each block, in the shapes of its linears; drawn where none are given."""
-        drawn = ([_random(like, *shape) for shape in work.linears] for work in works)
+        the device. `lent`: weights that serve, each once, where they have the shape; others are drawn."""
+        shelf: dict[tuple[int, ...], list[Tensor]] = {}
+        for weight_OI in lent:
+            shelf.setdefault(tuple(weight_OI.shape), []).append(weight_OI)
         self.works, self.tokens, self.like = works, tokens, like
-        self.weights = [list(of_block) for of_block in weights or drawn]
+        self.weights = [
+            [shelf[shape].pop(0) if shelf.get(shape) else _random(like, *shape) for shape in work.linears]
+            for work in works
+        ]
         self.caches = [_random(like, 2, 1, work.kv_heads, tokens, work.head_dim) for work in works]
         self.inputs = {inputs: _random(like, 1, tokens, inputs) for work in works for _, inputs in work.linears}
 

@@ -1,7 +1,7 @@
 """The door of the evaluation room: the stages `evaluate` and `time_speed`, of models as they were stored.
 
-`forecast_speed` is of a model that is yet to be cut. `evaluate_profiles`, `time_profiles` and `time_switches` are of
-one that is switched between its profiles.
+`forecast_speed` and `forecast_profiles` are of models that are yet to be cut. `evaluate_profiles`, `time_profiles` and
+`time_switches` are of one that is switched between its profiles.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from tasks.calibrate.walk import lent
 from tasks.evaluate.evaluation import evaluate_model
 from tasks.evaluate.forecast import forecast_phases
 from tasks.evaluate.forecast_row import Forecast
+from tasks.evaluate.products import heads_in, works_of
 from tasks.evaluate.size import weight_bytes
 from tasks.evaluate.speed import compare_speed, compare_subjects, tokens_to_time
 from tasks.handles import Checkpoint, EvaluationRow, SpeedRow, Tokens
@@ -26,6 +27,7 @@ from tasks.model.load import load_model
 from tasks.model.mapped import mapped_model
 from tasks.progress import progress
 from tasks.prune.structure.cut import Cut
+from tasks.prune.structure.named_cuts import NamedCut, of_equal_scores
 from tasks.prune.structure.planned import planned
 from tasks.prune.structure.profile_folder import load_profiles
 from tasks.prune.structure.profiles import NONE, Profiles
@@ -84,7 +86,28 @@ def forecast_speed(
     dense = load_model(folder)
     target = planned(dense, read_scores(scored), cut, calibration_batches(calibration, device), device)
     with lent(dense, torch.device(device)):
-        return forecast_phases(dense, target, **tokens_to_time(dense))
+        return forecast_phases(dense, {"pruned": works_of(target, heads_in(dense))}, **tokens_to_time(dense))
+
+
+@stage()
+def forecast_profiles(
+    model: Checkpoint, cuts: tuple[NamedCut, ...], round_to: int, device: str, machine: str
+) -> list[Forecast]:
+    """As `forecast_speed`, of profiles that are yet to be chosen: how many units go is known, and tells their products.
+
+    Raises ValueError as `time_speed`.
+    """
+    folder = open_folder(model)
+    check_speed(folder, device)
+    dense = load_model(folder)
+    heads, works = heads_in(dense), {}
+    profiles = Profiles(dense)
+    for cut in cuts:
+        profiles.add(of_equal_scores(cut, dense, round_to))
+        with profiles.using(str(cut)):
+            works[str(cut)] = works_of(dense, heads)
+    with lent(dense, torch.device(device)):
+        return forecast_phases(dense, works, **tokens_to_time(dense))
 
 
 @stage()

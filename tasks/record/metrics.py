@@ -87,7 +87,7 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "recoveries": ("source",),
     "evaluations": ("subject", "source", "window"),
     "speeds": ("subject", "phase", "batch", "tokens"),
-    "forecasts": ("phase",),
+    "forecasts": ("subject", "phase"),
     "profiles": ("profile",),
     "sparse_inputs": ("block", "linears"),
     "learned": ("block",),

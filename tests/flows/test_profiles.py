@@ -25,7 +25,7 @@ from tasks.record.tracking import tracking
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 NAMES = ["heads30", "ffn30", "depth50"]
 CACHED = {"tokenize calibration", "tokenize evaluation", "score by wanda_sp", "score by influence", "build profiles"}
-CACHED |= {"evaluate dense", "evaluate profiles", "time switches", "time profiles"}
+CACHED |= {"evaluate dense", "evaluate profiles", "time switches", "forecast profiles", "time profiles"}
 HEAD_GROUP = (2 + 1 + 1 + 2) * 8 * 32  # of the tiny model: rows of q, k and v, columns of o
 CHANNEL = 3 * 32
 BLOCK = 2 * HEAD_GROUP + 64 * CHANNEL + 2 * 32
@@ -105,6 +105,12 @@ def test_a_run_leaves_rows_metrics_and_a_page(runs: dict[str, ProfilesOutcome]):
     assert {(row["subject"], row["phase"]) for row in rows_of("speeds", outcome)} == {
         (subject, phase) for subject in ("dense", *NAMES) for phase in ("prefill", "decode")
     }
+    speeds = {(row["subject"], row["phase"]): row["ratio"] for row in rows_of("speeds", outcome)}
+    forecasts = {(row["subject"], row["phase"]): row for row in rows_of("forecasts", outcome)}
+    assert forecasts.keys() == {key for key in speeds if key[0] != "dense"}
+    for key, row in forecasts.items():
+        assert (row["pattern"], row["measured_ratio"]) == (key[0], speeds[key])
+        assert row["error"] == pytest.approx(row["forecast_ratio"] / speeds[key] - 1)
     with tracking() as client:
         experiment = client.get_experiment_by_name("espalier").experiment_id
         [logged] = client.search_runs([experiment], f"tags.run = '{outcome.run}'")
@@ -115,6 +121,7 @@ def test_a_run_leaves_rows_metrics_and_a_page(runs: dict[str, ProfilesOutcome]):
     page = Path(outcome.report).read_text()
     assert all(f"{row.ppl:.2f}" in page for row in outcome.results)
     assert "Perplexity against what it bought" in page
+    assert "Speed forecast" in page
     assert stages_of(outcome) == dict.fromkeys(CACHED, False)
 
 
@@ -130,7 +137,7 @@ def test_without_repair_the_same_units_go_and_nothing_is_scored_again(runs: dict
     assert stages_of(plain)["score by wanda_sp"] is True
     assert [row.parameters for row in plain.results] == [row.parameters for row in first.results]
     assert {row.subject: row.nll for row in plain.results}["depth50"] == first.results[-1].nll
-    assert rows_of("speeds", plain) == []
+    assert rows_of("speeds", plain) == rows_of("forecasts", plain) == []
 
 
 def test_without_names_the_profiles_are_the_usual_ones_that_the_model_can_take(runs: dict[str, ProfilesOutcome]):

@@ -11,7 +11,7 @@ from tasks.record.listing import runs_table
 from tasks.record.report import drawings, markdown_table, write_report
 from tasks.record.results import results_of
 from tasks.record.tracking import metrics_of
-from tests.record.plausible import DEPTH, HEADS, METHODS, NONE, RUN, evaluation, record_profiles, speed
+from tests.record.plausible import DEPTH, HEADS, METHODS, NONE, RUN, evaluation, forecast, record_profiles, speed
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +73,13 @@ def test_metrics_are_named_after_their_profile():
     assert named["heads20_ppl"] == 7.25
     assert named["heads20_decode_speed_ratio"] == 1.2
     assert "decode_speed_ratio" not in named
+
+
+def test_a_page_holds_the_forecast_of_each_profile_against_what_was_measured():
+    for subject, ratio in (("depth20", 1.2), ("heads20", 1.1)):
+        own = dataclasses.replace(RUN, method=METHODS[subject], pattern=subject)
+        held = dataclasses.replace(forecast("decode", ratio, 1.0), subject=subject)
+        metrics.record(own, "forecasts", [held])
+    page = text_of(write_report("p1").read_text())
+    assert "depth influence depth20 decode 33.3 ms 1.20× 1.00× +20.0 %" in page
+    assert "heads taylor+repair heads20 decode 36.4 ms 1.10× 1.00× +10.0 %" in page

@@ -137,13 +137,18 @@ def usual_cuts(model: PreTrainedModel, *, round_to: int = 64) -> tuple[NamedCut,
     return tuple(sizes.values())
 
 
-def _size(cut: NamedCut, model: PreTrainedModel, round_to: int) -> tuple:
-    """How much `cut` takes of each block, whatever the scores."""
+def of_equal_scores(cut: NamedCut, model: PreTrainedModel, round_to: int) -> Profile:
+    """The profile of `cut` where all units matter alike: as large as any, of whatever units. Raises as `profile`."""
     equal = [
         {kind: torch.zeros(units.count) for kind, units in of_block.kinds.items()} | {BLOCKS: torch.zeros(1)}
         for of_block in units_of(model)
     ]
-    profile = cut.profile(model, equal, round_to=round_to)
+    return cut.profile(model, equal, round_to=round_to)
+
+
+def _size(cut: NamedCut, model: PreTrainedModel, round_to: int) -> tuple:
+    """How much `cut` takes of each block where all units matter alike."""
+    profile = of_equal_scores(cut, model, round_to)
     left = [(block, kind, len(kept_U)) for block, kinds in profile.kept.items() for kind, kept_U in kinds.items()]
     return (*profile.blocks, *left)
 
