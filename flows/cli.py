@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flows.environment import use_project_settings
+from flows.iterative_words import run_iterative, say_iterative
 from flows.server import prefect_server
 from flows.terminal import outcome_json, profiles_json, say, show_end, show_rows
 from flows.words import Words, say_activation, say_oneshot, say_profiles, say_slice, say_sweep
@@ -57,6 +58,7 @@ def build_parser() -> Words:
 
     say_oneshot(command("oneshot", run_oneshot, "prune a model in one pass, pack it, score it, register it"))
     say_slice(command("slice", run_slice, "cut units out of a model, repair the rest, score it, register it"))
+    say_iterative(command("iterative", run_iterative, "cut a model in stages and train it between them"))
     say_activation(command("activation", run_activation, "let linears read a part of their inputs, token by token"))
     say_profiles(command("profiles", run_profiles, "make cuts of a model, to switch between them in place"))
     say_sweep(command("sweep", run_sweep, "run a grid and compare its points on one page"))

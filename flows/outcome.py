@@ -7,8 +7,10 @@ from secrets import token_hex
 
 from flows.activation_choices import Activation
 from flows.choices import Oneshot, Slice
+from flows.iterative_choices import Iterative
 from flows.prepare import Found, Prepared, PreparedSlice
 from flows.profile_choices import Profiles
+from flows.recoveries import Recovering
 from flows.texts import OfTexts
 from tasks.data.labelled import ROLE
 from tasks.data.sources import identity
@@ -38,8 +40,10 @@ def name_run() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{token_hex(2)}"
 
 
-def tokenize_texts(stages: Stages, parameters: OfTexts, found: Found) -> tuple[Tokens, Tokens]:
-    """The calibration windows, and the whole text of the evaluation."""
+def tokenize_texts(
+    stages: Stages, parameters: OfTexts, found: Found, calibration_window: int | None = None
+) -> tuple[Tokens, Tokens]:
+    """The calibration windows, as long as those of the evaluation where nothing else is said, and all of its text."""
     calibration = stages(
         tokenize,
         named="tokenize calibration",
@@ -47,7 +51,7 @@ def tokenize_texts(stages: Stages, parameters: OfTexts, found: Found) -> tuple[T
         identity=identity(parameters.calibration),
         role="calibration",
         model=found.model,
-        window=found.window,
+        window=calibration_window or found.window,
         samples=parameters.samples,
         sampling=parameters.sampling,
         seed=parameters.seed,
@@ -78,8 +82,23 @@ def recover_model(
     """Train `checkpoint` as the parameters say; None where they do not."""
     if found.training is None:
         return None
+    tokens = tokenize_recovery(stages, parameters, found)
+    trained = stages(
+        recover_checkpoint,
+        checkpoint=checkpoint,
+        texts=tokens,
+        weights=tuple(text.weight for text in parameters.texts()),
+        training=found.training,
+        device=found.device,
+        dense=None if found.training.distil is None else found.model,
+    )
+    return Recovered(trained=trained, texts=tokens)
+
+
+def tokenize_recovery(stages: Stages, parameters: Recovering, found: Found) -> tuple[Tokens, ...]:
+    """The texts to train on, whole."""
     texts = parameters.texts()
-    tokens = tuple(
+    return tuple(
         stages(
             tokenize_labelled,
             named=f"tokenize recovery {number}" if len(texts) > 1 else "tokenize recovery",
@@ -90,16 +109,6 @@ def recover_model(
         )
         for number, text in enumerate(texts, start=1)
     )
-    trained = stages(
-        recover_checkpoint,
-        checkpoint=checkpoint,
-        texts=tokens,
-        weights=tuple(text.weight for text in texts),
-        training=found.training,
-        device=found.device,
-        dense=None if found.training.distil is None else found.model,
-    )
-    return Recovered(trained=trained, texts=tokens)
 
 
 def record_recovery(context: Context, recovered: Recovered) -> None:
@@ -110,7 +119,11 @@ def record_recovery(context: Context, recovered: Recovered) -> None:
 
 
 def describe(
-    flow: str, run: str, parameters: Oneshot | Slice | Activation | Profiles, found: Found, evaluation: Tokens
+    flow: str,
+    run: str,
+    parameters: Oneshot | Slice | Iterative | Activation | Profiles,
+    found: Found,
+    evaluation: Tokens,
 ) -> Context:
     return Context(
         run=run,

@@ -2,6 +2,8 @@
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from prefect.artifacts import (
@@ -11,12 +13,20 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
+from tasks.prune.structure.rows import CutStageRow
 from tasks.record.drawing import standalone
 from tasks.record.metrics import query
 from tasks.record.report import markdown_table
 from tasks.record.task import uncached
 
 FIGURE = re.compile(r"<figure>(<svg.*?</svg>)<figcaption>(.*?)</figcaption>", re.DOTALL)
+
+
+@uncached("show cut stages")
+def show_cut_stages(rows: Sequence[CutStageRow]) -> None:
+    """Publish the stages of cutting and training that are done: a table under the name of the last of them."""
+    table = [asdict(row) for row in rows]
+    create_table_artifact(table, key=f"stage-{rows[-1].stage}", description="parameters, losses, tokens and time")
 
 
 @uncached("show")

@@ -16,7 +16,9 @@ GUESTS = {  # library -> the places that may import it
     "lm_eval": ("tasks/evaluate/harness.py",),
     "pydantic": (
         "flows/activation_choices.py",
+        "flows/allocator_choices.py",
         "flows/choices.py",
+        "flows/iterative_choices.py",
         "flows/methods.py",
         "flows/profile_choices.py",
         "flows/recoveries.py",

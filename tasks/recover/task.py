@@ -1,16 +1,20 @@
-"""The door of the recovery room: the stage `recover_checkpoint`."""
+"""The door of the recovery room: the stages `recover_checkpoint` and `cut_moments`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tasks.caching import cache_key
 from tasks.data.mixture import Part, mix
 from tasks.handles import Checkpoint, RecoveryRow, Tokens
 from tasks.progress import progress
+from tasks.prune.structure.along import slice_along
+from tasks.prune.structure.cut import Cut, chosen_units
+from tasks.prune.structure.results import Scored
+from tasks.prune.structure.task import load_to_cut, read_scores
 from tasks.record import home
 from tasks.record.unfinished import workplace
 from tasks.recover.checkpoint import Training, recover_folder
@@ -88,7 +92,7 @@ def recover_checkpoint(
             state_every=CHECKPOINT_EVERY,
             report=lambda step: reach(step.step + 1 - span.first),
         )
-        left = _store_moments(state) if span.last < steps else None
+        left = _store(moments_in(state)) if span.last < steps else None
     tenth = max(1, len(trained.curve) // 10)
     first_loss, last_loss = _mean_loss(trained.curve[:tenth]), _mean_loss(trained.curve[-tenth:])
     return Trained(
@@ -102,9 +106,20 @@ def recover_checkpoint(
     )
 
 
-def _store_moments(state: Path) -> Moments:
+@stage()
+def cut_moments(moments: Moments, model: Checkpoint, scored: Scored, cut: Cut, dense: Checkpoint) -> Moments:
+    """What stays of `moments` once `cut`, which says how many units are left, is made in `model` by these scores.
+
+    `dense`: what `model` was cut from before.
+    """
+    network = load_to_cut(model, dense)
+    choice, _ = chosen_units(network, read_scores(scored), cut, batches=())
+    return _store(slice_along(network, choice.kept, load_file(open_folder(moments) / FILE)))
+
+
+def _store(moments: dict[str, Tensor]) -> Moments:
     with home.store("moments") as draft:
-        save_file(moments_in(state), draft.path / FILE)
+        save_file(moments, draft.path / FILE)
     return Moments(hash=draft.stored.hash, folder=draft.stored.folder)
 
 

@@ -14,7 +14,7 @@ from tasks.handles import Checkpoint, Tokens
 from tasks.model.load import load_model
 from tasks.model.mapped import mapped_model
 from tasks.progress import progress
-from tasks.prune.structure.task import calibration_batches, read_scores
+from tasks.prune.structure.task import calibration_batches, opened, read_scores
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner
 from tasks.record import home
@@ -49,7 +49,7 @@ def rank_weights(model: Checkpoint, calibration: Tokens, pruner: Pruner, pattern
 @stage()
 def describe_blocks(model: Checkpoint, calibration: Tokens, device: str) -> tuple[BlockFeatures, ...]:
     """What each block does to the calibration windows."""
-    with mapped_model(open_folder(model)) as network:
+    with opened(model, device, whole=False) as network:
         return block_features(network, calibration_batches(calibration, device), device)
 
 
@@ -89,7 +89,8 @@ def search_allocation(
     `blocks` and `table`, which may be empty, tell it how the parts differ.
     """
     started = perf_counter()
-    rungs = _rungs(load_model(open_folder(model), device), of)
+    with opened(model, device, whole=True) as network:
+        rungs = _rungs(network, of)
     windows, scores = _windows(calibration, tokens), _summaries(rungs, of)
     features = features_of(rungs.problem, scores, blocks, table)
     with (

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+FLOWS = ("oneshot", "slice", "iterative", "activation", "profiles", "sweep", "pretrain")
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
 
@@ -19,5 +20,5 @@ def test_a_deployment_can_run(deployment: dict):
 
 def test_every_flow_is_deployed_and_one_on_a_schedule():
     flows = {deployment["entrypoint"].partition(":")[0] for deployment in DEPLOYMENTS}
-    assert flows == {f"flows/{name}.py" for name in ("oneshot", "slice", "activation", "profiles", "sweep", "pretrain")}
+    assert flows == {f"flows/{name}.py" for name in FLOWS}
     assert sum(bool(deployment.get("schedules")) for deployment in DEPLOYMENTS) == 1

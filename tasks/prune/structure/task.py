@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from operator import or_
-from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,6 +28,7 @@ from tasks.prune.structure.profile_facts import facts_of
 from tasks.prune.structure.profile_folder import save_profiles
 from tasks.prune.structure.profile_repair import repaired_profile
 from tasks.prune.structure.profiles import Profiles
+from tasks.prune.structure.recut import load_cut
 from tasks.prune.structure.results import BuiltProfiles, Scored, Sliced, UnitLoss
 from tasks.prune.structure.rises import measure_rises
 from tasks.record import home
@@ -38,7 +38,7 @@ from tasks.stage import open_folder, stage
 @stage()
 def score_units(model: Checkpoint, calibration: Tokens, importance: Importance, name: str, device: str) -> Scored:
     """How much every unit of every block matters on the calibration windows, by the importance of that `name`."""
-    with _opened(open_folder(model), device, whole=importance.whole) as network:
+    with opened(model, device, whole=importance.whole) as network:
         scores = importance.score(network, calibration_batches(calibration, device), device)
     with home.store("scores") as draft:
         named = {f"{block}.{kind}": score_U for block, kinds in enumerate(scores) for kind, score_U in kinds.items()}
@@ -51,7 +51,7 @@ def measure_units(
     model: Checkpoint, calibration: Tokens, kinds: tuple[str, ...], count: int, seed: int, device: str
 ) -> tuple[UnitLoss, ...]:
     """The loss without a unit, for a sample of `count` units of each kind."""
-    with _opened(open_folder(model), device, whole=True) as network:
+    with opened(model, device, whole=True) as network:
         units = units_of(network)
         sample = [unit for kind in kinds for unit in sample_units(units, kind, count, seed)]
         losses = losses_without(network, calibration_batches(calibration, device), sample)
@@ -59,10 +59,19 @@ def measure_units(
 
 
 @stage()
-def slice_checkpoint(model: Checkpoint, calibration: Tokens, scored: Scored, cut: Cut, device: str) -> Sliced:
-    """Cut the units of the lowest scores out of `model`, repair what read them, and export what is left."""
-    folder = open_folder(model)
-    network = load_model(folder)
+def slice_checkpoint(
+    model: Checkpoint,
+    calibration: Tokens,
+    scored: Scored,
+    cut: Cut,
+    device: str,
+    dense: Checkpoint | None = None,
+) -> Sliced:
+    """Cut the units of the lowest scores out of `model`, repair what read them, and export what is left.
+
+    `dense`: what `model` was cut from before.
+    """
+    folder, network = open_folder(model), load_to_cut(model, dense)
     scores, batches = read_scores(scored), calibration_batches(calibration, device)
     with progress(f"slice -{100 * cut.budget:g}%", total=len(find_blocks(network)[1])) as reach:
         rows = cut_model(network, scores, cut, batches, device=device, on_block=lambda row, _: reach(row.block + 1))
@@ -134,11 +143,20 @@ def read_scores(scored: Scored) -> Scores:
     return scores
 
 
+def load_to_cut(model: Checkpoint, dense: Checkpoint | None) -> PreTrainedModel:
+    """In the classes of transformers: what was exported per layer, cut from `dense`, is of a class of its own."""
+    if dense is not None and model.kind == "per_layer":
+        return load_cut(open_folder(dense), open_folder(model))
+    return load_model(open_folder(model))
+
+
 @contextmanager
-def _opened(folder: Path, device: str, *, whole: bool) -> Iterator[PreTrainedModel]:
-    """Loaded on the device for whole forwards; else mapped from its files, one block of it in memory at a time."""
-    if whole:
-        yield load_model(folder, device)
+def opened(model: Checkpoint, device: str, *, whole: bool) -> Iterator[PreTrainedModel]:
+    """Loaded on the device for whole forwards, as is what brings a modeling file; else mapped from its files, one block
+    of it in memory at a time."""
+    folder, per_layer = open_folder(model), model.kind == "per_layer"
+    if whole or per_layer:
+        yield load_model(folder, device, run_code=per_layer)
         return
     with mapped_model(folder) as network:
         yield network
