@@ -6,11 +6,10 @@ most is asked about come first. `--table` writes methods.md from the lines alone
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from bench.cells import left, run_cells
 from bench.methods_table import markdown
 from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_lines, read_text
 from tasks.evaluate.perplexity import perplexity
@@ -75,18 +75,14 @@ def main() -> None:
 def run(name: str, choice: argparse.Namespace) -> None:
     """Every cell of this model that has no line yet, after a line about the circumstances and the dense model."""
     file = choice.results / f"methods-{name}.jsonl"
-    done = {Cell(**line["cell"]) for line in read_lines(file) if "cell" in line}
-    wanted = [cell for cell in cells(choice) if cell not in done]
+    wanted = left(file, cells(choice), Cell, done="cell")
     if not wanted:
         return
     folder, text = MODELS[name][0], read_text(name)
     model = load_model(folder)
     steps = {name: " ".join(f"{field}={value}" for field, value in step.items()) for name, step in STEPS.items()}
     add_line(file, circumstances("bench.methods", model, text) | {"steps": steps})
-    for number, cell in enumerate(wanted, 1):
-        line = {"cell": asdict(cell)} | measure(load_model(folder), text, cell)
-        add_line(file, line)
-        print(f"{name} {number} of {len(wanted)}: {json.dumps(line)}", file=sys.stderr)
+    run_cells(file, name, wanted, lambda cell: measure(load_model(folder), text, cell))
 
 
 def cells(choice: argparse.Namespace) -> Iterator[Cell]:

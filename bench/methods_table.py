@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
+
+from bench.spread import spread
 
 Line = dict[str, Any]
 Key = tuple[str, str, bool]  # pattern, method, permuted
@@ -46,9 +48,7 @@ def _model(model: str, lines: Sequence[Line]) -> list[str]:
         ppls = found[key].get(step, [])
         if not ppls:
             return ""
-        spread = f" ± {_digits(stdev(ppls), mean(ppls))}" if len(ppls) > 1 else ""
-        text = f"{_digits(mean(ppls), mean(ppls))}{spread}{'' if len(ppls) == 3 else f' ({len(ppls)})'}"
-        return f"**{text}**" if mean(ppls) == lowest[key[0], key[2]] else text
+        return f"**{spread(ppls)}**" if mean(ppls) == lowest[key[0], key[2]] else spread(ppls)
 
     return [
         f"## {model}: dense {dense['ppl']:.3f}",
@@ -74,8 +74,3 @@ def _position(found: Mapping[Key, object]) -> Any:
     patterns = list(dict.fromkeys(pattern for pattern, _, _ in found))
     methods = list(dict.fromkeys(method for _, method, _ in found))
     return lambda key: (patterns.index(key[0]), key[2], methods.index(key[1]))
-
-
-def _digits(value: float, of: float) -> str:
-    """As many digits as make sense of a number of the size `of`."""
-    return f"{value:.2f}" if of < 100 else f"{value:.1f}" if of < 1000 else f"{value:,.0f}"

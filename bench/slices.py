@@ -7,11 +7,9 @@ runs are left out, and the lines say so.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from bench import slices_torch_pruning as peer
+from bench.cells import left, run_cells
 from bench.peers_environments import NotInstalled
 from bench.slices_cuts import CHANNELS, CUTS, OURS, ROUND_TO, SPLIT, Cell, Espalier, block_parameters
 from bench.slices_recover import RATE, recover_cut
@@ -50,8 +49,7 @@ def main() -> None:
 def run(name: str, choice: argparse.Namespace) -> None:
     """Every cell of this model that has no line yet, after a line about the circumstances and the dense model."""
     file = choice.results / f"slices-{name}.jsonl"
-    done = {Cell(**line["cell"]) for line in read_lines(file) if "ppl" in line}
-    wanted = [cell for cell in cells(choice) if cell not in done]
+    wanted = left(file, cells(choice), Cell, done="ppl")
     if not wanted:
         return
     folder, text = MODELS[name][0], read_text(name)
@@ -60,11 +58,11 @@ def run(name: str, choice: argparse.Namespace) -> None:
     facts = {"block_parameters": blocks, "round_to": ROUND_TO, "recovery_rate": RATE, "peer": peer.REQUIREMENT}
     add_line(file, circumstances("bench.slices", dense, text) | facts)
     ours, theirs = Espalier(folder, text), peer.TorchPruning(folder, text)
-    for number, cell in enumerate(wanted, 1):
-        make = theirs.make if cell.cut in peer.CUTS else ours.make
-        line = {"cell": asdict(cell)} | measure(make, cell, folder, text, blocks)
-        add_line(file, line)
-        print(f"{name} {number} of {len(wanted)}: {json.dumps(line)}", file=sys.stderr)
+
+    def measure_one(cell: Cell) -> dict[str, Any]:
+        return measure(theirs.make if cell.cut in peer.CUTS else ours.make, cell, folder, text, blocks)
+
+    run_cells(file, name, wanted, measure_one)
 
 
 def cells(choice: argparse.Namespace) -> Iterator[Cell]:

@@ -3,11 +3,12 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from bench.slices_cuts import CUTS, FFN, KINDS
 from bench.slices_torch_pruning import CUTS as PEER_CUTS
+from bench.spread import spread
 
 SHORT = dict(zip(PEER_CUTS, ("all widths", "hidden width kept"), strict=True))
 
@@ -132,16 +133,9 @@ def _best(found: Found, cuts: Sequence[str], done: str, budget: float) -> tuple[
 
 
 def _show(ppls: Sequence[float], lowest: float) -> str:
-    spread = f" ± {_digits(stdev(ppls), mean(ppls))}" if len(ppls) > 1 else ""
-    text = f"{_digits(mean(ppls), mean(ppls))}{spread}{'' if len(ppls) == 3 else f' ({len(ppls)})'}"
-    return f"**{text}**" if mean(ppls) == lowest else text
+    return f"**{spread(ppls)}**" if mean(ppls) == lowest else spread(ppls)
 
 
 def _span(shares: Sequence[float]) -> str:
     low, high = f"{min(shares):.1%}", f"{max(shares):.1%}"
     return low if low == high else f"{low} to {high}"
-
-
-def _digits(value: float, of: float) -> str:
-    """As many digits as make sense of a number of the size `of`."""
-    return f"{value:.2f}" if of < 100 else f"{value:.1f}" if of < 1000 else f"{value:,.0f}"

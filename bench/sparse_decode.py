@@ -2,11 +2,13 @@
 
 Random weights, one sequence, in turns with the dense model, for several shares that are not read; the bound is what
 would be if reading the weights of the blocks and the head took all of the time. Each share is a line of
-`<results>/sparse-decode.jsonl`, with the largest difference of the logits to the same model computed with zeros.
+`<results>/sparse-decode.jsonl`, with the largest difference of the logits to the same model computed with zeros;
+sparse-decode.md is written from the last start's lines, by `--table` without measuring.
 """
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench.texts import add_line
+from bench.texts import add_line, read_lines
 from tasks.evaluate.speed import compare_speed
 from tasks.model.anatomy import find_blocks
 from tasks.prune.activation.apply import sparse_inputs
@@ -29,21 +31,31 @@ from tasks.record.provenance import machine, versions
 RESULTS = Path(__file__).parent / "results"
 VOCABULARY, WINDOWS, WINDOW = 4096, 2, 64
 SHARES = (0.25, 0.4, 0.5, 0.65, 0.75)
+TO_REACH = {0.5: 1.35, 0.75: 1.9}  # times the dense model's speed, by share
 
 
 def main() -> None:
     choice = parse(sys.argv[1:])
-    torch.set_num_threads(choice.threads)
-    dense, sparse = make(choice), make(choice)
     file = choice.results / "sparse-decode.jsonl"
-    facts = {"command": " ".join(["python", "-m", "bench.sparse_decode", *sys.argv[1:]]), "machine": machine()}
+    if not choice.table:
+        torch.set_num_threads(choice.threads)
+        run(file, choice)
+    text = markdown(read_lines(file))
+    (choice.results / "sparse-decode.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def run(file: Path, choice: argparse.Namespace) -> None:
+    """A line about the circumstances, then one for each share."""
+    dense, sparse = make(choice), make(choice)
+    facts = {"command": shlex.join(["python", "-m", "bench.sparse_decode", *sys.argv[1:]]), "machine": machine()}
     facts |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
     facts |= {"threads": choice.threads, "width": choice.width, "ffn": choice.ffn, "blocks": choice.blocks}
     add_line(file, facts)
     for share in choice.shares:
         line = measure(dense, sparse, share, choice)
         add_line(file, line)
-        print(json.dumps(line))
+        print(json.dumps(line), file=sys.stderr)
 
 
 def make(choice: argparse.Namespace) -> LlamaForCausalLM:
@@ -91,6 +103,44 @@ def measure(
     }
 
 
+def markdown(lines: Sequence[dict[str, Any]]) -> str:
+    """The shares of the last start, with what was to be reached."""
+    last = max(number for number, line in enumerate(lines) if "command" in line)
+    start, measured = lines[last], lines[last + 1 :]
+    return "\n".join(
+        [
+            "# Decoding with sparse inputs",
+            "",
+            f"{start['date']}, `{start['command']}`. A Llama of width {start['width']}, FFN {start['ffn']},",
+            f"{start['blocks']} blocks, random weights, float32, one sequence, {start['threads']} threads; inputs",
+            "above a threshold are read. Speeds are those of pairs with the dense model in turns: the median, its 95 %",
+            "interval. The bound is that of the bytes of the weights; products are q/k/v, o, gate/up and down, dense",
+            "where reading kept rows alone would lose. The difference is that of the logits to the masked model's.",
+            f"Machine: {start['machine']}.",
+            "",
+            "| not read | tokens/s | times faster | to reach | bound | part of it | sparse products | difference |",
+            "| ---: | ---: | --- | --- | ---: | ---: | --- | ---: |",
+            *map(_row, measured),
+            "",
+        ]
+    )
+
+
+def _row(line: dict[str, Any]) -> str:
+    goal = TO_REACH.get(line["share"])
+    cells = [
+        f"{line['share']:.0%}",
+        f"{line['tokens_per_s']:.1f}",
+        f"{line['ratio']:.2f} ({line['low']:.2f} to {line['high']:.2f})",
+        "" if goal is None else f"{goal}: {'met' if line['ratio'] >= goal else 'missed'}",
+        f"{line['bound']:.2f}",
+        f"{line['ratio'] / line['bound']:.2f}",
+        line["products_that_win"],
+        f"{line['largest_difference']:.1e}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 @torch.no_grad()
 def first_logits(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
     """Of a sequence of one token: what decoding computes."""
@@ -106,6 +156,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=15, help="pairs of timings (15)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (2)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the lines (bench/results)")
+    parser.add_argument("--table", action="store_true", help="measure nothing, write the table")
     return parser.parse_args(arguments)
 
 
