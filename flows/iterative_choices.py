@@ -54,11 +54,11 @@ class Iterative(Recovering):
 
     @property
     def name(self) -> str:
-        """What the rows call it: `taylor+adapt+repair+5 stages+recover,tokens=65536`."""
+        """What the rows call it: `taylor+adapt+repair+stages=5+recover,tokens=65536`."""
         allocator = [self.allocator.label] if self.allocator.method != "uniform" else []
         repaired = ["repair"] if self.repair else []
-        stages = f"{self.stages} stage{'s' if self.stages > 1 else ''}"
-        return "+".join([self.importance.label, *allocator, *repaired, stages, *self.recovery_label()])
+        staged = f"stages={self.stages}"
+        return "+".join([self.importance.label, *allocator, *repaired, staged, *self.recovery_label()])
 
     @property
     def pattern(self) -> str:

@@ -25,12 +25,13 @@ def cut_stages(run: str) -> str:
         return ""
     svg = loss_and_parameters(rows).replace("<svg", f'<svg role="img" aria-label="{escape(CAPTION)}"', 1)
     figure = f'<div class="figures"><figure>{svg}<figcaption>{escape(CAPTION)}</figcaption></figure></div>'
-    return section("Stages of cutting and training", to_html(_columns(), rows, "Stages", _caption(rows)), figure)
+    return section("Stages of cutting and training", to_html(_columns(rows), rows, "Stages", _caption(rows)), figure)
 
 
-def _columns() -> list[Column]:
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    several = len({row["run"] for row in rows}) > 1
     return [
-        Column(title="Method", show=lambda row: row["method"], numeric=False),
+        *([Column(title="Method", show=lambda row: row["method"], numeric=False)] if several else []),
         Column(title="Stage", show=lambda row: str(row["stage"]), heads_row=True),
         Column(title="Parameters", show=_parameters, note=_beside_target),
         Column(title="Loss, cut", show=lambda row: units.digits(row["calibration_loss"])),
@@ -74,14 +75,13 @@ def loss_and_parameters(rows: Sequence[Row]) -> str:
         for row in own:
             span = (row["tokens_before"], row["tokens_before"] + row["tokens"])
             losses.plot(span, (row["first_loss"], row["last_loss"]), color=colour)
-            if row["calibration_loss"] is not None:
-                losses.plot(span[0], row["calibration_loss"], "o", color=colour, markersize=5, markerfacecolor=PAPER)
+            losses.plot(span[0], row["calibration_loss"], "o", color=colour, markersize=5, markerfacecolor=PAPER)
         ends = [row["tokens_before"] + row["tokens"] for row in own]
         parameters.stairs([row["parameters"] for row in own], [0, *ends], color=colour, baseline=None, linewidth=1.6)
         parameters.plot(0, own[0]["parameters_before"], "D", color=colour, markersize=5, markerfacecolor=PAPER)
     losses.set_ylabel("loss (lower is better)")
     parameters.set_ylabel("parameters")
-    parameters.set_ylim(bottom=0)
+    parameters.set_ylim(0, 1.15 * max(row["parameters_before"] for row in rows))
     parameters.set_xlabel("tokens trained")
     for axis in (parameters.xaxis, parameters.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: units.short(value)))

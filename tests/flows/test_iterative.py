@@ -133,7 +133,7 @@ def test_a_run_leaves_a_version_and_a_page(runs: dict[str, Outcome]):
     [run] = rows_of("runs", runs["first"])
     assert run["flow"] == "iterative"
     assert run["pattern"] == "to 0.014M"
-    assert run["method"] == f"wanda_sp+adapt+repair+3 stages+recover,tokens={STEPS * BATCH * WINDOW}"
+    assert run["method"] == f"wanda_sp+adapt+repair+stages=3+recover,tokens={STEPS * BATCH * WINDOW}"
     assert run["registered_version"].endswith("/1")
     page = Path(runs["first"].report).read_text()
     assert "Stages of cutting and training" in page

@@ -1,5 +1,6 @@
 """What a page says of a model that was cut in stages and trained between them."""
 
+import dataclasses
 import re
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from tasks.record.cut_stages import cut_stages, loss_and_parameters
 from tasks.record.metrics import query_named
 from tasks.record.report import write_report
-from tests.record.plausible import record_cut, record_run
+from tests.record.plausible import CUT, record_cut, record_run
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +38,16 @@ def test_tokens_are_counted_over_the_stages():
     assert [row["tokens_before"] for row in query_named("cut_stages", run="c1")] == [0, 40_960]
 
 
-def test_a_cut_without_repair_has_no_circle():
-    rows = query_named("cut_stages", run="c1")
-    drawn, plain = (loss_and_parameters([row | {"calibration_loss": loss} for row in rows]) for loss in (2.5, None))
-    marked = [len(re.findall("<g clip-path", svg)) for svg in (drawn, plain)]
-    assert marked == [1 + len(rows), 1]  # the diamond is the whole model
-    assert "tokens trained" in plain
+def test_the_figure_has_a_circle_for_each_cut_and_a_diamond_for_the_whole_model():
+    drawn = loss_and_parameters(query_named("cut_stages", run="c1"))
+    assert len(re.findall("<g clip-path", drawn)) == 3
+    assert "tokens trained" in drawn
+
+
+def test_stages_of_several_runs_are_told_by_their_methods():
+    single = cut_stages("c1")
+    record_cut(dataclasses.replace(CUT, run="c2"), sweep="s1")
+    record_cut(dataclasses.replace(CUT, run="c3", method="flap"), sweep="s1")
+    both = cut_stages("s1")
+    assert "Method" not in single
+    assert text_of(both).count("flap") >= 2

@@ -43,7 +43,7 @@ class CutStageRow:
     parameters: int  # of the whole model, once it is cut
     parameters_before: int
     target: int  # what was to be left; the rest is less than the largest unit
-    calibration_loss: float | None  # nats per token of the cut model where its repair was not fitted; None without one
+    calibration_loss: float  # nats per token of the cut model, on calibration windows to which nothing was fitted
     steps: int  # of the training that is interrupted by the cuts
     tokens: int  # read in them
     share: float  # of the tokens of all stages
