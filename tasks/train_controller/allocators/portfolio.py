@@ -1,0 +1,142 @@
+"""`auto`: several allocators share the looks, and windows that none of them looked at decide.
+
+It is never regretted: unless the best is surely better than uniform levels, uniform levels it is.
+
+Axes: W windows, N resamples.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.train_controller.allocators.adapt import AdaptPruner
+from tasks.train_controller.allocators.evolution import Evolution
+from tasks.train_controller.allocators.explore import HOPELESS
+from tasks.train_controller.allocators.knapsack import Knapsack
+from tasks.train_controller.allocators.problem import Levels, Problem
+from tasks.train_controller.allocators.rl_allocator import RLAllocator
+from tasks.train_controller.allocators.rl_refine import RLRefine
+from tasks.train_controller.allocators.search import Candidate, Features, Found, Judge, Move, Searcher, Spent
+from tasks.train_controller.allocators.uniform import Uniform
+
+FREE: dict[str, Searcher] = {"uniform": Uniform(), "adapt": AdaptPruner()}
+LOOKING: dict[str, Searcher] = {"milp": Knapsack(), "evolution": Evolution(), "rl": RLAllocator()}
+LEAST = 8  # windows held out, below which no bootstrap is to be trusted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portfolio(Searcher):
+    """Uniform, Adapt-Pruner, MILP, evolution, RL-Allocator, and RL-Refine from the best of them.
+
+    Those that look get equal shares of the looks. Of all, that of the lowest mean loss on the windows held out is
+    shipped, if the interval of its difference to uniform levels excludes zero: a paired bootstrap over windows with
+    `resamples`, at `confidence` for all allocators together (Bonferroni).
+    """
+
+    resamples: int = 10_000
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.resamples < 100:
+            raise ValueError(f"resamples: {self.resamples} given, valid is 100 or more")
+        if not 0.5 <= self.confidence < 1:
+            raise ValueError(f"confidence: {self.confidence} given, valid is 0.5 <= confidence < 1")
+
+    def search(
+        self,
+        problem: Problem,
+        judge: Judge,
+        features: Features,
+        *,
+        seed: int = 0,
+        on_move: Callable[[Move], None] | None = None,
+    ) -> Found:
+        moves: list[Move] = []
+        found: dict[str, Levels] = {}
+        tokens: dict[str, int] = {}
+
+        def let(name: str, searcher: Searcher, looks: int) -> None:
+            before = judge.tokens
+            each = searcher.search(problem, Ration(judge, looks), features, seed=seed, on_move=on_move)
+            moves.extend(each.moves)
+            found[name], tokens[name] = each.levels, judge.tokens - before
+
+        share = judge.looks_left // (len(LOOKING) + 1)
+        for name, searcher in FREE.items():
+            let(name, searcher, 0)
+        for name, searcher in LOOKING.items():
+            let(name, searcher, share)
+        let("refine", RLRefine(start=_best(judge, list(found.values()))), judge.looks_left)
+        candidates = self._held_out(judge, found, tokens, seed)
+        name, why = _choice(candidates, len(judge.held_out_losses(found["uniform"])))
+        return Found(levels=found[name], moves=tuple(moves), candidates=candidates, why=why)
+
+    def _held_out(
+        self, judge: Judge, found: dict[str, Levels], tokens: dict[str, int], seed: int
+    ) -> tuple[Candidate, ...]:
+        """All on the same resamples of the windows."""
+        uniform_W = np.minimum(judge.held_out_losses(found["uniform"]), HOPELESS)
+        random = np.random.default_rng(seed)
+        resampled_NW = random.integers(len(uniform_W), size=(self.resamples, len(uniform_W)))
+        tail = (1 - self.confidence) / 2 / (len(found) - 1)
+        candidates = []
+        for name, levels in found.items():
+            losses_W = np.minimum(judge.held_out_losses(levels), HOPELESS)
+            low, high = np.quantile((losses_W - uniform_W)[resampled_NW].mean(1), (tail, 1 - tail)).tolist()
+            held_out = float(losses_W.mean())
+            candidates.append(
+                Candidate(name=name, levels=levels, tokens=tokens[name], held_out=held_out, low=low, high=high)
+            )
+        return tuple(candidates)
+
+
+class Ration(Judge):
+    """Another judge, of whom no more than `looks` may be had."""
+
+    def __init__(self, judge: Judge, looks: int) -> None:
+        self.judge = judge
+        self._last = judge.looks_left - looks
+        self._seen: set[Levels] = set()
+
+    def search_losses(self, levels: Levels) -> tuple[float, ...]:
+        if levels not in self._seen and not self.looks_left:
+            raise Spent
+        self._seen.add(levels)
+        return self.judge.search_losses(levels)
+
+    def held_out_losses(self, levels: Levels) -> tuple[float, ...]:
+        return self.judge.held_out_losses(levels)
+
+    @property
+    def tokens(self) -> int:
+        return self.judge.tokens
+
+    @property
+    def looks_left(self) -> int:
+        return self.judge.looks_left - self._last
+
+
+def _best(judge: Judge, levels: Sequence[Levels]) -> Levels:
+    """On the windows of the search, of those that can still be looked at; else the first."""
+    losses = []
+    for each in levels:
+        try:
+            losses.append(float(np.mean(judge.search_losses(each))))
+        except Spent:
+            losses.append(np.inf)
+    return levels[int(np.argmin(losses))]
+
+
+def _choice(candidates: Sequence[Candidate], windows: int) -> tuple[str, str]:
+    """The name of what is shipped, and why."""
+    best = min(candidates, key=lambda each: each.held_out)
+    uniform = candidates[0]
+    if best.held_out == uniform.held_out:
+        return uniform.name, f"uniform: none has a lower loss than its {uniform.held_out:.4f} on windows held out"
+    difference = f"by {best.held_out - uniform.held_out:+.4f} nats per token ({best.low:+.4f} to {best.high:+.4f})"
+    if windows < LEAST:
+        return uniform.name, f"uniform: {best.name} differs {difference}, but on {windows} windows, fewer than {LEAST}"
+    if best.high >= 0:
+        return uniform.name, f"uniform: the lowest, {best.name}, differs {difference} on {windows} windows held out"
+    return best.name, f"{best.name}: the lowest, it differs from uniform {difference} on {windows} windows held out"

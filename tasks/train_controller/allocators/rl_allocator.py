@@ -1,0 +1,180 @@
+"""RL-Allocator: a policy sees how the parts differ, takes rungs of all of them at once, and is paid for the outcome.
+
+An episode is one allocation. Each part has a distribution over its numbers of rungs; a sample of all parts is projected
+onto the budget, the model so cut is judged, and the policy gradient goes through the sample as it was drawn (REINFORCE,
+Williams 1992). So that few looks are enough, the policy begins about the exact optimum of an additive table of losses
+around uniform levels, where half of the looks pay for one.
+
+Axes: P parts, F features, R rungs (from none to the most of any part), N samples.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical
+
+from tasks.train_controller.allocators.explore import Explorer, Trail
+from tasks.train_controller.allocators.knapsack import cheapest
+from tasks.train_controller.allocators.probes import Table, affordable, probe
+from tasks.train_controller.allocators.problem import Levels, Problem
+from tasks.train_controller.allocators.search import Features
+
+SAVED = ("flops", "bytes", "kv")  # the costs that the reward may pay for
+IDLE = 5  # updates that try nothing new, after which there is nothing left to try
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLAllocator(Explorer):
+    """reward = −accuracy · Δloss + the sum of weight · the share of the dense model's cost that is saved.
+
+    `accuracy` to `kv`: the five weights; `peak` pays for the largest activation that is handed on for a token.
+    `updates`: of the policy at most, each by `batch` samples at the learning rate `rate`; `entropy`: the bonus for it
+    at first, none at last; `spread`: of a part's share at first; `hidden`: the width of the network; `points`: looked
+    at of each part for the table (`probe`), 0 for no table.
+    """
+
+    accuracy: float = 1.0
+    flops: float = 0.0
+    bytes: float = 0.0
+    peak: float = 0.0
+    kv: float = 0.0
+    updates: int = 300
+    batch: int = 8
+    rate: float = 0.02
+    entropy: float = 0.02
+    spread: float = 0.05
+    hidden: int = 16
+    points: int = 2
+
+    def __post_init__(self) -> None:
+        for field in ("accuracy", "flops", "bytes", "peak", "kv", "entropy", "points"):
+            if not 0 <= (given := getattr(self, field)) < float("inf"):
+                raise ValueError(f"{field}: {given} given, valid is 0 or more")
+        for field in ("rate", "spread"):
+            if not 0 < (given := getattr(self, field)) < float("inf"):
+                raise ValueError(f"{field}: {given} given, valid is above 0")
+        for field, least in {"updates": 1, "batch": 2, "hidden": 1}.items():
+            if getattr(self, field) < least:
+                raise ValueError(f"{field}: {getattr(self, field)} given, valid is {least} or more")
+
+    def explore(self, problem: Problem, trail: Trail, features: Features, seed: int) -> None:
+        self._check(problem)
+        generator = torch.Generator().manual_seed(seed)
+        dense = trail.loss((0,) * len(problem.parts))
+
+        def paid(levels: Levels, entropy: float | None = None) -> float:
+            loss = trail.loss(levels)
+            reward = self.reward(problem, levels, loss - dense)
+            trail.note(levels, loss, reward=reward, entropy=entropy)
+            return reward
+
+        start = problem.uniform()
+        paid(start)
+        points = min(self.points, affordable(problem, trail.judge.looks_left // 2))
+        table = probe(problem, trail, points, around=start) if points else None
+        if table is not None:
+            start = cheapest(problem, self._prices(problem, table))
+        seen_PF = observe(problem, features, table)
+        policy = Policy(problem, seen_PF, start, self.hidden, self.spread, generator)
+        optimiser = torch.optim.Adam(policy.parameters(), lr=self.rate)
+        looks, idle = trail.judge.looks_left, 0
+        for _ in range(self.updates):
+            left = trail.judge.looks_left
+            chances = policy()
+            entropy_P = chances.entropy()
+            sample_NP = draw(chances, self.batch, generator)
+            tried_NP = torch.cat([chances.probs.argmax(1)[None], sample_NP])  # first what it does without chance
+            rewards = [paid(projected(problem, wanted_P), entropy_P.sum().item()) for wanted_P in tried_NP.tolist()]
+            reward_N = torch.tensor(rewards[1:], dtype=torch.float64)
+            spread = reward_N.std().clamp(min=1e-12)
+            advantage_N = (reward_N - reward_N.mean()) / spread  # leave-one-out but for a factor, which this divides by
+            gain = (advantage_N * chances.log_prob(sample_NP).sum(1)).mean()
+            bonus = self.entropy * left / max(looks, 1) * entropy_P.mean()
+            optimiser.zero_grad()
+            (-gain - bonus).backward()
+            optimiser.step()
+            idle = idle + 1 if trail.judge.looks_left == left else 0
+            if idle == IDLE:
+                break
+            if idle:  # it is sure of what it does: begin anew about the best so far
+                policy = Policy(problem, seen_PF, trail.best, self.hidden, self.spread, generator)
+                optimiser = torch.optim.Adam(policy.parameters(), lr=self.rate)
+
+    def reward(self, problem: Problem, levels: Levels, added_loss: float) -> float:
+        """Of levels that add `added_loss` nats per token to the dense model's."""
+        reward = -self.accuracy * added_loss
+        for cost in self._paid:
+            reward += getattr(self, cost) * problem.saved(levels, cost) / problem.totals[cost]
+        if self.peak:
+            reward += self.peak * (1 - problem.peak(levels) / problem.peak((0,) * len(levels)))
+        return reward
+
+    def _check(self, problem: Problem) -> None:
+        has = {*problem.saves, *(["peak"] if problem.peaks else [])}
+        for cost in (*SAVED, "peak"):
+            if getattr(self, cost) and cost not in has:
+                raise ValueError(f"{cost}: {getattr(self, cost)} given, the problem has only {', '.join(sorted(has))}")
+
+    def _prices(self, problem: Problem, table: Table) -> Table:
+        """What rungs cost in reward. The peak is of one part alone, so it has no place in a sum."""
+        prices = []
+        for part, added_R in enumerate(table):
+            paid = sum(getattr(self, cost) * problem.saves[cost][part] / problem.totals[cost] for cost in self._paid)
+            prices.append(self.accuracy * added_R - paid * torch.arange(len(added_R)).numpy())
+        return prices
+
+    @property
+    def _paid(self) -> list[str]:
+        return [cost for cost in SAVED if getattr(self, cost)]
+
+
+def observe(problem: Problem, features: Features, table: Table | None = None) -> Tensor:
+    """What a policy sees of each part, (P, F), each column standardised.
+
+    The features that all parts have; what the part adds to the loss in the table with none and with all of its rungs
+    gone; and which part it is.
+    """
+    known = [features.get(part, {}) for part in problem.parts]
+    shared = sorted(set.intersection(*(set(each) for each in known)))
+    probed = [[]] * len(known) if table is None else [[added_R[0], added_R[-1]] for added_R in table]
+    rows = [[*(each[name] for name in shared), *ends] for each, ends in zip(known, probed, strict=True)]
+    seen_PF = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), -1)
+    seen_PF -= seen_PF.mean(0)
+    seen_PF /= seen_PF.square().mean(0).sqrt().clamp(min=1e-12)
+    return torch.cat([seen_PF, torch.eye(len(rows), dtype=torch.float64)], 1)
+
+
+class Policy(nn.Module):
+    """For each part a normal distribution of the share of its rungs, on whole rungs; at first about `start`."""
+
+    def __init__(
+        self, problem: Problem, seen_PF: Tensor, start: Levels, hidden: int, spread: float, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        rungs_P = torch.tensor(problem.rungs, dtype=torch.float64)
+        self.seen_PF = seen_PF
+        self.share_PR = torch.arange(max(problem.rungs) + 1) / rungs_P[:, None]
+        self.start_P = torch.tensor(start) / rungs_P
+        self.spread_P = (0.5 / rungs_P).clamp(min=spread)  # where rungs are few, so wide that two are within reach
+        self.hidden = nn.Linear(seen_PF.shape[1], hidden, dtype=torch.float64)
+        self.out = nn.Linear(hidden, 2, dtype=torch.float64)
+        nn.init.normal_(self.hidden.weight, std=seen_PF.shape[1] ** -0.5, generator=generator)
+        for zeroed in (self.hidden.bias, self.out.weight, self.out.bias):
+            nn.init.zeros_(zeroed)
+
+    def forward(self) -> Categorical:
+        moved_P, wider_P = self.out(torch.tanh(self.hidden(self.seen_PF))).unbind(1)
+        away_PR = (self.share_PR - (self.start_P + moved_P)[:, None]) / (self.spread_P * wider_P.exp())[:, None]
+        return Categorical(logits=(-(away_PR**2) / 2).masked_fill(self.share_PR > 1, -torch.inf))
+
+
+def draw(chances: Categorical, count: int, generator: torch.Generator) -> Tensor:
+    """Numbers of rungs, (N, P): `Categorical.sample` takes no generator."""
+    return torch.multinomial(chances.probs.detach(), count, replacement=True, generator=generator).T
+
+
+def projected(problem: Problem, wanted_P: list[int]) -> Levels:
+    """The levels next to these numbers of rungs."""
+    return problem.project([Fraction(rungs, most) for rungs, most in zip(wanted_P, problem.rungs, strict=True)])

@@ -1,0 +1,140 @@
+"""RL-Refine: from levels that are there, one move after the other, each kept only where a gate lets it pass.
+
+A move takes rungs more of one part, the donor, and gives as many back to another, the receiver, as the budget is met
+by. The policy learns which pairs pay, from every other window of the search; the windows between are the gate, on which
+the loss falls with every move that is kept. What does not pass is rolled back, so the end is never worse than the start
+there.
+
+Axes: P parts, F features, W windows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.distributions import Categorical
+
+from tasks.train_controller.allocators.adapt import AdaptPruner
+from tasks.train_controller.allocators.explore import Explorer, Trail
+from tasks.train_controller.allocators.problem import Levels, Problem
+from tasks.train_controller.allocators.rl_allocator import observe
+from tasks.train_controller.allocators.search import Features, Searcher
+from tasks.train_controller.allocators.uniform import Uniform
+
+STARTS: dict[str, type[Searcher]] = {"uniform": Uniform, "adapt": AdaptPruner}  # those that look at no loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLRefine(Explorer):
+    """From `start`, the name of an allocator that looks at no loss, or levels of any other, by up to `steps` moves.
+
+    A receiver gets back a share `stride` of its rungs, half as much after `patience` moves in a row that were not kept,
+    and so on down to a single rung, of which all moves are tried. A move passes the gate where the loss falls by more
+    than `margin` standard errors. `rate`: of the policy's learning; `entropy`: the bonus for it; `hidden`: its width.
+    """
+
+    start: str | Levels = "adapt"
+    steps: int = 1000
+    stride: float = 0.2
+    patience: int = 16
+    margin: float = 1.0
+    rate: float = 0.01
+    entropy: float = 0.01
+    hidden: int = 16
+
+    def __post_init__(self) -> None:
+        if isinstance(self.start, str) and self.start not in STARTS:
+            raise ValueError(f"start: {self.start} given, valid is {', '.join(STARTS)}, or levels")
+        for field in ("steps", "patience", "hidden"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}: {getattr(self, field)} given, valid is 1 or more")
+        for field in ("margin", "entropy"):
+            if not 0 <= (given := getattr(self, field)) < float("inf"):
+                raise ValueError(f"{field}: {given} given, valid is 0 or more")
+        if not 0 < self.stride <= 1:
+            raise ValueError(f"stride: {self.stride} given, valid is 0 < stride <= 1")
+        if not 0 < self.rate < float("inf"):
+            raise ValueError(f"rate: {self.rate} given, valid is above 0")
+
+    def explore(self, problem: Problem, trail: Trail, features: Features, seed: int) -> None:
+        levels = self._first(problem, trail, features)
+        trail.best = levels  # where not even a single look is left
+        losses_W = trail.losses(levels)
+        if len(losses_W) < 4:
+            raise ValueError(f"windows: {len(losses_W)} given, valid is 4 or more: to learn from, and for the gate")
+        trail.note(levels, losses_W.mean(), accepted=True)
+
+        generator = torch.Generator().manual_seed(seed)
+        policy = Pairs(problem, observe(problem, features), self.hidden, generator)
+        optimiser = torch.optim.Adam(policy.parameters(), lr=self.rate)
+        stride, refused = self.stride, 0
+        tried, gains = {levels}, [0.0]
+        for _ in range(self.steps):
+            moves = {pair: moved for pair, moved in _moves(problem, levels, stride).items() if moved not in tried}
+            smallest = stride * max(problem.rungs) <= 1
+            if not smallest and (refused == self.patience or not moves):
+                stride, refused = stride / 2, 0
+                continue
+            if not moves:
+                break
+            chances = policy(levels, list(moves))
+            pair = torch.multinomial(chances.probs.detach(), 1, generator=generator)
+            moved = list(moves.values())[int(pair)]
+            moved_W = trail.losses(moved)
+            tried.add(moved)
+            fall_W = losses_W - moved_W
+            gain = fall_W[0::2].mean()
+            passed = self._passes(fall_W[1::2])
+            trail.note(moved, moved_W.mean(), reward=gain, entropy=chances.entropy().item(), accepted=passed)
+            advantage = (gain - np.mean(gains)) / max(np.std([*gains, gain]), 1e-12)
+            gains.append(gain)
+            optimiser.zero_grad()
+            (-advantage * chances.log_prob(pair).sum() - self.entropy * chances.entropy()).backward()
+            optimiser.step()
+            refused = 0 if passed else refused + 1
+            if passed:
+                levels, losses_W = moved, moved_W
+
+    def _first(self, problem: Problem, trail: Trail, features: Features) -> Levels:
+        if isinstance(self.start, str):
+            return STARTS[self.start]().search(problem, trail.judge, features).levels
+        if len(self.start) != len(problem.parts) or not problem.meets(self.start):
+            raise ValueError(f"start: {self.start} given, which does not meet the budget of these parts")
+        return self.start
+
+    def _passes(self, fall_W: NDArray[np.float64]) -> bool:
+        return bool(fall_W.mean() > self.margin * fall_W.std(ddof=1) / len(fall_W) ** 0.5)
+
+
+class Pairs(nn.Module):
+    """A softmax over pairs of parts: how good a part is as a donor, and the other as a receiver, added."""
+
+    def __init__(self, problem: Problem, seen_PF: Tensor, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.seen_PF = seen_PF
+        self.rungs_P = torch.tensor(problem.rungs)
+        self.hidden = nn.Linear(seen_PF.shape[1] + 1, hidden, dtype=torch.float64)
+        self.out = nn.Linear(hidden, 2, dtype=torch.float64)
+        nn.init.normal_(self.hidden.weight, std=(seen_PF.shape[1] + 1) ** -0.5, generator=generator)
+        for zeroed in (self.hidden.bias, self.out.weight, self.out.bias):
+            nn.init.zeros_(zeroed)
+
+    def forward(self, levels: Levels, pairs: list[tuple[int, int]]) -> Categorical:
+        """Over these (donor, receiver), beside what is known of the parts by how much of them has gone."""
+        gone_P1 = (torch.tensor(levels) / self.rungs_P).double()[:, None]
+        donor_P, receiver_P = self.out(torch.tanh(self.hidden(torch.cat([self.seen_PF, gone_P1], 1)))).unbind(1)
+        donors, receivers = torch.tensor(pairs).unbind(1)
+        return Categorical(logits=donor_P[donors] + receiver_P[receivers])
+
+
+def _moves(problem: Problem, levels: Levels, stride: float) -> dict[tuple[int, int], Levels]:
+    """By (donor, receiver), all that can be done with that stride, a rung at least."""
+    moves = {}
+    for receiver, most in enumerate(problem.rungs):
+        for donor in range(len(levels)):
+            moved = problem.moved(levels, donor, receiver, max(1, round(stride * most)))
+            if moved is not None:
+                moves[donor, receiver] = moved
+    return moves

@@ -1,0 +1,94 @@
+"""Made-up problems whose optimum is known, and judges that count what they are asked for."""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import numpy as np
+
+from tasks.train_controller.allocators.problem import Levels, Part, Problem
+from tasks.train_controller.allocators.search import Features, Judge, Spent
+
+TOKENS = 10  # of a look
+
+
+class MadeUp(Judge):
+    """`loss` of levels on every window, give or take what that window has of its own for these levels."""
+
+    def __init__(
+        self, loss: Callable[[Levels], float], looks: int = 10_000, windows: int = 8, noise: float = 0.0, seed: int = 0
+    ) -> None:
+        self.loss, self.looks, self.windows, self.noise, self.seed = loss, looks, windows, noise, seed
+        self.seen: dict[Levels, tuple[float, ...]] = {}
+
+    def search_losses(self, levels: Levels) -> tuple[float, ...]:
+        if levels not in self.seen:
+            if not self.looks_left:
+                raise Spent
+            self.seen[levels] = self._losses(levels, 0)
+        return self.seen[levels]
+
+    def held_out_losses(self, levels: Levels) -> tuple[float, ...]:
+        return self._losses(levels, 1)
+
+    @property
+    def tokens(self) -> int:
+        return TOKENS * len(self.seen)
+
+    @property
+    def looks_left(self) -> int:
+        return self.looks - len(self.seen)
+
+    def _losses(self, levels: Levels, side: int) -> tuple[float, ...]:
+        own = np.random.default_rng([self.seed, side, *levels]).standard_normal(self.windows)
+        hard = np.random.default_rng([self.seed, side]).standard_normal(self.windows)
+        return tuple((self.loss(levels) + hard + self.noise * own).tolist())
+
+
+def a_problem(blocks: int = 3, rungs: int = 4, share: float = 0.4, ffn_cost: int = 2, **changes) -> Problem:
+    """Attention and FFN of every block; a rung of an FFN saves `ffn_cost` parameters, one of attention 1 and a KV."""
+    parts = tuple(Part(block=block, kind=kind) for block in range(blocks) for kind in ("attention", "ffn"))
+    saves = {"parameters": (1, ffn_cost) * blocks, "kv": (3, 0) * blocks}
+    totals = {cost: 2 * rungs * sum(each) for cost, each in saves.items()}
+    given = {"cost": "parameters", "budget": round(share * rungs * sum(saves["parameters"]))} | changes
+    return Problem(parts=parts, rungs=(rungs,) * len(parts), saves=saves, totals=totals, **given)
+
+
+def additive(problem: Problem, seed: int = 0, power: float = 2.0) -> Callable[[Levels], float]:
+    """Every part has a weight of its own: the share of its rungs that are gone, to the `power`, times that."""
+    weights_P = np.random.default_rng(seed).lognormal(0, 1, len(problem.parts))
+    return lambda levels: float(weights_P @ np.divide(levels, problem.rungs) ** power)
+
+
+def interacting(problem: Problem, seed: int = 0) -> Callable[[Levels], float]:
+    """As additive, and neighbours that are both cut hurt more than each does."""
+    alone = additive(problem, seed, power=1.5)
+    weights_P = np.random.default_rng([seed, 1]).lognormal(0, 1, len(problem.parts))
+
+    def loss(levels: Levels) -> float:
+        share_P = np.divide(levels, problem.rungs)
+        return alone(levels) + float(weights_P[1:] @ (share_P[1:] * share_P[:-1]))
+
+    return loss
+
+
+def all_levels(problem: Problem) -> Iterator[Levels]:
+    """All that meet the budget and save no less of it than uniform ones do."""
+    least = problem.saved(problem.uniform())
+    every = product(*(range(most + 1) for most in problem.rungs))
+    return (levels for levels in every if problem.meets(levels) and problem.saved(levels) >= least)
+
+
+def some_features(problem: Problem, seed: int = 0) -> Features:
+    """A cosine of each block, depth, kind and cost of each part, and a number that says nothing."""
+    random = np.random.default_rng(seed)
+    cosine = random.uniform(0.5, 1, len(problem.parts)).tolist()
+    return {
+        part: {
+            "cosine": cosine[part.block],
+            "depth": part.block / 10,
+            "is_ffn": float(part.kind == "ffn"),
+            "share_parameters": cost / sum(problem.unit_costs),
+            "noise": float(random.normal()),
+        }
+        for part, cost in zip(problem.parts, problem.unit_costs, strict=True)
+    }
