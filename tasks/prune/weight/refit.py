@@ -30,9 +30,9 @@ class Refit(Update):
     """Least squares with ε = `damp` · mean(diag G), ten times more as often as rounding spoils a Cholesky factor.
 
     `drift`: β, 0 for none. `damp`: 1e-4 if not given, 1e-2 with drift correction. On every linear the result is shown
-    to be no farther from b, in the norm of H, than the sweep on the same keep; it is then rounded to its dtype,
-    which of 16 bits and where hardly anything is dropped can cost more than was won. With drift correction b is not the
-    dense row, so the error of the sweep, which is taken from that, is not given.
+    to be no farther from b, in the norm of H, than the sweep on the same keep; a row that loses this by being rounded
+    to 16 bits is that of the sweep. With drift correction b is not the dense row, so the error of the sweep, which is
+    taken from that, is not given.
     """
 
     drift: float = 0.0
@@ -63,10 +63,10 @@ class Refit(Update):
                 raise ValueError(f"damp: even {damp} leaves the Gram of {stat.in_features} inputs too near to singular")
             damp = max(10 * damp, 1e-8)
         comparable = None if self.drift else swept_OI
-        return Updated(weight_OI=fitted_OI.to(weight_OI.dtype), damp=damp, swept_OI=comparable)
+        return Updated(weight_OI=fitted_OI, damp=damp, swept_OI=comparable)
 
     def _fit(self, dense_OI: Tensor, keep_OI: Tensor, stat: InputGram, damp: float, swept_OI: Tensor) -> Tensor | None:
-        """The fitted rows, no worse than the swept ones; None where rounding forbids that."""
+        """The fitted rows in the dtype of the swept ones, and no worse; None where rounding in float64 forbids that."""
         gram_II = stat.gram_II.double()
         damped_II = gram_II.clone()
         damped_II.diagonal().add_(damp * gram_II.diagonal().mean())
@@ -81,7 +81,9 @@ class Refit(Update):
         fitted_OI = fit(best_OI, moment_OI, keep_OI, damped_II, lower_II)
         if fitted_OI is None or not _is_no_worse(fitted_OI - best_OI, swept_OI - best_OI, damped_II, energy):
             return None
-        return fitted_OI
+        rounded_OI = fitted_OI.to(swept_OI.dtype)
+        errors_O = [_errors(rows_OI - best_OI, damped_II) for rows_OI in (rounded_OI, swept_OI.double())]
+        return torch.where((errors_O[0] <= errors_O[1])[:, None], rounded_OI, swept_OI)
 
 
 def fit(best_OI: Tensor, moment_OI: Tensor, keep_OI: Tensor, damped_II: Tensor, lower_II: Tensor) -> Tensor | None:
@@ -140,5 +142,10 @@ def _solve(system_II: Tensor, inputs_RK: Tensor, valid_RK: Tensor, right_RK: Ten
 
 def _is_no_worse(fitted_OI: Tensor, swept_OI: Tensor, damped_II: Tensor, energy: float) -> bool:
     """Of two distances to the best rows. `energy` of the dense ones, of which rounding leaves some where both are 0."""
-    fitted, swept = ((rows_OI @ damped_II).mul_(rows_OI).sum().item() for rows_OI in (fitted_OI, swept_OI.double()))
+    fitted, swept = (_errors(rows_OI, damped_II).sum().item() for rows_OI in (fitted_OI, swept_OI.double()))
     return fitted <= swept * (1 + ROUNDING) + ROUNDING**2 * energy
+
+
+def _errors(rows_OI: Tensor, damped_II: Tensor) -> Tensor:
+    """The squared norm of each row, (O,)."""
+    return (rows_OI @ damped_II).mul_(rows_OI).sum(1)

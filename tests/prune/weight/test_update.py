@@ -121,6 +121,21 @@ def test_dtype_and_no_change_in_place(name, dtype):
     assert torch.equal(weight_OI, before)
 
 
+@pytest.mark.parametrize("pattern", ["5%", "20%", "2:4"])
+def test_a_refit_is_no_worse_than_the_sweep_once_it_is_rounded_to_16_bits(pattern):
+    """Where little is dropped, rounding to bfloat16 costs more than least squares wins on most rows."""
+    weight_OI, x_TI = case(dtype=torch.bfloat16)
+    stat = gram_of(x_TI)
+    keep_OI = kept("wanda", weight_OI, stat, pattern)
+    fitted, swept = (update.update(weight_OI, keep_OI, stat).weight_OI.double() for update in (Refit(), Sweep()))
+    epsilon = 1e-4 * stat.gram_II.diagonal().mean().double()
+    rows_TI = torch.cat([x_TI.double(), epsilon.sqrt() * torch.eye(64, dtype=F64)])  # as so many tokens more
+    dense_OI = weight_OI.double()
+    for row in range(len(dense_OI)):
+        errors = [error(dense_OI[row], made_OI[row], rows_TI) for made_OI in (fitted, swept)]
+        assert errors[0] <= errors[1] * (1 + 1e-4)
+
+
 def test_dead_and_doubled_inputs_are_damped_and_recorded():
     weight_OI, x_TI = case(dtype=F64)
     x_TI[:, 5], x_TI[:, 9] = 0, x_TI[:, 8]
