@@ -30,7 +30,7 @@ from tasks.stage import Stages, run_always
 
 
 @flow(name="iterative", flow_run_name=name_run)
-def iterative(parameters: Iterative, sweep: str | None = None, sweep_points: int | None = None) -> Outcome:
+def iterative(parameters: Iterative) -> Outcome:
     """Tokenize; score, allocate, slice and recover in every stage; evaluate, time, record, publish, report."""
     started, stages = perf_counter(), Stages()
     run = runtime.flow_run.name
@@ -62,8 +62,7 @@ def iterative(parameters: Iterative, sweep: str | None = None, sweep_points: int
     row = RunRow(
         command=parameters.command(),
         parameters=parameters.model_dump_json(),
-        sweep=sweep,
-        sweep_points=sweep_points,
+        sweep=None,
         seconds=perf_counter() - started,
         checkpoint=trained.checkpoint.hash,
         registered_version=None,

@@ -131,3 +131,11 @@ def test_the_command_of_a_run_repeats_it(changes: dict, tmp_path: Path, monkeypa
     again = build_parser().parse_args(shlex.split(parameters.command())[1:])
     assert preset_of(again).flow == parameters
     assert Iterative.model_validate_json(parameters.model_dump_json()) == parameters
+
+
+def test_the_help_names_every_preset(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit):
+        main(["iterative", "--help"])
+    [said] = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("--preset PRESET")]
+    assert [name for name in PRESETS if name not in said] == []
