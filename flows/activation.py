@@ -11,18 +11,18 @@ from flows.outcome import Outcome, dataset_row, describe, name_run, tokenize_tex
 from flows.prepare import prepare_activation
 from flows.show import show_run
 from tasks.evaluate.task import evaluate
-from tasks.handles import ArtifactRow, RunRow
+from tasks.handles import ArtifactRow, Checkpoint, RunRow
 from tasks.prune.activation.results import SparseTiming
 from tasks.prune.activation.task import evaluate_sparse, sparsify, time_sparse
 from tasks.record import home
 from tasks.record.provenance import machine
-from tasks.record.task import log, record, write_report
+from tasks.record.task import publish, record, write_report
 from tasks.stage import Stages, run_always
 
 
 @flow(name="activation", flow_run_name=name_run)
 def sparsify_inputs(parameters: Activation, sweep: str | None = None, sweep_points: int | None = None) -> Outcome:
-    """Tokenize, sparsify, evaluate, time, record, log, report; what computes is cached."""
+    """Tokenize, sparsify, evaluate, time, record, publish, report; what computes is cached."""
     started, stages = perf_counter(), Stages()
     run = runtime.flow_run.name
     found = prepare_activation(parameters)
@@ -48,8 +48,8 @@ def sparsify_inputs(parameters: Activation, sweep: str | None = None, sweep_poin
     run_always(record, calibrated, {"datasets": [dataset_row("calibration", calibration)], "learned": sparse.learned})
     run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "sparse_inputs": scored.inputs})
     run_always(record, context, {"evaluations": [dense, result], "speeds": speeds, "products": timed.products})
-    stored = ArtifactRow(kind="activations", hash=sparse.hash, folder=sparse.folder, size_bytes=sparse.size_bytes)
-    run_always(record, context, {"artifacts": [stored], "stages": stages.rows})
+    artifact = ArtifactRow(kind="activations", hash=sparse.hash, folder=sparse.folder, size_bytes=sparse.size_bytes)
+    run_always(record, context, {"artifacts": [artifact], "stages": stages.rows})
     row = RunRow(
         command=parameters.command(),
         parameters=parameters.model_dump_json(),
@@ -59,7 +59,8 @@ def sparsify_inputs(parameters: Activation, sweep: str | None = None, sweep_poin
         checkpoint=sparse.hash,
         registered_version=None,
     )
-    run_always(log, context, row, parameters.model_dump(), [dense, result], speeds)
+    stored = Checkpoint(hash=sparse.hash, folder=sparse.folder, kind="sparse_inputs", dense=found.model.folder)
+    run_always(publish, context, row, parameters.model_dump(), stored, [dense, result], speeds)
     report = run_always(write_report, run)
     run_always(show_run, run, report)
     return Outcome(

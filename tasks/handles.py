@@ -14,11 +14,12 @@ from dataclasses import dataclass
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A model in a folder: `kind` is "transformers" (AutoModelForCausalLM loads it), "per_layer" (it does, and runs the
-    modeling file that tasks.prune.structure.export wrote) or "packed" (tasks.prune.pack)."""
+    modeling file of tasks.prune.structure.export), "packed" or "sparse_inputs" (loaded upon the folder `dense`)."""
 
     hash: str
     folder: str
     kind: str = "transformers"
+    dense: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The part of this project that a registered model carries with it: the modules that unpack it, and what these import.
+"""The part of this project that a registered model carries with it: the modules that load it, and what these import.
 
 A process that has only MLflow, torch, transformers and safetensors can then load a version, now and after this project
 has changed.
@@ -8,15 +8,18 @@ import ast
 from importlib import resources
 from pathlib import Path
 
-ENTRY = "tasks.prune.pack"
+ENTRIES = {  # kind of a checkpoint that transformers alone cannot load -> modules that do
+    "packed": ("tasks.prune.pack",),
+    "sparse_inputs": ("tasks.model.load", "tasks.prune.activation.folder", "tasks.prune.activation.methods"),
+}
 
 
-def copy_loader(folder: Path) -> Path:
-    """Write the package `tasks` into `folder`, reduced to ENTRY and its imports, and return its path.
+def copy_loader(folder: Path, kind: str) -> Path:
+    """Write the package `tasks` into `folder`, reduced to ENTRIES of a kind and their imports, and return its path.
 
     Its `__init__.py` files are empty: only modules are needed, and the real ones may import more than is there.
     """
-    todo, copied = [ENTRY], set[str]()
+    todo, copied = [*ENTRIES[kind]], set[str]()
     while todo:
         module = todo.pop()
         text = _source(module)

@@ -2,7 +2,9 @@
 
 MLflow reads a model "from code": no object is pickled. Beside this file lies the checkpoint: a packed one with the few
 modules that unpack it, or a folder that transformers loads, with the modeling file that was written for it where it has
-one. So a process that has only MLflow, torch, transformers and safetensors can load and run it:
+one. Of sparse inputs it is what is loaded upon the dense model, with the modules that do; the dense model is not copied
+but read where it was, or where `load_model(…, model_config={"dense": folder})` says, and has to be the same. So a
+process that has only MLflow, torch, transformers and safetensors can load and run it:
 
     mlflow.pyfunc.load_model("models:/<name>@best").predict(["Once upon a time"])
 """
@@ -19,10 +21,20 @@ NEW_TOKENS = 40
 class StoredModel(PythonModel):
     """Continues prompts greedily by NEW_TOKENS; for all else, `unwrap_python_model()` has `.model` and `.tokenizer`."""
 
+    model: Any  # generate() is not typed
+
     def load_context(self, context: Any) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        if "packed" in context.artifacts:
+        if "sparse_inputs" in context.artifacts:
+            from tasks.model.load import fingerprint, load_model
+            from tasks.prune.activation.folder import load_sparse
+            from tasks.prune.activation.methods import METHODS
+
+            folder = Path(context.model_config["dense"])
+            self.model = load_model(folder)
+            load_sparse(self.model, fingerprint(folder), Path(context.artifacts["sparse_inputs"]), METHODS)
+        elif "packed" in context.artifacts:
             from tasks.prune.pack import load_packed
 
             folder = Path(context.artifacts["packed"])

@@ -4,7 +4,8 @@ The name is `espalier-<model>-<hash>` (tasks.record.names), so all versions of a
 `best-<pattern>`, such as `best-2of4` and `best-50pct`, is the version with the lowest perplexity among those of that
 pattern. `best` moves from the version that has it only to one of which at least as much is gone (counted zeros, and the
 parameters that were cut out, in whole percent) and which has a lower perplexity: it never buys quality with size. The
-first version of a name takes it.
+first version of a name takes it. A version of sparse inputs leaves the model as large as it was, so it takes neither of
+the two, but `best-inputs-<pattern>`, such as `best-inputs-8of16`, by the same comparison.
 
 Perplexities are compared only on the same text, in the same window. Where an alias stands on a version that was
 measured otherwise, the newest comparison takes over: the alias moves to the new version, and is defended there. The
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.handles import Checkpoint, Context, EvaluationRow
 from tasks.record import home
-from tasks.record.loader import copy_loader
+from tasks.record.loader import ENTRIES, copy_loader
 from tasks.record.names import pattern_alias, plain, registered_name
 from tasks.record.tracking import tracking
 
@@ -71,9 +72,12 @@ def load_registered(name: str, version: str, device: str = "cpu") -> tuple[Any, 
 
     Raises ValueError if there is no such version, home.Damaged if its files are not those that were registered.
     """
+    from torch import nn
     from transformers import AutoTokenizer
 
-    from tasks.model.load import load_model
+    from tasks.model.load import fingerprint, load_model
+    from tasks.prune.activation.folder import load_sparse
+    from tasks.prune.activation.methods import METHODS
     from tasks.prune.pack import load_packed
 
     with tracking() as client:
@@ -83,6 +87,11 @@ def load_registered(name: str, version: str, device: str = "cpu") -> tuple[Any, 
     home.verify(Checkpoint(hash=checkpoint, folder=str(folder), kind=kind))
     if kind == "packed":
         return load_packed(folder, device), AutoTokenizer.from_pretrained(folder)
+    if kind == "sparse_inputs":
+        dense = Path(found.tags["dense"])
+        model = load_model(dense)
+        load_sparse(model, fingerprint(dense), folder, METHODS)
+        return nn.Module.to(model, device), AutoTokenizer.from_pretrained(dense)
     return load_model(folder, device, run_code=kind == "per_layer"), AutoTokenizer.from_pretrained(folder)
 
 
@@ -106,7 +115,8 @@ def _find(client: "MlflowClient", name: str, version: str) -> "ModelVersion":
 
 def _facts(context: Context, stored: Checkpoint, evaluation: EvaluationRow) -> dict[str, str]:
     """The tags of a version: where it comes from, and what it was compared on."""
-    return {
+    upon = {} if stored.dense is None else {"dense": str(home.locate(stored.dense))}
+    return upon | {
         "method": context.method,
         "pattern": context.pattern,
         "seed": str(context.seed),
@@ -136,7 +146,7 @@ def _register(
         params=run.data.params,
         tags=facts,
     )
-    packed = stored.kind == "packed"
+    carries_loader = stored.kind in ENTRIES
     with tempfile.TemporaryDirectory() as aside:
         logged = Model.log(  # pyfunc.log_model would have to start the run, and then to end it
             artifact_path=None,
@@ -144,8 +154,9 @@ def _register(
             model_id=model.model_id,
             run_id=run_id,
             python_model=str(Path(__file__).with_name("registered.py")),
-            artifacts={"packed" if packed else "folder": str(home.locate(stored.folder))},
-            code_paths=[str(copy_loader(Path(aside)))] if packed else None,
+            artifacts={stored.kind if carries_loader else "folder": str(home.locate(stored.folder))},
+            code_paths=[str(copy_loader(Path(aside), stored.kind))] if carries_loader else None,
+            model_config={"dense": facts["dense"]} if "dense" in facts else None,
             pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
         )
     if not client.search_registered_models(f"name = '{name}'"):
@@ -158,7 +169,9 @@ def _take_aliases(client: "MlflowClient", version: "ModelVersion") -> None:
     if not math.isfinite(float(version.tags["ppl"])):
         return
     aliases = client.get_registered_model(version.name).aliases
-    for alias in (pattern_alias(version.tags["pattern"]), "best"):
+    own = pattern_alias(version.tags["pattern"])
+    sparse_inputs = version.tags.get("kind") == "sparse_inputs"
+    for alias in (own.replace("best-", "best-inputs-", 1),) if sparse_inputs else (own, "best"):
         holder = client.get_model_version(version.name, aliases[alias]) if alias in aliases else None
         if (
             holder is None

@@ -25,7 +25,10 @@ from tasks.model.load import fingerprint, load_model
 from tasks.prune import MITIGATIONS, SELECTIONS
 from tasks.prune.activation.folder import load_sparse
 from tasks.record import home
+from tasks.record.listing import runs_table
 from tasks.record.metrics import query
+from tasks.record.registry import load_registered
+from tasks.record.tracking import tracking
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 CACHED = {"tokenize calibration", "tokenize evaluation", "sparsify", "evaluate dense", "evaluate sparse"}
@@ -97,10 +100,28 @@ def test_a_run_leaves_a_row_for_every_input_and_a_page(runs: dict[str, Outcome])
     assert outcome.result.sparsity == 0.5
     [run] = rows_of("runs", outcome)
     assert (run["flow"], run["method"], run["pattern"]) == ("activation", "topk", "50%")
+    assert run["registered_version"] in Path(outcome.report).read_text()
+    assert outcome.run in runs_table()
     page = Path(outcome.report).read_text()
     assert f"{outcome.result.ppl:.2f}" in page
     assert "Sparse inputs" in page
     assert stages_of(outcome) == dict.fromkeys(CACHED, False)
+
+
+def test_what_a_run_registers_is_loaded_upon_the_dense_model_and_scores_the_same(
+    runs: dict[str, Outcome], tiny_model: Path
+):
+    outcome = runs["learned"]
+    name, version = rows_of("runs", outcome)[0]["registered_version"].split("/")
+    model, _ = load_registered(name, version)
+    [ids] = [load_file(file)["ids"] for file in home.root().glob("store/tokens/*/*.safetensors") if is_whole(file)]
+    assert perplexity(model, ids, window=32).nll == pytest.approx(outcome.result.nll, abs=1e-6)
+    with tracking() as client:
+        found = client.get_model_version(name, version)
+        metrics = client.get_run(found.run_id).data.metrics
+    assert found.tags["model_hash"] == fingerprint(tiny_model)
+    assert (found.tags["run"], found.tags["dense"]) == (outcome.run, str(tiny_model))
+    assert (metrics["ppl"], metrics["sparsity"]) == (outcome.result.ppl, outcome.result.sparsity)
 
 
 def test_a_second_run_computes_nothing(runs: dict[str, Outcome]):

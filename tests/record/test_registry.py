@@ -296,7 +296,7 @@ def test_a_run_is_logged_once_under_its_sweep_with_what_the_interface_compares(a
 
 
 def test_the_loader_is_whole_and_small(tmp_path):
-    package = copy_loader(tmp_path)
+    package = copy_loader(tmp_path, "packed")
     copied = {str(path.relative_to(package)) for path in package.rglob("*.py")}
     assert {"prune/pack.py", "prune/weight/pattern.py", "prune/__init__.py"} <= copied
     assert not {name for name in copied if name.startswith(("record", "calibrate", "evaluate", "data"))}

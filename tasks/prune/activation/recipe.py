@@ -51,7 +51,7 @@ class ActivationRecipe:
     @property
     def calibrates(self) -> bool:
         """Whether anything looks at the calibration tokens, training apart."""
-        return any(each.calibrates for each in (self.selection, *self.mitigations))
+        return self.selection.calibrates or any(each.calibrates for each in self.mitigations)
 
     @property
     def learns(self) -> bool:
