@@ -1,0 +1,67 @@
+"""The lines of bench.allocators as Markdown: by model and problem, what each allocator saves of uniform's loss."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+Line = dict[str, Any]
+
+HEAD = """# Allocators side by side
+
+Nats per token on windows of text held out: the difference to uniform levels of the same budget, the mean over seeds
+with its 95 % interval (Student's t), below zero where the allocator is better; a seed draws the windows that calibrate
+and that are searched on. A look is one candidate's loss on all windows of the search; columns are the most looks that
+an allocator may take, and what it was asked for before costs it nothing. *uniform* and *adapt* take none. *auto*
+divides its looks between the others. Seconds are of the whole search at the most looks, the median; where another
+allocator had measured a loss before, it came from the cache."""
+
+
+def markdown(lines_of: Mapping[str, Sequence[Line]]) -> str:
+    text = [HEAD]
+    for model, lines in lines_of.items():
+        start = next(line for line in lines if "dense" in line and "cell" not in line)
+        text += [
+            "",
+            f"## {model}",
+            "",
+            f"{start['date']}. Machine: {start['machine']}. {start['searched']} windows a look,",
+        ]
+        text += [f"{start['held_out']} held out; units by {start['importance']}, weights by {start['pruner']}."]
+        by_problem = defaultdict(list)
+        for line in lines:
+            if "held_out" in line and "cell" in line:
+                by_problem[line["cell"]["problem"]].append(line)
+        for problem, own in by_problem.items():
+            text += ["", *_problem(problem, own)]
+    return "\n".join(text) + "\n"
+
+
+def _problem(problem: str, lines: Sequence[Line]) -> list[str]:
+    looks = sorted({line["cell"]["looks"] for line in lines})
+    dense, uniform = mean(line["dense"] for line in lines), mean(line["uniform"] for line in lines)
+    found: dict[str, dict[int, list[Line]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        found[line["cell"]["allocator"]][line["cell"]["looks"]].append(line)
+    text = [f"### {problem}: dense {dense:.4f}, uniform {uniform:.4f}", ""]
+    text += [
+        "| allocator | " + " | ".join(f"{each} looks" for each in looks) + " | s |",
+        "|---" * (len(looks) + 2) + "|",
+    ]
+    for allocator, by_looks in found.items():
+        cells = [_interval([line["held_out"] - line["uniform"] for line in by_looks.get(each, [])]) for each in looks]
+        seconds = np.median([line["seconds"] for line in by_looks[max(by_looks)]])
+        text.append(f"| {allocator} | {' | '.join(cells)} | {seconds:.0f} |")
+    return text
+
+
+def _interval(differences: Sequence[float]) -> str:
+    if not differences:
+        return ""
+    if len(differences) == 1:
+        return f"{differences[0]:+.4f} (1)"
+    half = t.ppf(0.975, len(differences) - 1) * np.std(differences, ddof=1) / len(differences) ** 0.5
+    return f"{mean(differences):+.4f} ± {half:.4f}"
