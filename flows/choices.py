@@ -1,19 +1,20 @@
 """What a flow's parameters may be: one set of types for the command line, the presets and the form in Prefect."""
 
-import json
 import shlex
 from hashlib import sha256
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from flows.activation_choices import Activation
+from flows.allocator_choices import Searching, Shared
 from flows.methods import (
     ALLOCATION_CHOICES,
     IMPORTANCE_CHOICES,
     LONGEST_LABEL,
+    SEARCHER_CHOICES,
     AllocationChoice,
+    Choice,
     ImportanceChoice,
     LowRankChoice,
     Names,
@@ -23,21 +24,20 @@ from flows.methods import (
     TunerChoice,
     UpdateChoice,
 )
-from flows.recoveries import Recovering
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.calibrate.importance.correlation import LEAST
 from tasks.calibrate.importance.importance import BLOCKS, Importance
 from tasks.calibrate.importance.influence import Influence
 from tasks.calibrate.importance.leave_one_out import LeaveOneOut
 from tasks.model.units import KINDS
-from tasks.prune.allocators import Given
+from tasks.prune.allocators import Allocator, Given
 from tasks.prune.structure.cut import Cut
 from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.sparsegpt import SparseGPT
 
 
-class Oneshot(Recovering):
+class Oneshot(Searching):
     """One run of the flow `oneshot`: a model, a method, a pattern, two texts."""
 
     pruner: PrunerChoice | None = Field(description="null: none, where low rank takes the place of the weights")
@@ -54,7 +54,7 @@ class Oneshot(Recovering):
     @model_validator(mode="after")
     def _every_option_is_used(self) -> Self:
         recipe = self.recipe()  # raises for options that contradict each other
-        self.allocation.build().check(recipe.pattern)
+        self._check_allocation(recipe)
         if isinstance(recipe.pruner, SparseGPT) and getattr(recipe.pattern, "within", "row") == "matrix":
             raise ValueError(f"pattern: {self.pattern} given, but sparsegpt compares within blocks of columns; use 50%")
         if self.reconstruct is not None and self.samples < 2:
@@ -64,6 +64,22 @@ class Oneshot(Recovering):
                 "low_rank: recover_tokens given too, but two factors would not follow a training; give one"
             )
         return self
+
+    def _check_allocation(self, recipe: Recipe) -> None:
+        """The allocation can divide the pattern, and of a search every option changes something."""
+        made = self.allocation.build()
+        if isinstance(made, Allocator):
+            made.check(recipe.pattern)
+            return
+        if recipe.pruner is None:
+            raise ValueError(f"allocation: {self.allocation} searches by the scores of a pruner, none given; give one")
+        for name in ("kv", "peak"):
+            if getattr(made, name, 0):
+                raise ValueError(f"allocation: {name} given for zeros, which save none of it; valid is {name}=0")
+
+    @property
+    def search(self) -> Choice | None:
+        return self.allocation if self.allocation.method in SEARCHER_CHOICES else None
 
     def recipe(self) -> Recipe:
         return Recipe(
@@ -95,31 +111,15 @@ class Oneshot(Recovering):
         words += ["--permute"] if self.permute else []
         words += ["--reconstruct", *str(self.reconstruct).split(",", 1)[1:]] if self.reconstruct is not None else []
         if isinstance(given := self.allocation.build(), Given):
-            words += ["--allocation", str(list(given.sparsities))]
+            words += ["--allocation", given.as_json()]
         elif self.allocation.method != "uniform":
             words += ["--allocation", str(self.allocation)]
-        words += self.recovery_words() + self._changed("samples", "window", "sampling", "order", "seed", "device")
+        words += self.search_words() + self.recovery_words()
+        words += self._changed("samples", "window", "sampling", "order", "seed", "device")
         return shlex.join(words if self.speed else [*words, "--no-speed"])
 
 
-def _shares(given: Any) -> Any:
-    """`uniform`, a JSON list such as `[0.2, 0.4]`, or a file with one, which is read once and here."""
-    if not isinstance(given, str) or given == "uniform":
-        return given
-    valid = "valid is uniform, or a JSON file with a share of each block, such as [0.2, 0.4]"
-    try:
-        shares = json.loads(given if given.startswith("[") else Path(given).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"allocator: {given!r} given, which cannot be read ({error}); {valid}") from error
-    if not isinstance(shares, list) or not all(type(share) in (int, float) for share in shares):
-        raise ValueError(f"allocator: {json.dumps(shares)} given in {given!r}; {valid}")
-    return tuple(shares)
-
-
-Shares = Annotated[Literal["uniform"] | tuple[float, ...], BeforeValidator(_shares)]
-
-
-class Slice(Recovering):
+class Slice(Searching):
     """One run of the flow `slice`: a model, how much of its blocks goes, in which units, chosen by what, two texts."""
 
     budget: float = Field(0.3, gt=0, lt=1, description="the share of the cost of the blocks that goes")
@@ -127,7 +127,7 @@ class Slice(Recovering):
         "parameters", description="what the budget is a share of; flops and kv at the model's context, 2048 at most"
     )
     importance: ImportanceChoice = IMPORTANCE_CHOICES["taylor"](method="taylor")
-    allocator: Shares = Field("uniform", description="the same share of every block, or that of each")
+    allocator: Shared = Field("uniform", description="the same share of every block, that of each, or a search")
     units: Names = Field(("head_groups", "channels"), description="kinds of units that go; or blocks, whole")
     round_to: int = Field(64, ge=1, description="the channels that stay are a multiple of it")
     repair: bool = Field(True, description="fit the linears that read what was cut to what is left, by least squares")
@@ -149,6 +149,10 @@ class Slice(Recovering):
             raise ValueError("round_to: whole blocks have no width to round; leave it out")
         if self.repair and not cut.of_blocks and self.samples < 2:
             raise ValueError("samples: 1 given, but to repair one is needed to fit to and one to hold out")
+        if self.search is not None and self.export == "uniform":
+            raise ValueError("export: uniform given, but a search makes blocks differ; valid is padded or per_layer")
+        if self.search is not None and cut.of_blocks:
+            raise ValueError(f"allocator: {self.allocator} given for whole blocks, of which none is cut; leave it out")
         if 0 < self.measure_units < LEAST:
             raise ValueError(f"measure_units: {self.measure_units} given, valid is 0, or {LEAST} or more")
         return self
@@ -157,7 +161,7 @@ class Slice(Recovering):
         return Cut(
             budget=self.budget,
             cost=self.cost,
-            shares=None if self.allocator == "uniform" else self.allocator,
+            shares=self.allocator if isinstance(self.allocator, tuple) else None,
             kinds=self.units,
             round_to=self.round_to,
             repair=self.repair,
@@ -177,10 +181,14 @@ class Slice(Recovering):
         cost = "" if self.cost == "parameters" else self.cost
         return f"-{100 * self.budget:g}%{cost}" + ("" if usual else f"@{'+'.join(self.units)}")
 
+    @property
+    def search(self) -> Choice | None:
+        return self.allocator if isinstance(self.allocator, Choice) else None
+
     def _shares_label(self) -> list[str]:
-        """Shares of each block are named, many of them by their SHA-256."""
-        if self.allocator == "uniform":
-            return []
+        """A search is named, and shares of each block are, many of them by their SHA-256."""
+        if not isinstance(self.allocator, tuple):
+            return [] if self.search is None else [self.search.label]
         said = f"shares={'+'.join(f'{share:g}' for share in self.allocator)}"
         return [said if len(said) <= LONGEST_LABEL else f"shares:{sha256(said.encode()).hexdigest()[:6]}"]
 
@@ -191,10 +199,12 @@ class Slice(Recovering):
             words += [f"--{name}", str(getattr(self, name))]
         if self.units != type(self).model_fields["units"].default:
             words += ["--units", ",".join(self.units)]
-        words += [] if self.allocator == "uniform" else ["--allocator", str([*self.allocator])]
+        if self.allocator != "uniform":
+            given = str([*self.allocator]) if isinstance(self.allocator, tuple) else str(self.allocator)
+            words += ["--allocator", given]
         words += [] if self.repair else ["--no-repair"]
         words += self._changed("cost", "round_to", "measure_units", "export") + self.recovery_words()
-        words += self._changed("samples", "window", "sampling", "seed", "device")
+        words += self.search_words() + self._changed("samples", "window", "sampling", "seed", "device")
         return shlex.join(words if self.speed else [*words, "--no-speed"])
 
 

@@ -30,6 +30,7 @@ from tasks.prune.own import load_pruner
 from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.pruner import Pruner
 from tasks.prune.weight.reconstruct import Reconstruct
+from tasks.train_controller.allocators import SEARCHERS
 
 LONGEST_LABEL = 60  # characters
 
@@ -127,7 +128,8 @@ PRUNER_CHOICES = choices_of(PRUNERS)
 UPDATE_CHOICES = choices_of(UPDATES)
 LOW_RANK_CHOICES = choices_of(DECOMPOSERS)
 TUNER_CHOICES = choices_of({"reconstruct": Reconstruct})
-ALLOCATION_CHOICES = choices_of({**ALLOCATIONS, "given": Given})
+SEARCHER_CHOICES = choices_of({name: kind for name, kind in SEARCHERS.items() if name != "uniform"})
+ALLOCATION_CHOICES = {**choices_of({**ALLOCATIONS, "given": Given}), **SEARCHER_CHOICES}
 IMPORTANCE_CHOICES = choices_of(IMPORTANCES)
 if TYPE_CHECKING:
     PrunerChoice = Choice
@@ -181,11 +183,14 @@ def parse_low_rank(text: str) -> Choice:
 
 
 def parse_allocation(text: str) -> Choice:
-    """`uniform`, `owl`, `owl,spread=0.1`, a JSON list of sparsities such as `[0.4, 0.6]`, or a file with one."""
-    if text.partition(",")[0] in ALLOCATIONS:
+    """`uniform`, `owl,spread=0.1`, `rl,updates=40`, JSON of sparsities such as `[0.4, 0.6]`, or a file with that."""
+    if text.partition(",")[0] in ALLOCATION_CHOICES.keys() - {"given"}:
         return parse_choice("allocation", text, ALLOCATION_CHOICES)
-    given = from_text(text) if text.startswith("[") else from_file(text)
-    return ALLOCATION_CHOICES["given"].model_validate({"method": "given", "sparsities": given.sparsities})
+    if text[:1] not in ("[", "{") and not Path(text).is_file():
+        valid = f"valid is {', '.join(name for name in ALLOCATION_CHOICES if name != 'given')}, or a JSON file"
+        raise ValueError(f"allocation: {text!r} given, which cannot be read; {valid} such as [0.4, 0.6]")
+    given = from_text(text) if text[:1] in ("[", "{") else from_file(text)
+    return ALLOCATION_CHOICES["given"].model_validate({"method": "given", **vars(given)})
 
 
 def parse_importance(text: str) -> Choice:

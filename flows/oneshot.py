@@ -9,6 +9,7 @@ from prefect import flow, runtime
 from flows.choices import Oneshot
 from flows.outcome import Outcome, dataset_row, describe, name_run, record_recovery, recover_model, tokenize_texts
 from flows.prepare import prepare
+from flows.searching import moves_of, search, tables_of
 from flows.show import show_run
 from tasks.evaluate.task import evaluate, time_speed
 from tasks.handles import ArtifactRow, Checkpoint, Packed, RunRow
@@ -18,6 +19,10 @@ from tasks.record import home
 from tasks.record.provenance import machine
 from tasks.record.task import publish, record, write_report
 from tasks.stage import Stages, run_always
+from tasks.train_controller.allocators.search import Searcher
+from tasks.train_controller.allocators.weight_rungs import level_pattern
+from tasks.train_controller.results import OfWeights
+from tasks.train_controller.task import rank_weights
 
 
 @flow(name="oneshot", flow_run_name=name_run)
@@ -28,14 +33,18 @@ def oneshot(parameters: Oneshot, sweep: str | None = None, sweep_points: int | N
     found = prepare(parameters)
     calibration, evaluation = tokenize_texts(stages, parameters, found)
     on_calibration: dict[str, Any] = {"model": found.model, "calibration": calibration, "device": found.device}
-    allocation = None
-    if not isinstance(found.allocator, Uniform):
-        pattern = found.recipe.pattern
+    pattern, allocation, divided = found.recipe.pattern, None, None
+    if isinstance(found.allocator, Searcher):
+        grain: dict[str, Any] = {"pruner": found.recipe.pruner, "pattern": level_pattern(pattern, 1)}
+        ranked = stages(rank_weights, **on_calibration, **grain)
+        divided = search(stages, parameters, found, calibration, OfWeights(ranked=ranked, pattern=pattern))
+        allocation = divided.searched.allocation
+    elif not isinstance(found.allocator, Uniform):
         allocation = stages(allocate, **on_calibration, allocator=found.allocator, pattern=pattern)
     pruned = stages(prune, **on_calibration, recipe=found.recipe, allocation=allocation)
     recovered = recover_model(stages, parameters, found, pruned.checkpoint)
     last = recovered.trained.checkpoint if recovered else pruned.checkpoint
-    packed = stages(pack, checkpoint=last, pattern=found.recipe.pattern, allocation=allocation)
+    packed = stages(pack, checkpoint=last, pattern=pattern, allocation=allocation)
     on_text: dict[str, Any] = {"tokens": evaluation, "device": found.device}
     dense = stages(evaluate, named="evaluate dense", checkpoint=found.model, subject="dense", **on_text)
     result = stages(evaluate, named="evaluate pruned", checkpoint=packed.checkpoint, subject="pruned", **on_text)
@@ -49,7 +58,7 @@ def oneshot(parameters: Oneshot, sweep: str | None = None, sweep_points: int | N
     if found.recipe.walks or allocation is not None:
         calibrated = replace(context, dataset_hash=calibration.dataset_hash)
         run_always(record, calibrated, {"datasets": [dataset_row("calibration", calibration)]})
-    run_always(record, calibrated, {"blocks": pruned.blocks, "linears": pruned.linears})
+    run_always(record, calibrated, {"blocks": pruned.blocks, "linears": pruned.linears, **tables_of(divided)})
     if recovered is not None:
         record_recovery(context, recovered)
     run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
@@ -63,7 +72,9 @@ def oneshot(parameters: Oneshot, sweep: str | None = None, sweep_points: int | N
         checkpoint=last.hash,
         registered_version=None,
     )
-    run_always(publish, context, row, parameters.model_dump(), packed.checkpoint, [dense, result], speeds)
+    run_always(
+        publish, context, row, parameters.model_dump(), packed.checkpoint, [dense, result], speeds, moves_of(divided)
+    )
     report = run_always(write_report, run)
     run_always(show_run, run, report)
     return Outcome(

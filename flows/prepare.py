@@ -1,7 +1,6 @@
 """What every flow checks before any work: words that cannot be meant fail here, in one line that names the field."""
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -9,6 +8,7 @@ from transformers import PreTrainedConfig
 
 from flows.activation_choices import Activation
 from flows.choices import Oneshot, Slice
+from flows.fit import check_fit, check_inputs, check_units, fitting_cuts
 from flows.profile_choices import BY_INFLUENCE, Profiles
 from flows.recoveries import Recovering
 from flows.texts import OfTexts
@@ -18,28 +18,24 @@ from tasks.data.labelled import check_labelled
 from tasks.data.sources import check_first_row, check_source
 from tasks.evaluate.task import check_speed, fits
 from tasks.handles import Checkpoint
-from tasks.model.anatomy import dissect, prunable, prunable_blocks
+from tasks.model.anatomy import prunable_blocks
 from tasks.model.load import (
     check_folder,
-    check_tokenizer,
     context_of,
     fingerprint,
     load_config,
-    load_model,
     load_tokenizer,
     resolve,
     weight_bytes,
 )
-from tasks.prune.activation.recipe import ActivationRecipe
 from tasks.prune.activation.results import NamedRecipe
-from tasks.prune.allocation import Allocation
-from tasks.prune.allocators import Allocator, Given
-from tasks.prune.structure.cut import Cut, check_cut
-from tasks.prune.structure.named_cuts import NamedCut, check_cuts, usual_cuts
-from tasks.prune.weight.budget import patterns_for
+from tasks.prune.allocators import Allocator
+from tasks.prune.structure.cut import Cut
+from tasks.prune.structure.named_cuts import NamedCut
 from tasks.prune.weight.recipe import Recipe
 from tasks.record import home
 from tasks.recover.checkpoint import Training
+from tasks.train_controller.allocators.search import Searcher
 
 USUAL_WINDOW = 2048
 
@@ -59,7 +55,7 @@ class Prepared(Found):
     """A `Oneshot` with everything looked up: what the stages take."""
 
     recipe: Recipe
-    allocator: Allocator
+    allocator: Allocator | Searcher
     training: Training | None
 
 
@@ -91,7 +87,8 @@ def prepare(parameters: Oneshot) -> Prepared:
     """Look up and check everything that a run names. Raises ValueError in one line; reads the weights once."""
     found, folder = find(parameters)
     recipe, allocator = parameters.recipe(), parameters.allocation.build()
-    _check_fit(found.model.hash, folder, recipe, allocator)
+    parameters.check_windows(found.window)
+    check_fit(found.model.hash, folder, recipe, allocator)
     training = training_for(parameters, found, folder)
     return Prepared(**vars(found), recipe=recipe, allocator=allocator, training=training)
 
@@ -100,14 +97,15 @@ def prepare_slice(parameters: Slice) -> PreparedSlice:
     """As `prepare`; the cut is tried on the model itself, which has to fit into memory."""
     found, folder = find(parameters)
     cut, training = parameters.cut(), training_for(parameters, found, folder)
-    _check_cut(found.model.hash, folder, cut)
+    parameters.check_windows(found.window)
+    check_units(found.model.hash, folder, cut, parameters.search is not None)
     return PreparedSlice(**vars(found), importance=parameters.importance.build(), cut=cut, training=training)
 
 
 def prepare_profiles(parameters: Profiles) -> PreparedProfiles:
     """As `prepare`; the cuts are tried on the model itself, which has to fit into memory."""
     found, folder = find(parameters)
-    cuts = _fitting_cuts(found.model.hash, folder, parameters.cuts(), parameters.round_to)
+    cuts = fitting_cuts(found.model.hash, folder, parameters.cuts(), parameters.round_to)
     importances: dict[str, Importance] = {}
     if any(cut.units != BLOCKS for cut in cuts):
         importances[parameters.importance.method] = parameters.importance.build()
@@ -122,7 +120,7 @@ def prepare_activation(parameters: Activation) -> PreparedActivation:
     if parameters.speed and found.device != "cpu":
         raise ValueError(f"speed: {found.device} given, sparse inputs are fast on a CPU alone; give --no-speed")
     how = parameters.how()
-    _check_inputs(found.model.hash, folder, how.recipe)
+    check_inputs(found.model.hash, folder, how.recipe)
     return PreparedActivation(**vars(found), how=how)
 
 
@@ -177,50 +175,6 @@ def training_for(parameters: Recovering, found: Found, folder: Path) -> Training
     if not fits(folder, "cpu"):
         raise ValueError(f"model: {folder} takes more than half of the memory that is free; a training holds it whole")
     return training
-
-
-@cache
-def _check_fit(content: str, folder: Path, recipe: Recipe, allocator: Allocator) -> None:
-    """The tokenizer fits the model, the recipe each linear, given sparsities the blocks. Once for every `content`."""
-    config, pattern = load_config(folder), recipe.pattern
-    check_tokenizer(load_tokenizer(folder), config)
-    for linear, module in prunable(config).items():
-        if not pattern.divides(module.in_features):
-            raise ValueError(f"pattern: {pattern} does not divide the {module.in_features} inputs of {linear}")
-    blocks = prunable_blocks(config)
-    sparsities = allocator.sparsities if isinstance(allocator, Given) else (pattern.sparsity,) * len(blocks)
-    patterns = patterns_for(Allocation(sparsities=sparsities), pattern, blocks)
-    if recipe.low_rank is not None:
-        recipe.low_rank.check_blocks(blocks, patterns)
-
-
-@cache
-def _check_cut(content: str, folder: Path, cut: Cut) -> None:
-    """The tokenizer fits the model, and the model can be cut so. Once for every `content`."""
-    check_tokenizer(load_tokenizer(folder), load_config(folder))
-    if not fits(folder, "cpu"):
-        raise ValueError(f"model: {folder} takes more than half of the memory that is free; slice holds it whole")
-    check_cut(load_model(folder), cut)
-
-
-@cache
-def _check_inputs(content: str, folder: Path, recipe: ActivationRecipe) -> None:
-    """The tokenizer fits the model, which has the linears that the recipe names. Once for every `content`."""
-    check_tokenizer(load_tokenizer(folder), load_config(folder))
-    if not fits(folder, "cpu"):
-        raise ValueError(f"model: {folder} takes more than half of the memory that is free; activation holds it whole")
-    recipe.groups(dissect(load_model(folder)))
-
-
-@cache
-def _fitting_cuts(content: str, folder: Path, cuts: tuple[NamedCut, ...], round_to: int) -> tuple[NamedCut, ...]:
-    """`cuts`, which the model can take and which all differ; or of the usual ones those that it can."""
-    check_tokenizer(load_tokenizer(folder), load_config(folder))
-    if not fits(folder, "cpu"):
-        raise ValueError(f"model: {folder} takes more than half of the memory that is free; profiles holds it whole")
-    model = load_model(folder)
-    check_cuts(model, cuts, round_to=round_to)
-    return cuts or usual_cuts(model, round_to=round_to)
 
 
 def window_for(asked: int | None, config: PreTrainedConfig) -> int:

@@ -10,6 +10,7 @@ from prefect import flow, runtime
 from flows.choices import Slice
 from flows.outcome import Outcome, dataset_row, describe, name_run, record_recovery, recover_model, tokenize_texts
 from flows.prepare import prepare_slice
+from flows.searching import moves_of, search, tables_of
 from flows.show import show_run
 from tasks.calibrate.importance.correlation import importance_rows, unit_rows
 from tasks.calibrate.importance.importance import Unit
@@ -23,6 +24,7 @@ from tasks.record.provenance import machine
 from tasks.record.task import publish, record, write_report
 from tasks.recover.task import Trained
 from tasks.stage import Stages, run_always
+from tasks.train_controller.results import OfUnits
 
 
 @flow(name="slice", flow_run_name=name_run)
@@ -38,7 +40,11 @@ def slice_model(parameters: Slice, sweep: str | None = None, sweep_points: int |
     if parameters.measure_units:
         kinds, count = parameters.units, parameters.measure_units
         measured = stages(measure_units, **on_calibration, kinds=kinds, count=count, seed=parameters.seed)
-    chosen: dict[str, Any] = {"scored": scored, "cut": found.cut}
+    cut, divided = found.cut, None
+    if parameters.search is not None:
+        divided = search(stages, parameters, found, calibration, OfUnits(scored=scored, cut=cut))
+        cut = replace(cut, left=divided.searched.left)
+    chosen: dict[str, Any] = {"scored": scored, "cut": cut}
     forecasts = stages(forecast_speed, **on_calibration, **chosen, machine=machine()) if parameters.speed else []
     sliced = stages(slice_checkpoint, **on_calibration, **chosen)
     recovered = recover_model(stages, parameters, found, sliced.checkpoint)
@@ -54,7 +60,7 @@ def slice_model(parameters: Slice, sweep: str | None = None, sweep_points: int |
     context = describe("slice", run, parameters, found, evaluation)
     calibrated = replace(context, dataset_hash=calibration.dataset_hash)
     cut_rows = {"datasets": [dataset_row("calibration", calibration)], **sliced.tables}
-    run_always(record, calibrated, cut_rows | unit_tables(scored, measured))
+    run_always(record, calibrated, cut_rows | unit_tables(scored, measured) | tables_of(divided))
     if recovered is not None:
         record_recovery(context, recovered)
     run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
@@ -69,7 +75,9 @@ def slice_model(parameters: Slice, sweep: str | None = None, sweep_points: int |
         checkpoint=last.checkpoint.hash,
         registered_version=None,
     )
-    run_always(publish, context, row, parameters.model_dump(), last.checkpoint, [dense, result], speeds)
+    run_always(
+        publish, context, row, parameters.model_dump(), last.checkpoint, [dense, result], speeds, moves_of(divided)
+    )
     report = run_always(write_report, run)
     run_always(show_run, run, report)
     return Outcome(

@@ -35,7 +35,13 @@ def say_oneshot(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--reconstruct", nargs="?", const="", help="tune each block once it is pruned; options: epochs=10,rate=0.001"
     )
-    made.add_argument("--allocation", default="uniform", help="sparsity per block: uniform, owl or a JSON file")
+    made.add_argument(
+        "--allocation",
+        default="uniform",
+        help="how sparsity is shared by the blocks: uniform, owl, a search (adapt, random, evolution, milp, rl, "
+        "refine, auto; options follow: rl,updates=40), or a JSON file",
+    )
+    _say_search(made)
     made.add_argument(
         "--order",
         default="block",
@@ -64,9 +70,11 @@ def say_slice(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--allocator",
         default="uniform",
-        help="how the budget is shared by the blocks: uniform, or a JSON file with a share of each such as [0.2, 0.4], "
-        "the mean of which is the budget",
+        help="how the budget is shared by the blocks: uniform, a search (adapt, random, evolution, milp, rl, refine, "
+        "auto; options follow: rl,updates=40), or a JSON file with a share of each such as [0.2, 0.4], the mean of "
+        "which is the budget",
     )
+    _say_search(made)
     made.add_argument(
         "--units",
         default="head_groups,channels",
@@ -149,6 +157,14 @@ def say_sweep(made: argparse.ArgumentParser) -> None:
 
 def say_model(made: argparse.ArgumentParser) -> None:
     made.add_argument("--model", default="builtin", help="a folder, a name on the hub, or 'builtin' (the default)")
+
+
+def _say_search(made: argparse.ArgumentParser) -> None:
+    """How an allocator searches."""
+    made.add_argument("--allocator-tokens", help="calibration tokens that a search may look at (1000000)")
+    made.add_argument(
+        "--measure-levels", action="store_true", help="before a search, measure each part alone at each of its levels"
+    )
 
 
 def say_recovery(made: argparse.ArgumentParser) -> None:

@@ -126,6 +126,14 @@ class Given(Allocator):
     def divide(self, pattern: Pattern, sizes: Sequence[int], measured: Sequence[float]) -> tuple[float, ...]:
         return self.sparsities
 
+    def as_json(self) -> str:
+        """What `from_text` reads."""
+        if self.ffn is None:
+            return json.dumps(self.sparsities)
+        return json.dumps(
+            [dict(zip(HALVES, halves, strict=True)) for halves in zip(self.sparsities, self.ffn, strict=True)]
+        )
+
 
 ALLOCATIONS: dict[str, type[Allocator]] = {"uniform": Uniform, "owl": OWL}  # any other word is a file: `from_file`
 HALVES = ("attention", "ffn")

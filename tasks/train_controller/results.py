@@ -1,8 +1,8 @@
 """What the stages of this room take and hand on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 from tasks.prune.allocation import Allocation
 from tasks.prune.structure.cut import Cut
@@ -32,9 +32,11 @@ class OfUnits:
     scored: Scored
     cut: Cut
 
-    def without_budget(self) -> Self:
+    @property
+    def content(self) -> dict[str, Any]:
         """What tells a loss apart: not how much is to go in the end, nor what is done then."""
-        return replace(self, cut=replace(self.cut, budget=0.5, repair=False, form=None))
+        cut = self.cut
+        return {"scores": self.scored.hash, "cost": cut.cost, "kinds": cut.kinds, "round_to": cut.round_to}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,10 @@ class OfWeights:
     ranked: Ranked
     pattern: Pattern
 
-    def without_budget(self) -> Self:
+    @property
+    def content(self) -> dict[str, Any]:
         """What tells a loss apart: not how much is to go in the end."""
-        return replace(self, pattern=level_pattern(self.pattern, 1))
+        return {"ranks": self.ranked.hash, "pattern": str(level_pattern(self.pattern, 1))}
 
 
 @dataclass(frozen=True, kw_only=True)

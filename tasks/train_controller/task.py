@@ -131,8 +131,8 @@ def _known(
 
     looks/<key>.json, where the key is that of the stage that measures losses and of nothing else.
     """
-    inputs = {"model": model, "calibration": calibration, "of": of.without_budget(), "device": device.partition(":")[0]}
-    key = cache_key(measure_levels.fn)(None, inputs | {"windows": len(windows.search_WT)})
+    inputs = {"model": model, "calibration": calibration, "of": of.content, "windows": len(windows.search_WT)}
+    key = cache_key(measure_levels.fn)(None, inputs | {"device": device.partition(":")[0]})
     path = home.root() / "looks" / f"{key}.json"
     known: dict[str, Losses] = json.loads(path.read_bytes()) if path.is_file() else {}
     before = len(known)

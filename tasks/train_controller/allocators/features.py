@@ -65,7 +65,8 @@ def features_of(
     blocks: Sequence[BlockFeatures],
     table: Sequence[LevelRow] = (),
 ) -> Features:
-    """By part, all that this module's docstring names. `blocks`: of the whole model; `table`: of these rungs."""
+    """By part, what this module names, as far as `blocks` of the model and the `table` are there to tell it."""
+    last = max(part.block for part in problem.parts) or 1
     rises = {(row.block, row.kind, row.rungs): row.rise for row in table}
     features = {}
     for place, (part, most) in enumerate(zip(problem.parts, problem.rungs, strict=True)):
@@ -73,17 +74,17 @@ def features_of(
             f"share_{cost}": each[place] * most / problem.totals[cost] if problem.totals[cost] else 0.0
             for cost, each in problem.saves.items()
         }
-        of_block, score = blocks[part.block], scores[part]
+        score = scores[part]
         features[part] = {
-            "depth": part.block / max(len(blocks) - 1, 1),
+            "depth": part.block / last,
             "is_ffn": float(part.kind == "ffn"),
             **costs,
             "score_mean": score.mean,
             "score_max": score.max,
             "score_spread": score.spread,
-            "cosine": of_block.cosine,
-            "outliers": of_block.outliers,
         }
+        if blocks:
+            features[part] |= vars(blocks[part.block])
         if table:
             features[part]["rise"] = rises[part.block, part.kind, (most + 1) // 2]
     return features

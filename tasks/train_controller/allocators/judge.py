@@ -62,15 +62,19 @@ def divided(ids_WT: Tensor, tokens: int) -> Windows:
 
     Raises ValueError for fewer than two windows, for windows of a single token, and for tokens below those of one look.
     """
-    windows, length = ids_WT.shape
+    search, held_out = divided_sizes(len(ids_WT), ids_WT.shape[1], tokens)
+    return Windows(search_WT=ids_WT[0::2][:search], held_out_WT=ids_WT[1::2][:held_out])
+
+
+def divided_sizes(windows: int, length: int, tokens: int) -> tuple[int, int]:
+    """How many of these windows of `length` tokens are searched on, and how many are held out. Raises as `divided`."""
     if windows < 2 or length < 2:
         given = f"{windows} windows of {length} tokens"
         raise ValueError(f"samples: {given} given, a search needs 2 windows of 2 tokens: one to look at, one held out")
-    count = min(max(tokens // (LOOKS * length), LEAST), MOST)
-    made = Windows(search_WT=ids_WT[0::2][:count], held_out_WT=ids_WT[1::2][:MOST])
-    if tokens < made.tokens:
-        raise ValueError(f"allocator_tokens: {tokens} given, valid is {made.tokens} or more, which one look takes")
-    return made
+    count = min(max(tokens // (LOOKS * length), LEAST), MOST, -(-windows // 2))
+    if tokens < count * length:
+        raise ValueError(f"allocator_tokens: {tokens} given, valid is {count * length} or more, which one look takes")
+    return count, min(windows // 2, MOST)
 
 
 class ModelJudge(Judge):

@@ -1,0 +1,75 @@
+"""Whether a model can be treated as a flow's words say, asked of the model itself: once for each content."""
+
+from functools import cache
+from pathlib import Path
+
+from tasks.evaluate.task import fits
+from tasks.model.anatomy import blocks_without_weights, dissect, linears_of, prunable
+from tasks.model.load import check_tokenizer, load_config, load_model, load_tokenizer
+from tasks.prune.activation.recipe import ActivationRecipe
+from tasks.prune.allocation import Allocation
+from tasks.prune.allocators import Allocator, Given
+from tasks.prune.structure.cut import Cut, check_cut
+from tasks.prune.structure.named_cuts import NamedCut, check_cuts, usual_cuts
+from tasks.prune.weight.budget import attention_linears, patterns_for
+from tasks.prune.weight.recipe import Recipe
+from tasks.train_controller.allocators.search import Searcher
+from tasks.train_controller.allocators.unit_rungs import unit_problem
+from tasks.train_controller.allocators.weight_rungs import weight_problem
+
+
+@cache
+def check_fit(content: str, folder: Path, recipe: Recipe, allocator: Allocator | Searcher) -> None:
+    """The tokenizer fits the model, the recipe each linear, given sparsities the blocks, and what is to go a search.
+
+    Once for every `content`.
+    """
+    config, pattern = load_config(folder), recipe.pattern
+    check_tokenizer(load_tokenizer(folder), config)
+    for linear, module in prunable(config).items():
+        if not pattern.divides(module.in_features):
+            raise ValueError(f"pattern: {pattern} does not divide the {module.in_features} inputs of {linear}")
+    modules = blocks_without_weights(config)[1]
+    blocks, attention = [linears_of(block) for block in modules], [attention_linears(block) for block in modules]
+    allocation = Allocation(sparsities=(pattern.sparsity,) * len(blocks))
+    if isinstance(allocator, Given):
+        allocation = Allocation(sparsities=allocator.sparsities, ffn=allocator.ffn)
+    if isinstance(allocator, Searcher):
+        weight_problem(pattern, blocks, attention)
+        if not fits(folder, "cpu"):
+            raise ValueError(
+                f"model: {folder} takes more than half of the memory that is free; a search holds it whole"
+            )
+    patterns = patterns_for(allocation, pattern, blocks, attention)
+    if recipe.low_rank is not None:
+        recipe.low_rank.check_blocks(blocks, patterns)
+
+
+@cache
+def check_units(content: str, folder: Path, cut: Cut, searched: bool) -> None:
+    """The tokenizer fits the model, and the model can be cut so, or searched. Once for every `content`."""
+    check_tokenizer(load_tokenizer(folder), load_config(folder))
+    if not fits(folder, "cpu"):
+        raise ValueError(f"model: {folder} takes more than half of the memory that is free; slice holds it whole")
+    check = unit_problem if searched else check_cut
+    check(load_model(folder), cut)
+
+
+@cache
+def check_inputs(content: str, folder: Path, recipe: ActivationRecipe) -> None:
+    """The tokenizer fits the model, which has the linears that the recipe names. Once for every `content`."""
+    check_tokenizer(load_tokenizer(folder), load_config(folder))
+    if not fits(folder, "cpu"):
+        raise ValueError(f"model: {folder} takes more than half of the memory that is free; activation holds it whole")
+    recipe.groups(dissect(load_model(folder)))
+
+
+@cache
+def fitting_cuts(content: str, folder: Path, cuts: tuple[NamedCut, ...], round_to: int) -> tuple[NamedCut, ...]:
+    """`cuts`, which the model can take and which all differ; or of the usual ones those that it can."""
+    check_tokenizer(load_tokenizer(folder), load_config(folder))
+    if not fits(folder, "cpu"):
+        raise ValueError(f"model: {folder} takes more than half of the memory that is free; profiles holds it whole")
+    model = load_model(folder)
+    check_cuts(model, cuts, round_to=round_to)
+    return cuts or usual_cuts(model, round_to=round_to)
