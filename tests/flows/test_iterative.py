@@ -1,6 +1,7 @@
 """The whole run of `iterative` on a tiny model, with a real server, real files and a real registry."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -169,7 +170,7 @@ def test_an_interrupted_stage_goes_on_from_its_last_state(
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path, tiny_model: Path, words: dict):
     """SIGKILL again and again, each time a little later, until a run reaches its end."""
-    command = [sys.executable, "-m", "flows.cli", *Iterative.parse(**words).command().split()[1:]]
+    command = [sys.executable, "-m", "flows.cli", *shlex.split(Iterative.parse(**words).command())[1:]]
 
     def start(artifacts: Path) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
