@@ -8,7 +8,7 @@ demo: .venv/installed          ## prune the built-in model with three methods, c
 	@$(BIN)/espalier sweep --preset demo
 
 test: .venv/installed          ## the whole suite, and the outside contract where it is present
-	$(BIN)/python -m pytest tests $(CONTRACT)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests $(CONTRACT)
 
 test-slow: .venv/installed     ## what takes minutes: real models, kill tests
 	$(BIN)/python -m pytest tests -m slow
