@@ -1,14 +1,13 @@
 """The section of a page about a model that was cut in stages and trained between them."""
 
 from collections.abc import Callable, Sequence
-from html import escape
 from itertools import groupby
 
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tasks.record import units
-from tasks.record.drawing import PAPER, canvas, colours_of, legend, styled, to_svg
+from tasks.record.drawing import PAPER, canvas, colours_of, framed, legend, styled, to_svg
 from tasks.record.metrics import query_named
 from tasks.record.tables import Column, Row, section, to_html
 
@@ -23,8 +22,7 @@ def cut_stages(run: str) -> str:
     rows = query_named("cut_stages", run=run)
     if not rows:
         return ""
-    svg = loss_and_parameters(rows).replace("<svg", f'<svg role="img" aria-label="{escape(CAPTION)}"', 1)
-    figure = f'<div class="figures"><figure>{svg}<figcaption>{escape(CAPTION)}</figcaption></figure></div>'
+    figure = f'<div class="figures">{framed(loss_and_parameters(rows), CAPTION)}</div>'
     return section("Stages of cutting and training", to_html(_columns(rows), rows, "Stages", _caption(rows)), figure)
 
 

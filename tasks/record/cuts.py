@@ -1,11 +1,8 @@
 """The sections of a page about models with fewer parameters: their blocks, how units were chosen, what was trained."""
 
-from html import escape
-from itertools import groupby
-
 from tasks.record import units
 from tasks.record.metrics import query_named
-from tasks.record.tables import Column, Row, section, to_html
+from tasks.record.tables import METHOD, PATTERN, Column, Row, by_run, chosen, fold, section, table_section, to_html
 
 NEAR = 0.01  # of a share: nearer to the budget nobody has to be told
 COSTS = {"parameters": "parameters", "flops": "FLOPs", "bytes": "bytes", "kv": "cache"}
@@ -15,22 +12,21 @@ WIDTHS = {"head_groups": "Head groups", "query_heads": "Query heads", "channels"
 def cut_blocks(run: str) -> str:
     """Every block with its widths before and after: one table a run, folded away where there are several."""
     removals, tables = query_named("removals", run=run), []
-    for cut, rows in groupby(query_named("slices", run=run), key=lambda row: row["run"]):
-        own, gone = list(rows), [row for row in removals if row["run"] == cut]
-        name = f"{own[0]['method']} {own[0]['pattern']}"
+    for name, own in by_run(query_named("slices", run=run)):
+        cut = own[0]["run"]
+        gone = [row for row in removals if row["run"] == cut]
         caption = " ".join(filter(None, [_removals_caption(gone), *budgets_missed(cut), _errors_caption(own)]))
         tables.append((name, to_html(_block_columns(own), own, name, caption)))
     if len(tables) == 1:
         return section("Blocks", *budgets(run), tables[0][1])
-    folds = (f"<details><summary>{escape(name)}</summary>{table}</details>" for name, table in tables)
-    return section("Blocks", *budgets(run), *folds) if tables else ""
+    return section("Blocks", *budgets(run), *(fold(name, table) for name, table in tables)) if tables else ""
 
 
 def budgets(run: str) -> list[str]:
     """The table of what was to go and what went; none for runs of before that was stored."""
     columns = [
-        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
-        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        METHOD,
+        PATTERN,
         Column(title="Of the blocks'", show=_cost, numeric=False),
         Column(title="To go", show=lambda row: units.percent(row["asked"])),
         Column(title="Gone", show=lambda row: units.percent(row["removed"])),
@@ -101,39 +97,37 @@ def _errors_caption(rows: list[Row]) -> str:
 def splits(run: str) -> str:
     """How the budget was divided between heads and channels, and what the other ways would have cost."""
     columns = [
-        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
-        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        METHOD,
+        PATTERN,
         Column(title="Heads", show=lambda row: row["kind"].replace("_", " "), numeric=False),
         Column(title="Removed a block", show=lambda row: f"{row['heads_removed']:g}"),
         Column(title="Channels removed", show=lambda row: units.percent(row["channels_removed"])),
         Column(title="Parameters", show=lambda row: units.count(row["parameters"])),
         Column(title="Loss, masked", show=lambda row: units.digits(row["loss"])),
         Column(title="Loss, repaired", show=lambda row: units.digits(row["repaired_loss"])),
-        Column(title="Taken", show=lambda row: "yes" if row["chosen"] else "", strong=lambda row: row["chosen"]),
+        chosen("Taken"),
     ]
-    rows = query_named("splits", run=run)
     caption = (
         "The ways to meet the budget, and the loss of each in nats a token on some of the calibration windows with "
         "what would go masked; of the two lowest also cut and repaired on a few others, where a repair follows."
     )
-    return section("Heads or channels", to_html(columns, rows, "Heads or channels", caption)) if rows else ""
+    return table_section("Heads or channels", columns, query_named("splits", run=run), caption)
 
 
 def repairs(run: str) -> str:
     """What the plain cut, half of its repair and all of it lose, and which was kept."""
     columns = [
-        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
-        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        METHOD,
+        PATTERN,
         Column(title="Share of the repair", show=lambda row: units.percent(row["share"])),
         Column(title="Loss", show=lambda row: units.digits(row["loss"])),
-        Column(title="Kept", show=lambda row: "yes" if row["chosen"] else "", strong=lambda row: row["chosen"]),
+        chosen("Kept"),
     ]
-    rows = query_named("repairs", run=run)
     caption = (
         "Nats a token of the whole model on windows to which nothing was fitted. All of the repair stays unless less "
         "of it is clearly better, by two standard errors."
     )
-    return section("Repair", to_html(columns, rows, "Repair", caption)) if rows else ""
+    return table_section("Repair", columns, query_named("repairs", run=run), caption)
 
 
 def importances(run: str) -> str:
@@ -144,44 +138,41 @@ def importances(run: str) -> str:
         Column(title="Measured", show=lambda row: f"{units.count(row['sampled'])} of {units.count(row['units'])}"),
         Column(title="Rank correlation", show=lambda row: units.signed(row["correlation"])),
     ]
-    rows = query_named("importances", run=run)
     caption = "Spearman's correlation of the scores with the loss that was measured without each unit of a sample."
-    return section("Importances", to_html(columns, rows, "Importances", caption)) if rows else ""
+    return table_section("Importances", columns, query_named("importances", run=run), caption)
 
 
 def recoveries(run: str) -> str:
     """The ledger of what was trained on."""
     columns = [
-        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
-        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        METHOD,
+        PATTERN,
         Column(title="Text", show=lambda row: row["source"], numeric=False),
         Column(title="Steps", show=lambda row: units.count(row["steps"])),
         Column(title="Tokens learned", show=lambda row: units.count(row["learned"])),
         Column(title="Windows", show=lambda row: f"{units.count(row['distinct'])} in {units.count(row['windows'])}"),
         Column(title="Loss", show=lambda row: f"{units.digits(row['first_loss'])} → {units.digits(row['last_loss'])}"),
     ]
-    rows = query_named("recoveries", run=run)
     caption = (
         "What the cut model was trained on, with the different windows in all that were shown, and its loss in nats a "
         "token: the mean of the first tenth of the steps, and of the last."
     )
-    return section("Recovery", to_html(columns, rows, "Recovery", caption)) if rows else ""
+    return table_section("Recovery", columns, query_named("recoveries", run=run), caption)
 
 
 def forecasts(run: str) -> str:
     """What was said of the speed before anything was cut, against what was measured."""
     columns = [
-        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
-        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        METHOD,
+        PATTERN,
         Column(title="Phase", show=lambda row: row["phase"], numeric=False),
         Column(title="Forecast latency", show=lambda row: units.milliseconds(row["forecast_latency_ms"])),
         Column(title="Forecast", show=lambda row: units.ratio(row["forecast_ratio"])),
         Column(title="Measured", show=lambda row: units.ratio(row["measured_ratio"])),
         Column(title="Error", show=lambda row: units.signed_percent(row["error"])),
     ]
-    rows = query_named("forecasts", run=run)
     caption = (
         "Speed against the dense model, forecast before the cut from products of the widths that would be left, and "
         "measured after it. The latency is of a whole prompt, or of one decoded token."
     )
-    return section("Speed forecast", to_html(columns, rows, "Speed forecast", caption)) if rows else ""
+    return table_section("Speed forecast", columns, query_named("forecasts", run=run), caption)

@@ -1,13 +1,11 @@
 """The sections of a page below its results: where the time went, what was read, and every pruned linear."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from itertools import groupby
 
 from tasks.record import units
 from tasks.record.metrics import query_named
 from tasks.record.results import overlap_of
-from tasks.record.tables import Column, Row, section, to_html
+from tasks.record.tables import METHOD, PATTERN, Column, Row, by_run, fold, section, table_section, to_html
 
 
 def stages(run: str, runs: Sequence[Row]) -> str:
@@ -23,15 +21,15 @@ def stages(run: str, runs: Sequence[Row]) -> str:
             Column(title="Stage", show=lambda row: row["stage"], numeric=False, heads_row=True),
             Column(title="Time", show=_time),
         ]
-        return section("Stages", to_html(columns, rows, "Stages", caption))
+        return table_section("Stages", columns, rows, caption)
     taken = {(row["run"], row["stage"]): row for row in rows}
     columns = [
-        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
-        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        METHOD,
+        PATTERN,
         *(_stage_column(stage, taken) for stage in dict.fromkeys(row["stage"] for row in rows)),
         Column(title="whole run", show=lambda row: units.seconds(row["seconds"])),
     ]
-    return section("Stages", to_html(columns, runs, "Stages", caption))
+    return table_section("Stages", columns, runs, caption)
 
 
 def _stage_column(stage: str, taken: Mapping[tuple[str, str], Row]) -> Column:
@@ -54,9 +52,9 @@ def datasets(run: str) -> str:
         Column(title="Windows", show=lambda row: f"{units.count(row['windows'])} of {units.count(row['window'])}"),
         Column(title="SHA-256 of the texts", show=lambda row: f"{row['dataset_hash'][:16]}…", numeric=False),
     ]
-    rows = query_named("datasets", run=run)
-    caption = f"What was read. {overlap_of(run)}".strip()
-    return section("Texts", to_html(columns, rows, "Texts", caption)) if rows else ""
+    return table_section(
+        "Texts", columns, query_named("datasets", run=run), f"What was read. {overlap_of(run)}".strip()
+    )
 
 
 OF_SOME_LINEARS = {  # a column of the rows -> of the page, where it says something
@@ -80,15 +78,13 @@ def linears(run: str) -> str:
         Column(title="Time", show=lambda row: units.seconds(row["seconds"])),
     ]
     folds = []
-    for _, rows in groupby(query_named("linears", run=run), key=lambda row: row["run"]):
-        own = list(rows)
-        name = f"{own[0]['method']} {own[0]['pattern']}"
+    for name, own in by_run(query_named("linears", run=run)):
         caption = "The output error is relative, on the calibration inputs."
-        more = [column for name, column in OF_SOME_LINEARS.items() if any(row.get(name) is not None for row in own)]
+        more = [column for of, column in OF_SOME_LINEARS.items() if any(row.get(of) is not None for row in own)]
         if any(_is_estimate(row) for row in own):
             caption += " ≈ is an estimate from the norms of the inputs alone, without what these have in common."
         table = to_html([*columns, *more], own, name, caption)
-        folds.append(f"<details><summary>{escape(name)}: {len(own)} linears</summary>{table}</details>")
+        folds.append(fold(f"{name}: {len(own)} linears", table))
     return section("Linears", *folds) if folds else ""
 
 

@@ -1,12 +1,11 @@
 """The sections of a page about sparse inputs: what was dropped and kept, what was learned, which products ran."""
 
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Sequence
 from itertools import groupby
 
 from tasks.record import units
 from tasks.record.metrics import query_named
-from tasks.record.tables import Column, Row, section, to_html
+from tasks.record.tables import Column, Row, by_run, fold, section, table_section, to_html
 
 SHAPE = ("in_features", "out_features", "dropped", "dtype", "threads")
 
@@ -14,14 +13,14 @@ SHAPE = ("in_features", "out_features", "dropped", "dtype", "threads")
 def sparse_inputs(run: str) -> str:
     """Every projection over all blocks, and every input of every block folded away; one table a run."""
     parts = []
-    for name, rows in _of_each_run(query_named("sparse_inputs", run=run)):
+    for name, rows in by_run(query_named("sparse_inputs", run=run)):
         caption = (
             f"{name}: inputs of all blocks together. Asked is what the pattern drops; dropped, and the energy that was "
             "kept (squares of the kept inputs, as a share of all), were counted on the evaluation text."
         )
         every = to_html([_block(), *_input_columns(rows)], rows, name, "Each input of each block.")
         parts.append(to_html(_input_columns([]), _projections(rows), name, caption))
-        parts.append(f"<details><summary>{escape(name)}: {len(rows)} inputs</summary>{every}</details>")
+        parts.append(fold(f"{name}: {len(rows)} inputs", every))
     return section("Sparse inputs", *parts) if parts else ""
 
 
@@ -43,7 +42,7 @@ def learned(run: str) -> str:
             f"{name}: the block's output against the dense model's, squared and relative, on windows held out of the "
             "calibration text. Where nothing was gained there, nothing was learned.",
         )
-        for name, rows in _of_each_run(query_named("learned", run=run))
+        for name, rows in by_run(query_named("learned", run=run))
     ]
     return section("Learned corrections", *parts) if parts else ""
 
@@ -68,7 +67,7 @@ def products(run: str) -> str:
         "input, for so many tokens at once, timed in turns once on this machine. Where it is bold it is used; where it "
         "loses, and for more tokens than that, the dense product runs."
     )
-    return section("Products", to_html(columns, rows, "Products", caption)) if rows else ""
+    return table_section("Products", columns, rows, caption)
 
 
 def _ratio(tokens: int) -> Column:
@@ -81,13 +80,6 @@ def _ratio(tokens: int) -> Column:
 
 def _at(tokens: int) -> str:
     return "1 token" if tokens == 1 else f"{tokens} tokens"
-
-
-def _of_each_run(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    """The rows of a run after those of another, each with the name of its method and pattern."""
-    for _, found in groupby(rows, key=lambda row: row["run"]):
-        own = list(found)
-        yield f"{own[0]['method']} {own[0]['pattern']}", own
 
 
 def _projections(rows: Sequence[Row]) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from tasks.record import units
 from tasks.record.metrics import query_named
-from tasks.record.tables import Column, Row, section, to_html
+from tasks.record.tables import Column, Row, table_section
 
 LEFT = {"blocks": "Blocks", "head_groups": "Head groups", "channels": "Channels"}
 
@@ -19,7 +19,7 @@ def profiles(run: str) -> str:
         Column(title="Switch, median", show=lambda row: units.milliseconds(row["switch_median_ms"])),
         Column(title="Worst", show=lambda row: units.milliseconds(row["switch_worst_ms"])),
     ]
-    return section("Profiles", to_html(columns, rows, "Profiles", _caption(rows))) if rows else ""
+    return table_section("Profiles", columns, rows, _caption(rows)) if rows else ""
 
 
 def _left(title: str, name: str) -> Column:

@@ -1,13 +1,12 @@
 """The section of a page about a budget that was divided among the parts of a model: how, and what came of it."""
 
 from collections.abc import Sequence
-from itertools import groupby
 
 from tasks.record import units
 from tasks.record.drawing import framed
 from tasks.record.metrics import query_named
 from tasks.record.search_figures import allocation_by_block, learning_curves, levels_by_share
-from tasks.record.tables import Column, Row, section, to_html
+from tasks.record.tables import METHOD, PATTERN, Column, Row, by_run, chosen, section, to_html
 
 ALLOCATION_CAPTION = "What goes of each block: the share of its head groups and channels, or of its weights."
 CURVE_CAPTION = (
@@ -37,8 +36,8 @@ def searches(run: str) -> str:
 
 def _columns() -> list[Column]:
     return [
-        Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True),
-        Column(title="Pattern", show=lambda row: row["pattern"], numeric=False),
+        METHOD,
+        PATTERN,
         Column(title="Allocator", show=lambda row: row["allocator"], numeric=False),
         Column(title="Tokens looked at", show=lambda row: units.count(row["tokens"]), note=_limit),
         Column(title="Forwards", show=lambda row: units.count(row["forwards"]), note=_hits),
@@ -66,12 +65,10 @@ def _candidates(run: str) -> str:
         Column(title="Tokens looked at", show=lambda row: units.count(row["tokens"])),
         Column(title="Loss, held out", show=lambda row: units.digits(row["held_out"])),
         Column(title="Above uniform", show=lambda row: f"[{row['low']:+.4f}, {row['high']:+.4f}]"),
-        Column(title="Taken", show=lambda row: "yes" if row["chosen"] else "", strong=lambda row: row["chosen"]),
+        chosen("Taken"),
     ]
     tables = []
-    for _, rows in groupby(query_named("candidates", run=run), key=lambda row: row["run"]):
-        own = list(rows)
-        name = f"{own[0]['method']} {own[0]['pattern']}"
+    for name, own in by_run(query_named("candidates", run=run)):
         caption = f"{name}: what it chose from, with the 95\u00a0% interval of the loss above that of uniform levels."
         tables.append(to_html(columns, own, f"Chosen from by {name}", caption))
     return "".join(tables)

@@ -1,8 +1,9 @@
 """One description of a table, written as HTML for the page and as Markdown for the terminal."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from typing import Any
 
 Row = dict[str, Any]
@@ -20,6 +21,15 @@ class Column:
     heads_row: bool = False  # the cell names its row, for a reader who hears the table
 
 
+METHOD = Column(title="Method", show=lambda row: row["method"], numeric=False, heads_row=True)
+PATTERN = Column(title="Pattern", show=lambda row: row["pattern"], numeric=False)
+
+
+def chosen(title: str) -> Column:
+    """Says of which rows `chosen` is true."""
+    return Column(title=title, show=lambda row: "yes" if row["chosen"] else "", strong=lambda row: row["chosen"])
+
+
 def to_html(
     columns: Sequence[Column], rows: Iterable[Row], name: str, caption: str, mark: Callable[[Row], str] = lambda row: ""
 ) -> str:
@@ -35,6 +45,23 @@ def to_html(
 
 def section(title: str, *parts: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
+
+
+def table_section(title: str, columns: Sequence[Column], rows: Sequence[Row], caption: str) -> str:
+    """A section that is one table of the same name; nothing where there are no rows."""
+    return section(title, to_html(columns, rows, title, caption)) if rows else ""
+
+
+def fold(summary: str, content: str) -> str:
+    """Content that a reader opens by its summary."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+
+
+def by_run(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """The rows of a run after those of another, each with the name of its method and pattern."""
+    for _, found in groupby(rows, key=lambda row: row["run"]):
+        own = list(found)
+        yield f"{own[0]['method']} {own[0]['pattern']}", own
 
 
 def to_markdown(columns: Sequence[Column], rows: Iterable[Row]) -> str:
