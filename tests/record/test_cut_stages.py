@@ -8,17 +8,14 @@ import pytest
 from tasks.record.cut_stages import cut_stages, loss_and_parameters
 from tasks.record.metrics import query_named
 from tasks.record.report import write_report
-from tests.record.plausible import CUT, record_cut, record_run
+from tests.record.plausible import record_run
+from tests.record.plausible_cuts import CUT, record_cut
+from tests.record.reading import text_of
 
 
 @pytest.fixture(autouse=True)
-def recorded(tmp_path, monkeypatch):
-    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
+def recorded(artifacts):
     record_cut()
-
-
-def text_of(page: str) -> str:
-    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
 
 def test_a_run_without_stages_has_no_such_section():

@@ -1,29 +1,15 @@
 """What a page says of models with fewer parameters: the table, the blocks, how units were scored, what was trained."""
 
 import dataclasses
-import re
-
-import pytest
 
 from tasks.prune.structure.cut_row import CutRow
 from tasks.record import metrics
 from tasks.record.cuts import budgets_missed
 from tasks.record.report import drawings, markdown_table, write_report
 from tasks.record.results import results_of, summary
-from tests.record.plausible import CUT, record_cut, record_run
-
-
-@pytest.fixture(autouse=True)
-def artifacts(tmp_path, monkeypatch):
-    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
-
-
-def cells(table: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-
-
-def text_of(page: str) -> str:
-    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+from tests.record.plausible import record_run
+from tests.record.plausible_cuts import CUT, record_cut
+from tests.record.reading import cells, text_of
 
 
 def test_a_cut_model_is_told_by_its_parameters_and_not_by_zeros_that_it_has_not():

@@ -15,12 +15,6 @@ from tasks.handles import Checkpoint
 from tasks.record import home
 
 
-@pytest.fixture(autouse=True)
-def artifacts(tmp_path, monkeypatch):
-    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
-    return tmp_path / "artifacts"
-
-
 def put(kind: str = "tokens", **files: str) -> home.Stored:
     with home.store(kind) as draft:
         for name, text in files.items():

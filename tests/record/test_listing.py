@@ -5,16 +5,9 @@ import dataclasses
 import pytest
 
 from tasks.record.listing import WIDTH, runs_table
-from tests.record.plausible import CONTEXT, CUT, evaluation, record_cut, record_run
-
-
-@pytest.fixture(autouse=True)
-def artifacts(tmp_path, monkeypatch):
-    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
-
-
-def cells() -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in runs_table().splitlines()]
+from tests.record.plausible import CONTEXT, evaluation, record_run
+from tests.record.plausible_cuts import CUT, record_cut
+from tests.record.reading import cells
 
 
 def record(run: str, sweep: str | None = None, minute: int = 0, **changes: str) -> None:
@@ -25,8 +18,8 @@ def record(run: str, sweep: str | None = None, minute: int = 0, **changes: str) 
 def test_numbers_are_rounded_and_the_latest_comes_first():
     record("r1")
     record("r2", minute=1, pattern="50%")
-    assert cells()[0] == ["Run", "Model", "Method", "Pattern", "Dense", "Perplexity", "Zeros"]
-    assert cells()[2:] == [
+    assert cells(runs_table())[0] == ["Run", "Model", "Method", "Pattern", "Dense", "Perplexity", "Zeros"]
+    assert cells(runs_table())[2:] == [
         ["r2", "stories", "wanda", "50%", "6.050", "20.12", "50.0 %"],
         ["r1", "stories", "wanda", "2:4", "6.050", "20.12", "50.0 %"],
     ]
@@ -36,7 +29,7 @@ def test_the_runs_of_a_sweep_stand_below_it():
     record("r1")
     record("r2", sweep="s1", minute=1)
     record("r3", sweep="s1", minute=2)
-    assert [row[:3] for row in cells()[2:]] == [
+    assert [row[:3] for row in cells(runs_table())[2:]] == [
         ["s1", "stories", "sweep of 2 runs"],
         ["· r3", "stories", "wanda"],
         ["· r2", "stories", "wanda"],
@@ -48,7 +41,7 @@ def test_a_sweep_has_one_line_also_where_another_run_ended_among_its_own():
     record("r1", sweep="s1", minute=1)
     record("r2", minute=2)
     record("r3", sweep="s1", minute=3)
-    assert [row[0] for row in cells()[2:]] == ["s1", "· r3", "· r1", "r2"]
+    assert [row[0] for row in cells(runs_table())[2:]] == ["s1", "· r3", "· r1", "r2"]
 
 
 @pytest.mark.parametrize(
@@ -57,14 +50,14 @@ def test_a_sweep_has_one_line_also_where_another_run_ended_among_its_own():
 )
 def test_a_sweep_that_was_stopped_says_so(points: int | None, says: str):
     record_run(sweep="s1", sweep_points=points)
-    assert cells()[2][2] == says
+    assert cells(runs_table())[2][2] == says
 
 
 def test_where_a_model_was_cut_its_parameters_are_named():
     record("r1")
     record_cut(dataclasses.replace(CUT, recorded_at="2026-01-02T03:09:05+00:00"), parameters=2_361_000)
-    assert cells()[0][-2:] == ["Zeros", "Parameters"]
-    assert [row[-2:] for row in cells()[2:]] == [["0.0 %", "0.75×"], ["50.0 %", "1.00×"]]
+    assert cells(runs_table())[0][-2:] == ["Zeros", "Parameters"]
+    assert [row[-2:] for row in cells(runs_table())[2:]] == [["0.0 %", "0.75×"], ["50.0 %", "1.00×"]]
 
 
 def test_no_line_is_wider_than_a_terminal_and_what_is_cut_says_so():
@@ -75,7 +68,7 @@ def test_no_line_is_wider_than_a_terminal_and_what_is_cut_says_so():
     )
     lines = runs_table().splitlines()
     assert max(map(len, lines)) == WIDTH
-    [run] = [row for row in cells() if name in row[0]]
+    [run] = [row for row in cells(runs_table()) if name in row[0]]
     assert run[1] == "a-model-with-a-…"
     assert run[2].endswith("…")
     assert long.startswith(run[2][:-1])

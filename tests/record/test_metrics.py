@@ -14,9 +14,11 @@ import pytest
 
 from tasks.handles import StageRow
 from tasks.record import metrics
-from tests.record.plausible import CONTEXT, CUT, RUN, evaluation, finish, record_cut, record_profiles, record_run
+from tests.record.plausible import CONTEXT, evaluation, finish, record_run
+from tests.record.plausible_cuts import CUT, record_cut
 from tests.record.plausible_inputs import RUN as SPARSE
 from tests.record.plausible_inputs import record_inputs
+from tests.record.plausible_profiles import RUN, record_profiles
 from tests.record.plausible_searches import SEARCH, record_search
 
 

@@ -1,7 +1,6 @@
 """What a page says of sparse inputs: what was dropped and kept, what was learned, which products ran."""
 
 import dataclasses
-import re
 
 import pytest
 
@@ -12,19 +11,15 @@ from tasks.record.report import drawings, markdown_table, write_report
 from tasks.record.results import results_of
 from tests.record.plausible import CONTEXT, record_run
 from tests.record.plausible_inputs import INPUTS, PRODUCT, RUN, record_inputs
+from tests.record.reading import cells, text_of
 
 
 @pytest.fixture(autouse=True)
-def recorded(tmp_path, monkeypatch):
+def recorded(artifacts):
     """A run of sparse inputs, alone and in a sweep beside one of sparse weights."""
-    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
     record_inputs()
     record_inputs(dataclasses.replace(RUN, run="a2"), sweep="s1")
     record_run(dataclasses.replace(CONTEXT, run="w2", pattern="50%"), sweep="s1")
-
-
-def text_of(page: str) -> str:
-    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
 
 def test_a_row_is_written_for_every_input_and_read_again():
@@ -37,7 +32,7 @@ def test_a_row_is_written_for_every_input_and_read_again():
 
 def cells_of(run: str) -> list[list[str]]:
     """The results table."""
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown_table(run).splitlines()]
+    return cells(markdown_table(run))
 
 
 def test_the_page_says_of_every_projection_what_was_dropped_and_kept():

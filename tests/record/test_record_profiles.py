@@ -1,7 +1,6 @@
 """What a page says of profiles: the results of each, what it leaves and holds, how long a switch to it takes."""
 
 import dataclasses
-import re
 
 import pytest
 
@@ -11,18 +10,15 @@ from tasks.record.listing import runs_table
 from tasks.record.report import drawings, markdown_table, write_report
 from tasks.record.results import results_of
 from tasks.record.tracking import metrics_of
-from tests.record.plausible import DEPTH, HEADS, METHODS, NONE, RUN, evaluation, forecast, record_profiles, speed
+from tests.record.plausible import evaluation, forecast, speed
+from tests.record.plausible_profiles import DEPTH, HEADS, METHODS, NONE, RUN, record_profiles
+from tests.record.reading import text_of
 
 
 @pytest.fixture(autouse=True)
-def recorded(tmp_path, monkeypatch):
+def recorded(artifacts):
     """A run of two profiles, each evaluated and timed beside the model that they are of."""
-    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
     record_profiles()
-
-
-def text_of(page: str) -> str:
-    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
 
 def test_a_row_is_written_for_every_profile_and_read_again():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tasks.handles import Checkpoint
 from tasks.model.load import fingerprint, load_model
@@ -19,11 +20,14 @@ from tasks.record import home, registry, tracking
 from tasks.record.loader import copy_loader
 from tests.cases import batches
 from tests.prune.activation.test_sparse_inputs import recipe
-from tests.record.test_registry import NAME, artifacts, empty_database, pruned, publish, stub  # noqa: F401 - fixtures
+from tests.record.publishing import NAME, publish, stub
+
+pytestmark = pytest.mark.usefixtures("database")
 
 [IDS] = batches((2, 24), seed=3)
 FRESH_PROCESS = """
 import sys, torch, mlflow
+from safetensors.torch import save_file
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
 sys.path = [place for place in sys.path if place and place != sys.argv[3]]
 mlflow.set_tracking_uri(sys.argv[1])
@@ -31,14 +35,15 @@ elsewhere = {"dense": sys.argv[4]} if len(sys.argv) > 4 else None
 loaded = mlflow.pyfunc.load_model("models:/espalier-stories-aaaaaaaa@best-inputs-50pct", model_config=elsewhere)
 assert "mlruns" in sys.modules["tasks"].__file__, sys.modules["tasks"].__file__
 with torch.no_grad():
-    torch.save(loaded.unwrap_python_model().model(torch.arange(12)[None]).logits, sys.argv[2])
+    logits = loaded.unwrap_python_model().model(torch.arange(12)[None]).logits
+save_file({"logits": logits}, sys.argv[2])
 [continuation] = loaded.predict(["w1 w2 w3"])
 assert continuation.startswith("w"), continuation
 """
 
 
 @pytest.fixture
-def dense(pruned, tmp_path):  # noqa: F811 - the fixture
+def dense(pruned, tmp_path):
     return Path(shutil.copytree(pruned[1], tmp_path / "dense"))
 
 
@@ -73,12 +78,12 @@ def test_a_process_with_mlflow_alone_loads_it_wherever_the_dense_model_is(dense,
     publish("r1", stored, pattern="50%")
     model, _ = registry.load_registered(NAME, "1")
     places = [str(dense.rename(tmp_path / "moved"))] if moved else []
-    found, project = tmp_path / "logits.pt", str(Path(registry.__file__).parents[2])
+    found, project = tmp_path / "logits.safetensors", str(Path(registry.__file__).parents[2])
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-c", FRESH_PROCESS, tracking.tracking_uri(), str(found), project, *places]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
     with torch.no_grad():
-        torch.testing.assert_close(torch.load(found, weights_only=True), model(torch.arange(12)[None]).logits)
+        torch.testing.assert_close(load_file(found)["logits"], model(torch.arange(12)[None]).logits)
 
 
 def test_upon_another_model_it_is_refused(dense):

@@ -1,24 +1,13 @@
 """What a page says of a search for an allocation, and what MLflow keeps of its curve."""
 
 import dataclasses
-import re
-
-import pytest
 
 from tasks.record.report import write_report
 from tasks.record.searches import searches
 from tasks.record.tracking import curves_of, log_run
 from tests.record.plausible import evaluation, record_run
 from tests.record.plausible_searches import SEARCH, move, record_search
-
-
-@pytest.fixture(autouse=True)
-def artifacts(tmp_path, monkeypatch):
-    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path / "artifacts"))
-
-
-def text_of(page: str) -> str:
-    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+from tests.record.reading import text_of
 
 
 def test_a_page_shows_what_was_found_beside_uniform_and_what_it_was_chosen_from():
