@@ -2,23 +2,20 @@
 
 import json
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from safetensors.torch import load_file
 
 from flows.activation import sparsify_inputs
-from flows.activation_choices import Activation, activation_of, parse_learn, parse_mitigations, parse_selection
+from flows.activation_choices import Activation, parse_learn, parse_mitigations, parse_selection
 from flows.choices import Oneshot, Sweep
-from flows.cli import build_parser, main
+from flows.cli import main
 from flows.methods import parse_pruner
 from flows.outcome import Outcome
-from flows.presets import SWEEPS
 from flows.sweep import sweep
 from tasks.evaluate.perplexity import perplexity
 from tasks.model.load import fingerprint, load_model
@@ -26,9 +23,9 @@ from tasks.prune import MITIGATIONS, SELECTIONS
 from tasks.prune.activation.folder import load_sparse
 from tasks.record import home
 from tasks.record.listing import runs_table
-from tasks.record.metrics import query
 from tasks.record.registry import load_registered
 from tasks.record.tracking import tracking
+from tests.flows.runs import rows_of, sharing, stages_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 CACHED = {"tokenize calibration", "tokenize evaluation", "sparsify", "evaluate dense", "evaluate sparse"}
@@ -56,21 +53,8 @@ def runs(server: str, words: dict, tmp_path_factory: pytest.TempPathFactory) -> 
         | {"mitigation": parse_mitigations("ls"), "learn": parse_learn("rate=0.01,epochs=2,patience=1")},
         "greedy": threshold | {"greedy": 0.1},
     }
-    folder = tmp_path_factory.mktemp("activation") / "artifacts"
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        temporary_settings({PREFECT_API_URL: f"{server}/api", PREFECT_LOCAL_STORAGE_PATH: folder / "results"}),
-    ):
-        patch.setenv("ESPALIER_ARTIFACTS", str(folder))
+    with sharing(server, tmp_path_factory.mktemp("activation") / "artifacts"):
         yield {name: sparsify_inputs(Activation.parse(**words | changed)) for name, changed in changes.items()}
-
-
-def stages_of(outcome: Outcome) -> dict[str, bool]:
-    return {row["stage"]: row["cached"] for row in rows_of("stages", outcome)}
-
-
-def rows_of(table: str, outcome: Outcome) -> list[dict]:
-    return query(f"select * from {table} where run = ?", [outcome.run])
 
 
 def test_what_a_run_stores_is_loaded_upon_the_dense_model_and_scores_what_its_row_says(
@@ -203,85 +187,6 @@ def test_json_has_what_programs_read(artifacts: Path, tiny_model: Path, stories:
     assert outcome["result"].keys() == outcome["dense"].keys()
     assert outcome["result"]["sparsity"] == pytest.approx(0.5 * 128 * 32 / ((32 + 32 + 16 + 16) * 32 + 3 * 64 * 32))
     assert outcome["dense"]["sparsity"] == 0
-
-
-@pytest.mark.parametrize(
-    ("changed", "says"),
-    [
-        ({"selection": "top"}, ("selection: 'top' is unknown", "topk, nm, threshold, clact, amber, weight_variance")),
-        ({"pattern": "2:4"}, ("pattern: 2:4 given", "topk keeps a share", "nm")),
-        ({"selection": "nm"}, ("pattern: 50% given", "8:16")),
-        ({"selection": "nm", "pattern": "3:7"}, ("pattern: 3:7 does not divide the 32 inputs",)),
-        ({"mitigation": "vary"}, ("mitigation: 'vary' is unknown", "var, dpts", "none")),
-        ({"mitigation": "dpts,centre=mode"}, ("mitigation: dpts", "centre", "mean", "median")),
-        ({"mitigation": "var+var"}, ("mitigation: Variance given 2 times",)),
-        ({"mitigation": "spts+dpts"}, ("mitigation: StaticShift and DynamicShift given",)),
-        ({"modules": "neck_proj"}, ("modules: 'neck_proj' given, which no block has", "mlp.down_proj")),
-        ({"modules": ""}, ("modules: none given",)),
-        ({"learn": "rate=0.1"}, ("learn: nothing that was given learns", "spts, lpts, ls, rsparse")),
-        ({"mitigation": "lpts", "learn": "rate=-1"}, ("learn", "rate: -1.0 given", "more than 0")),
-        ({"mitigation": "lpts", "samples": "1"}, ("samples: 1 given", "hold out")),
-        ({"selection": "nm", "pattern": "2:4", "greedy": "0.1"}, ("greedy", "a share such as 50%", "2:4")),
-        ({"greedy": "2"}, ("greedy", "2")),
-        ({"prefill": "dense", "no-speed": None}, ("prefill", "nothing is timed", "--no-speed")),
-        ({"prefill": "slow"}, ("prefill", "slow", "sparse")),
-        ({"model": "no-such-model"}, ("model", "no-such-model")),
-    ],
-)
-def test_a_mistake_is_one_line_that_names_the_field(
-    artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.CaptureFixture, changed: dict, says: tuple
-):
-    words: dict[str, str | None] = {"model": str(tiny_model), "selection": "topk", "pattern": "50%", "samples": "4"}
-    words |= {"window": "32", "calibration": f"{stories}[:20]", "evaluation": f"{stories}[20:]"} | changed
-    given = [[f"--{name}"] if value is None else [f"--{name}", value] for name, value in words.items()]
-    assert main(["activation", *(word for words in given for word in words)]) == 2
-    printed = capsys.readouterr()
-    assert (printed.out, len(printed.err.splitlines())) == ("", 1), printed.err
-    assert all(part in printed.err for part in says), printed.err
-    assert not (artifacts / "store" / "activations").exists()
-
-
-def test_what_is_learned_on_is_not_evaluated(
-    artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.CaptureFixture
-):
-    words = ["--model", str(tiny_model), "--selection", "topk", "--pattern", "50%", "--mitigation", "lpts"]
-    words += ["--calibration", str(stories), "--evaluation", str(stories), "--samples", "4", "--window", "32"]
-    assert main(["activation", *words]) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert "calibration" in said
-    assert "the evaluation" in said
-
-
-def test_the_preset_sets_inputs_against_weights_at_the_same_patterns():
-    points = SWEEPS["activation"]().points
-    inputs = [point for point in points if isinstance(point, Activation)]
-    patterns = {"2:4", "4:8", "8:16", "16:32", *(f"{percent}%" for percent in range(20, 100, 10))}
-    for mitigation in ("", "+var", "+dpts"):
-        names = {f"nm{mitigation}", f"topk{mitigation}"}
-        assert {point.pattern for point in inputs if point.name in names} == patterns
-    for pruner in ("magnitude", "wanda"):
-        assert {point.pattern for point in points if point.name == pruner} == patterns
-    assert {point.selection.method for point in inputs} == {*SELECTIONS}
-    assert {each.method for point in inputs for each in point.mitigation} == {*MITIGATIONS}
-    assert len({point.command() for point in points}) == len(points)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        {},
-        {"selection": parse_selection("threshold"), "greedy": 0.05, "modules": ("mlp.*", "o_proj"), "window": 64},
-        {"mitigation": parse_mitigations("var+dpts,centre=median"), "prefill": "dense", "seed": 3},
-        {"mitigation": parse_mitigations("rsparse,rank=4+ls"), "learn": parse_learn("rate=0.01,epochs=3")},
-        {"selection": parse_selection("nm"), "pattern": "8:16", "speed": False, "sampling": "first"},
-        {"mitigation": parse_mitigations("spts"), "learn": parse_learn(""), "samples": 7},
-    ],
-)
-def test_the_command_of_a_run_repeats_it(words: dict):
-    parameters = Activation.parse(**{"selection": parse_selection("topk")} | words)
-    again = build_parser().parse_args(shlex.split(parameters.command())[1:])
-    assert activation_of(vars(again)) == parameters
-    assert Activation.model_validate_json(parameters.model_dump_json()) == parameters
 
 
 def test_the_readmes_program_reads_a_part(

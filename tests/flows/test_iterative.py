@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -22,15 +21,15 @@ from flows.iterative_choices import Iterative, parse_allocator
 from flows.methods import parse_importance
 from flows.outcome import Outcome
 from tasks.model.load import load_model
-from tasks.record.metrics import query
 from tasks.recover import task as recover_task
 from tasks.recover.schedule import trapezoid
 from tasks.stage import StageFailed
+from tests.flows.runs import rows_of, sharing, stages_of
+from tests.flows.tiny import BLOCK, CHANNEL, HEAD_GROUP
 
 WINDOW, BATCH, STEPS, STAGES = 32, 4, 9, 3
-HEAD_GROUP = (2 + 1 + 1 + 2) * 8 * 32  # of the tiny model: rows of q, k and v, columns of o
-CHANNELS = 8 * 3 * 32  # a step of them
-WHOLE = 2 * (2 * HEAD_GROUP + 64 * 3 * 32 + 2 * 32) + 2 * 32 * 32 + 32  # blocks, embedding and head, the last norm
+CHANNELS = 8 * CHANNEL  # a step of them
+WHOLE = 2 * BLOCK + 2 * 32 * 32 + 32  # blocks, embedding and head, the last norm
 TARGET = 14_000
 RATE = 3e-3
 
@@ -52,21 +51,8 @@ def runs(server: str, words: dict, tmp_path_factory: pytest.TempPathFactory) -> 
         "again": {},
         "plain": {"repair": False, "allocator": parse_allocator("uniform"), "calibration_window": 16, "stages": 1},
     }
-    folder = tmp_path_factory.mktemp("stages") / "artifacts"
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        temporary_settings({PREFECT_API_URL: f"{server}/api", PREFECT_LOCAL_STORAGE_PATH: folder / "results"}),
-    ):
-        patch.setenv("ESPALIER_ARTIFACTS", str(folder))
+    with sharing(server, tmp_path_factory.mktemp("stages") / "artifacts"):
         yield {name: iterative(Iterative.parse(**words | changed)) for name, changed in changes.items()}
-
-
-def rows_of(table: str, outcome: Outcome) -> list[dict]:
-    return query(f"select * from {table} where run = ?", [outcome.run])
-
-
-def stages_of(outcome: Outcome) -> dict[str, bool]:
-    return {row["stage"]: row["cached"] for row in rows_of("stages", outcome)}
 
 
 def test_every_stage_leaves_its_target_within_one_unit_and_the_model_has_what_the_rows_say(runs: dict[str, Outcome]):
@@ -77,7 +63,8 @@ def test_every_stage_leaves_its_target_within_one_unit_and_the_model_has_what_th
         assert 0 <= row["target"] - (WHOLE - Fraction(WHOLE - TARGET) * k / STAGES) < 1
         assert 0 <= row["parameters"] - row["target"] < max(HEAD_GROUP, CHANNELS)
     assert [row["parameters_before"] for row in rows[1:]] == [row["parameters"] for row in rows[:-1]]
-    model = AutoModelForCausalLM.from_pretrained(runs["first"].checkpoint, trust_remote_code=True)
+    checkpoint = runs["first"].checkpoint  # with the modeling file that the run has written for blocks that differ
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, trust_remote_code=True)
     assert sum(parameter.numel() for parameter in model.parameters()) == rows[-1]["parameters"]
     assert runs["first"].result.parameters == rows[-1]["parameters"]
 

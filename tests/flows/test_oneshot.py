@@ -15,6 +15,7 @@ from tasks.record.metrics import query
 from tasks.record.registry import load_registered
 from tasks.record.tracking import tracking
 from tasks.stage import StageFailed
+from tests.flows.runs import stages_of
 
 CACHED = {"tokenize calibration", "tokenize evaluation", "prune", "pack", "evaluate dense", "evaluate pruned"}
 
@@ -35,12 +36,6 @@ def parameters(tiny_model: Path, stories: Path) -> Oneshot:
 
 def weights_of(outcome: Outcome) -> bytes:
     return (Path(outcome.checkpoint) / "model.safetensors").read_bytes()
-
-
-def stages_of(outcome: Outcome) -> dict[str, bool]:
-    return {
-        row["stage"]: row["cached"] for row in query("select stage, cached from stages where run = ?", [outcome.run])
-    }
 
 
 def statuses() -> dict[str, str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
 from flows.cli import build_parser, main, profiles_of
 from flows.methods import parse_importance
@@ -19,16 +18,14 @@ from tasks.evaluate.perplexity import perplexity
 from tasks.model.load import fingerprint, load_model
 from tasks.prune.structure.profile_folder import load_profiles
 from tasks.prune.structure.profiles import NONE
-from tasks.record.metrics import query
 from tasks.record.tracking import tracking
+from tests.flows.runs import rows_of, sharing, stages_of
+from tests.flows.tiny import BLOCK, CHANNEL, HEAD_GROUP
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 NAMES = ["heads30", "ffn30", "depth50"]
 CACHED = {"tokenize calibration", "tokenize evaluation", "score by wanda_sp", "score by influence", "build profiles"}
 CACHED |= {"evaluate dense", "evaluate profiles", "time switches", "forecast profiles", "time profiles"}
-HEAD_GROUP = (2 + 1 + 1 + 2) * 8 * 32  # of the tiny model: rows of q, k and v, columns of o
-CHANNEL = 3 * 32
-BLOCK = 2 * HEAD_GROUP + 64 * CHANNEL + 2 * 32
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +44,8 @@ def runs(server: str, words: dict, tmp_path_factory: pytest.TempPathFactory) -> 
         "plain": {"repair": False, "speed": False},
         "usual": {"profiles": None, "speed": False},
     }
-    folder = tmp_path_factory.mktemp("profiles") / "artifacts"
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        temporary_settings({PREFECT_API_URL: f"{server}/api", PREFECT_LOCAL_STORAGE_PATH: folder / "results"}),
-    ):
-        patch.setenv("ESPALIER_ARTIFACTS", str(folder))
+    with sharing(server, tmp_path_factory.mktemp("profiles") / "artifacts"):
         yield {name: make_profiles(Profiles.parse(**words | changed)) for name, changed in changes.items()}
-
-
-def stages_of(outcome: ProfilesOutcome) -> dict[str, bool]:
-    return {row["stage"]: row["cached"] for row in rows_of("stages", outcome)}
-
-
-def rows_of(table: str, outcome: ProfilesOutcome) -> list[dict]:
-    return query(f"select * from {table} where run = ?", [outcome.run])
 
 
 def test_a_run_leaves_profiles_that_switch_in_place_and_score_what_the_rows_say(

@@ -20,7 +20,6 @@ from flows.recoveries import parse_distil, parse_recover
 from flows.slice import slice_model
 from tasks.data.chat import encode_chat
 from tasks.prune.pack import load_packed
-from tasks.record.metrics import query
 from tasks.recover import task as recover_task
 from tasks.recover.checkpoint import Training
 from tasks.recover.distil import Distillation
@@ -28,6 +27,7 @@ from tasks.recover.lora import LoRA
 from tasks.recover.recovery import Recovery
 from tasks.recover.texts import WeightedText
 from tasks.stage import StageFailed
+from tests.flows.runs import rows_of
 
 STEP = 16 * 32  # tokens
 TEMPLATE = (
@@ -59,10 +59,6 @@ def talk(tmp_path: Path) -> Path:
     turns = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
     path.write_text((json.dumps({"messages": turns}) + "\n") * 40, encoding="utf-8")
     return path
-
-
-def rows_of(table: str, outcome: Outcome) -> list[dict]:
-    return query(f"select * from {table} where run = ?", [outcome.run])
 
 
 def weights_of(outcome: Outcome) -> dict[str, torch.Tensor]:

@@ -1,8 +1,6 @@
 """The whole run of `slice` on a tiny model, with a real server, real files and a real registry."""
 
 import json
-import re
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,29 +9,23 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
-from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from flows.choices import Slice, Sweep
-from flows.cli import build_parser, main, slice_of
+from flows.cli import main
 from flows.methods import parse_importance
 from flows.outcome import Outcome
 from flows.slice import slice_model
 from flows.sweep import sweep
-from flows.words import Words, say_slice
-from tasks.prune.structure.cut import BEST_FORMS
-from tasks.prune.structure.export import FORMS
-from tasks.record.metrics import query
 from tasks.record.registry import load_registered
 from tasks.record.tracking import tracking
 from tasks.recover import task as recover_task
 from tasks.stage import StageFailed
+from tests.flows.runs import rows_of, sharing, stages_of
+from tests.flows.tiny import BLOCK, CHANNEL, HEAD_GROUP
 
 CACHED = {"tokenize calibration", "tokenize evaluation", "score units", "slice checkpoint"}
 CACHED |= {"evaluate dense", "evaluate sliced"}
-HEAD_GROUP = (2 + 1 + 1 + 2) * 8 * 32  # of the tiny model: rows of q, k and v, columns of o
-CHANNEL = 3 * 32
-BLOCK = 2 * HEAD_GROUP + 64 * CHANNEL + 2 * 32
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +50,8 @@ def runs(server: str, words: dict, tmp_path_factory: pytest.TempPathFactory) -> 
         "shares": {"cost": "flops", "allocator": "[0.2, 0.6]"},
         "blocks": {"importance": parse_importance("influence"), "units": ("blocks",), "budget": 0.5, "round_to": 64},
     }
-    folder = tmp_path_factory.mktemp("slices") / "artifacts"
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        temporary_settings({PREFECT_API_URL: f"{server}/api", PREFECT_LOCAL_STORAGE_PATH: folder / "results"}),
-    ):
-        patch.setenv("ESPALIER_ARTIFACTS", str(folder))
+    with sharing(server, tmp_path_factory.mktemp("slices") / "artifacts"):
         yield {name: slice_model(Slice.parse(**words | changed)) for name, changed in changes.items()}
-
-
-def stages_of(outcome: Outcome) -> dict[str, bool]:
-    return {row["stage"]: row["cached"] for row in rows_of("stages", outcome)}
-
-
-def rows_of(table: str, outcome: Outcome) -> list[dict]:
-    return query(f"select * from {table} where run = ?", [outcome.run])
 
 
 def parameters_of(module: torch.nn.Module) -> int:
@@ -275,93 +254,3 @@ def test_json_has_what_programs_read(artifacts: Path, tiny_model: Path, stories:
     assert outcome["dense"].keys() == outcome["result"].keys()
     assert outcome["dense"].keys() >= {"ppl", "nll", "tokens", "windows", "parameters", "size_bytes", "sparsity"}
     assert Path(outcome["report"]).is_file()
-
-
-@pytest.mark.parametrize(
-    ("changed", "says"),
-    [
-        ({"budget": "0"}, ("budget", "greater than 0")),
-        ({"budget": "1"}, ("budget", "less than 1")),
-        ({"budget": "half"}, ("budget", "half")),
-        ({"budget": "0.95"}, ("budget: 0.95", "valid is 0.0", " to 0.7", "head_groups")),
-        ({"budget": "0.001"}, ("budget: 0.001", "valid is 0.0", " to 0.7", "head_groups")),
-        ({"importance": "tailor"}, ("importance", "tailor", "weight_norm, activation, wanda_sp, flap, taylor, fisher")),
-        ({"importance": "influence"}, ("importance: influence", "channels, head_groups", "weight_norm, activation")),
-        ({"importance": "leave_one_out,kinds=channels"}, ("importance", "head_groups")),
-        ({"importance": "taylor,x=1"}, ("importance", "taylor", "x=1")),
-        ({"units": "neurons"}, ("units: neurons", "head_groups, query_heads, channels", "blocks")),
-        ({"units": "head_groups,query_heads"}, ("units", "cut one, then the other")),
-        ({"units": "channels,channels"}, ("units", "channels, channels")),
-        ({"units": "blocks"}, ("importance: wanda_sp", "blocks", "influence, leave_one_out")),
-        ({"units": "blocks", "importance": "influence"}, ("round_to", "blocks")),
-        ({"cost": "watts"}, ("cost", "parameters", "flops", "bytes", "kv", "watts")),
-        ({"cost": "kv", "units": "channels"}, ("cost: kv given for channels", "head_groups", "blocks")),
-        ({"cost": "kv", "budget": "0.2"}, ("budget: 0.2", "valid is 0.5;", "1 of 2 head_groups")),
-        ({"allocator": "owl"}, ("allocator: 'owl' given", "cannot be read", "uniform", "JSON file")),
-        ({"allocator": "[0.4, true]"}, ("allocator: [0.4, true] given", "uniform", "JSON file")),
-        ({"allocator": "[0.4"}, ("allocator: '[0.4' given", "cannot be read", "JSON file")),
-        ({"allocator": "[0.2, 0.4]"}, ("allocator", "mean of 0.3", "mean of 0.4", "budget")),
-        ({"allocator": "[0.4, 0.4, 0.4]"}, ("allocator: 3 shares given", "2 blocks")),
-        ({"export": "gguf"}, ("export", "uniform", "padded", "per_layer", "gguf")),
-        ({"round-to": "65"}, ("round_to: 65", "1 to the 64")),
-        ({"round-to": "0"}, ("round_to", "0")),
-        ({"samples": "1"}, ("samples", "hold out")),
-        ({"measure-units": "2"}, ("measure_units: 2", "3 or more")),
-        ({"recover-rate": "0.1"}, ("recover_rate", "recover_tokens")),
-        ({"recover-batch": "8"}, ("recover_batch", "recover_tokens")),
-        ({"recover-tokens": "32"}, ("recover_tokens: 32", "512 or more", "16 windows of 32")),
-        ({"recover-tokens": "-1"}, ("recover_tokens", "-1")),
-        ({"model": "no-such-model"}, ("model", "no-such-model")),
-        ({"calibration": "dogs"}, ("dogs", "docs")),
-        ({"samples": "4000"}, ("samples", "4000")),
-        ({"window": "513"}, ("window", "513", "512")),
-    ],
-)
-def test_a_mistake_is_one_line_that_names_the_field(
-    artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.CaptureFixture, changed: dict, says: tuple
-):
-    words = {"model": str(tiny_model), "budget": "0.4", "importance": "wanda_sp", "samples": "4", "window": "32"}
-    words |= {"calibration": f"{stories}[:20]", "evaluation": f"{stories}[20:]", "round-to": "8"} | changed
-    assert main(["slice", *(word for name, value in words.items() for word in (f"--{name}", value))]) == 2
-    printed = capsys.readouterr()
-    lines = [line for line in printed.err.splitlines() if not line.startswith("espalier: watch this run")]
-    assert (printed.out, len(lines)) == ("", 1), printed.err
-    assert all(part in lines[0] for part in says), lines[0]
-    assert not (artifacts / "store" / "scores").exists()
-
-
-def test_the_help_names_the_forms_in_the_order_in_which_they_are_taken():
-    say_slice(made := Words())
-    [export] = [action for action in made._actions if action.dest == "export"]
-    for said in (export.help, Slice.model_fields["export"].description):
-        _, by_default = said.split("by default")
-        assert re.findall("|".join(FORMS), by_default) == [*BEST_FORMS]
-
-
-def test_shares_of_blocks_are_read_from_a_file_and_many_are_named_by_their_content(tmp_path: Path):
-    file = tmp_path / "shares.json"
-    file.write_text("[0.2, 0.4]")
-    assert Slice.parse(allocator=str(file)) == Slice.parse(allocator=[0.2, 0.4])
-    names = {Slice.parse(allocator=[0.2 + tilt, 0.4 - tilt] * 10).name for tilt in (0.0, 0.01)}
-    assert len(names) == 2
-    assert all(re.fullmatch(r"taylor\+shares:[0-9a-f]{6}\+repair", name) for name in names)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        {},
-        {"budget": 0.25, "importance": parse_importance("leave_one_out,kinds=channels"), "units": ("channels",)},
-        {"repair": False, "export": "padded", "round_to": 32, "speed": False, "window": 128, "seed": 3},
-        {"recover_tokens": 100_000, "recover_rate": 0.001, "measure_units": 5, "sampling": "first"},
-        {"units": ("blocks",), "importance": parse_importance("influence")},
-        {"cost": "kv", "budget": 0.5},
-        {"cost": "flops", "allocator": "[0.25, 0.35]"},
-        {"recover_tokens": 10**6, "recover_batch": 8, "recover_at_once": 2, "recover_recompute": True},
-    ],
-)
-def test_the_command_of_a_run_repeats_it(words: dict):
-    parameters = Slice.parse(**words)
-    again = build_parser().parse_args(shlex.split(parameters.command())[1:])
-    assert slice_of(again) == parameters
-    assert Slice.model_validate_json(parameters.model_dump_json()) == parameters

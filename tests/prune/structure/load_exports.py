@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 TOKENS = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False}
 
 
 def load(folder):
+    # trust_remote_code: a per-layer export is loaded by the modeling file in it, which this project has just written
     return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code="per_layer" in folder.name).eval()
 
 
@@ -18,7 +20,7 @@ def load(folder):
 def seen(folder, ids):
     model = load(folder)
     logits = model(ids).logits
-    torch.save(logits, folder / "logits.pt")
+    save_file({"logits": logits}, folder / "logits.safetensors")
     found = {
         "class": type(model).__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -37,7 +39,7 @@ def seen(folder, ids):
 
 
 def refusal(folder):
-    try:
+    try:  # as `load`, but "untrusted" is a per-layer export too, whose code is not allowed to run
         AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=folder.name.startswith("truncated per_layer"))
     except (RuntimeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
@@ -45,7 +47,7 @@ def refusal(folder):
 
 
 root = Path(sys.argv[1])
-ids = torch.load(root / "ids.pt")
+ids = load_file(root / "ids.safetensors")["ids"]
 loaded = {folder.name: seen(folder, ids) for folder in sorted((root / "good").iterdir())}
 refused = {folder.name: refusal(folder) for folder in sorted((root / "bad").iterdir())}
 ours = [name for name in sys.modules if name.split(".")[0] in ("tasks", "flows")]

@@ -111,7 +111,7 @@ def exports(tmp_path_factory):
             root / "bad" / f"truncated {form}",
         )
     shutil.copytree(root / "good" / "llama per_layer uneven", root / "bad" / "untrusted")
-    torch.save(IDS, root / "ids.pt")
+    save_file({"ids": IDS}, root / "ids.safetensors")
     (root / "elsewhere").mkdir()
     done = subprocess.run(
         [sys.executable, "-I", SCRIPT, root],
@@ -146,7 +146,7 @@ def test_an_export_is_the_cut_model_wherever_it_is_loaded(exports, case):
     with torch.no_grad():
         expected = model(IDS).logits
         tokens = model.generate(IDS[:, :6], use_cache=False, **TOKENS).tolist()
-    torch.testing.assert_close(torch.load(folder / "logits.pt"), expected, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(load_file(folder / "logits.safetensors")["logits"], expected, rtol=0, atol=TOLERANCE)
     assert seen["uncached"] == tokens
     assert seen["cached"] == tokens
 

@@ -1,47 +1,16 @@
+"""Profiles: cuts of one model that are switched in place, to the last bit."""
+
 import random
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from tasks.model.anatomy import find_blocks
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.logits import digest_of_logits
-from tasks.prune.structure.profile_folder import load_profiles, save_profiles
 from tasks.prune.structure.profiles import NONE, Profile, Profiles
-from tasks.prune.structure.switching import switching_time, switching_times
 from tasks.prune.structure.width import slice_units
-from tests.cases import BLOCKS, FAMILIES, FFN, batches, llama, opt_post_norm, qwen3
-
-CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
-IDS = batches((2, 20))[0]
-HASH = "a" * 64
-
-
-def indices(*kept):
-    return torch.tensor(kept, dtype=torch.int64)
-
-
-def cuts():
-    return [
-        Profile(name="heads", kept={0: {"head_groups": indices(1)}, 2: {"head_groups": indices(0)}}),
-        Profile(name="ffn", kept={block: {"channels": torch.arange(block, 40)} for block in range(BLOCKS)}),
-        Profile(name="depth", blocks=(1,)),
-        Profile(
-            name="all",
-            kept={0: {"channels": torch.arange(9)}, 2: {"head_groups": indices(1)}},
-            blocks=(1,),
-            attention=(0,),
-            ffn=(2,),
-        ),
-    ]
-
-
-def built(model):
-    profiles = Profiles(model)
-    for profile in cuts():
-        profiles.add(profile)
-    return profiles
+from tests.cases import BLOCKS, FAMILIES, FFN, llama, opt_post_norm, qwen3
+from tests.prune.structure.profiled import CUTTABLE, IDS, built, cuts, indices
 
 
 def addresses(model):
@@ -155,49 +124,6 @@ def test_what_is_written_into_a_cut_linear_stays_with_its_profile():
         assert digest_of_logits(model) == digest
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "opt", "gemma3"])
-def test_a_folder_gives_the_same_profiles_and_holds_only_what_they_change(family, tmp_path):
-    model = FAMILIES[family]()
-    profiles = built(model)
-    with profiles.using("heads"), torch.no_grad():
-        find_blocks(model)[1][0].self_attn.v_proj.weight.mul_(0.5)
-    digests = {}
-    for name in profiles.names:
-        with profiles.using(name):
-            digests[name] = digest_of_logits(model, IDS)
-    save_profiles(profiles, HASH, tmp_path / "a")
-    loaded = load_profiles(FAMILIES[family](), HASH, tmp_path / "a")
-    assert loaded.names == profiles.names
-    for name in loaded.names:
-        with loaded.using(name):
-            assert digest_of_logits(loaded.model, IDS) == digests[name]
-    save_profiles(loaded, HASH, tmp_path / "b")
-    for file in ("profiles.json", "profiles.safetensors"):
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    stored = sum(tensor.nbytes for tensor in load_file(tmp_path / "a" / "profiles.safetensors").values())
-    units = 1 + 1 + 40 + 39 + 38 + 9 + 1  # that stay, as the cuts name them
-    assert stored == 4 * (units + 8 * 32)  # and v of one group
-
-
-def test_profiles_of_another_model_or_damaged_are_refused(tmp_path):
-    profiles = built(llama())
-    save_profiles(profiles, HASH, tmp_path)
-    with pytest.raises(ValueError, match=f"is of model {HASH}, valid is one of bbb"):
-        load_profiles(llama(), "b" * 64, tmp_path)
-    whole = (tmp_path / "profiles.safetensors").read_bytes()
-    (tmp_path / "profiles.safetensors").write_bytes(whole[:-10])
-    with pytest.raises(ValueError, match=r"profiles.safetensors cannot be read"):
-        load_profiles(llama(), HASH, tmp_path)
-    (tmp_path / "profiles.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"profiles.safetensors cannot be read"):
-        load_profiles(llama(), HASH, tmp_path)
-    (tmp_path / "profiles.json").write_text('{"format": "espalier profiles", "version": 2}')
-    with pytest.raises(ValueError, match="espalier profiles of version 2, valid is espalier profiles of version 1"):
-        load_profiles(llama(), HASH, tmp_path)
-    with pytest.raises(ValueError, match=r"profiles.json cannot be read"):
-        load_profiles(llama(), HASH, tmp_path / "elsewhere")
-
-
 @pytest.mark.parametrize(
     ("profile", "same_as"),
     [
@@ -276,28 +202,6 @@ def test_an_unknown_profile_is_refused_and_another_cut_has_to_be_undone_first():
         profiles.switch("heads")
     profiles.switch("heads")
     assert profiles.active == "heads"
-
-
-def test_switching_is_timed_and_leaves_the_profile_in_force():
-    profiles = built(llama())
-    profiles.switch("depth")
-    took = switching_time(profiles, switches=20)
-    assert took.switches == 20
-    assert 0 < took.median_ms <= took.worst_ms
-    assert profiles.active == "depth"
-    with pytest.raises(ValueError, match="switches: 0 given"):
-        switching_time(profiles, switches=0)
-    with pytest.raises(ValueError, match="none but the model itself"):
-        switching_time(Profiles(llama()))
-
-
-def test_switching_is_timed_by_where_it_goes():
-    profiles = built(llama())
-    took = switching_times(profiles, switches=40)
-    assert list(took) == profiles.names
-    assert sum(each.switches for each in took.values()) == 40 * len(profiles.names)
-    assert all(20 < each.switches < 60 and 0 < each.median_ms <= each.worst_ms for each in took.values())
-    assert profiles.active == NONE
 
 
 def test_tied_weights_and_modes_stay():

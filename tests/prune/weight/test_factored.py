@@ -15,8 +15,8 @@ from tasks.prune.weight.refit import Refit
 from tasks.prune.weight.svd import SVD, ActivationSVD
 from tasks.prune.weight.wanda import Wanda
 from tests.cases import llama
+from tests.prune.weight.recipes import IDS, pruned
 from tests.prune.weight.test_apply import weights
-from tests.prune.weight.test_recipe import IDS, pruned
 
 CHOSEN = ("q_proj", "mlp.down_proj")
 

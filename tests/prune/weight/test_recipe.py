@@ -1,4 +1,4 @@
-"""Recipes over whole models: two streams, updates in both orders, and blocks that are tuned."""
+"""Recipes over whole models: two streams, updates in both orders, and steps that contradict each other."""
 
 import copy
 
@@ -22,22 +22,9 @@ from tasks.prune.weight.svd import SVD, ActivationSVD
 from tasks.prune.weight.sweep import Sweep
 from tasks.prune.weight.update import Leave
 from tasks.prune.weight.wanda import Wanda
-from tests.cases import FAMILIES, WINDOW, batches, llama, opt
+from tests.cases import FAMILIES, llama
+from tests.prune.weight.recipes import IDS, TWO_OF_FOUR, pruned
 from tests.prune.weight.test_apply import weights
-
-IDS = batches((3, WINDOW), (2, WINDOW), (2, 9))
-TWO_OF_FOUR = parse_pattern("2:4")
-
-
-class KeepsAll(Wanda):
-    """Scores like Wanda, and drops nothing."""
-
-    def _prune(self, weight_OI, stat, pattern):
-        return weight_OI.clone(), torch.ones_like(weight_OI, dtype=torch.bool)
-
-    def surplus(self, pruned_OI, pattern):
-        """So many are allowed here."""
-        return 0
 
 
 class InputMean(InputNorm):
@@ -52,11 +39,6 @@ class OfDrift(Wanda):
     """With an observer of its own that sees both streams."""
 
     observes = type("OwnDrift", (InputDrift,), {})
-
-
-def pruned(model, pruner, ids=IDS, pattern=TWO_OF_FOUR, **options):
-    model = copy.deepcopy(model)
-    return model, prune_model(model, pruner, pattern, ids, **options)
 
 
 def last_hidden(model, ids):
@@ -121,92 +103,6 @@ def test_an_update_of_magnitudes_keep_is_calibrated():
     assert all(row.error_from == "gram" and row.error <= row.sweep_error * 1.01 for row in rows)
 
 
-@pytest.mark.parametrize("order", ["block", "group"])
-@pytest.mark.parametrize("make", [llama, opt])
-def test_a_tuned_block_is_nearer_to_the_dense_model_and_has_the_same_zeros(make, order):
-    dense = make()
-    settings = Reconstruct(epochs=4)
-    plain, _ = pruned(dense, SparseGPT(), order=order)
-    model, blocks = copy.deepcopy(dense), []
-    prune_model(
-        model,
-        SparseGPT(),
-        TWO_OF_FOUR,
-        IDS,
-        reconstruct=settings,
-        order=order,
-        on_block=lambda block, rows: blocks.append(block),
-    )
-    assert all(((weight_OI.reshape(-1, 4) != 0).sum(1) <= 2).all() for weight_OI in weights(model).values())
-    assert all(block.tuned_to <= block.tuned_from and block.tuned_steps > 0 for block in blocks)
-    assert blocks[0].tuned_to < blocks[0].tuned_from
-    first = [name for name in weights(plain) if ".0." in name]
-    assert all(torch.equal(weights(plain)[name] == 0, weights(model)[name] == 0) for name in first)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_tuning_never_makes_a_block_worse_and_repeats_bit_for_bit(dtype):
-    dense = llama().to(dtype)
-    settings = Reconstruct(epochs=3, rate=10.0, patience=1)  # far too fast: every epoch is worse
-    plain, _ = pruned(dense, Wanda())
-    model, _ = pruned(dense, Wanda(), reconstruct=settings)
-    for name, weight_OI in weights(plain).items():
-        assert torch.equal(weight_OI, weights(model)[name])
-    sane = Reconstruct(epochs=2)
-    one, other = (pruned(dense, Wanda(), reconstruct=sane)[0] for _ in range(2))
-    for (name, parameter), twin in zip(one.named_parameters(), other.parameters(), strict=True):
-        assert torch.equal(parameter, twin), name
-        assert parameter.dtype == dtype
-        assert parameter.grad is None
-
-
-@pytest.mark.parametrize("order", ["block", "group"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_permuted_is_n_of_m_in_its_order_and_keeps_more(family, order):
-    dense = FAMILIES[family]()
-    model = copy.deepcopy(dense)
-    recipe = Recipe(pruner=Wanda(), pattern=TWO_OF_FOUR, permute=True, order=order)
-    linears = [linear for _, of_block in prune_blocks(model, recipe, IDS) for linear in of_block]
-    found = weights(model)
-    orders = {linear.tensor.removesuffix(".weight"): linear.order_I for linear in linears}
-    assert orders.keys() == found.keys()
-    for name, weight_OI in found.items():
-        stored_OI = weight_OI if orders[name] is None else weight_OI[:, orders[name]]
-        assert ((stored_OI.reshape(-1, 4) != 0).sum(1) == 2).all(), name
-    assert {linear.row.order for linear in linears} >= {"gather"}
-    if family not in ("gpt_neox",):
-        assert any(linear.row.order == "folded" for linear in linears)
-    _, rows = pruned(dense, Wanda(), order=order)
-    first = [linear.row for linear in linears if linear.row.block == 0]
-    assert sum(row.error for row in first) < sum(row.error for row in rows if row.block == 0)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_permuting_and_dropping_nothing_leaves_the_logits(family):
-    """The orders are those of 2:4, but the pruner keeps all."""
-    dense = FAMILIES[family]().double()
-    model, rows = pruned(dense, KeepsAll(), permute=True)
-    assert any(row.order for row in rows)
-    with torch.no_grad():
-        torch.testing.assert_close(model(IDS[0]).logits, dense(IDS[0]).logits, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("make", [llama, opt])
-def test_every_pruner_and_update_can_be_permuted(make):
-    for pruner, options in (
-        (Magnitude(), {}),
-        (SparseGPT(), {"update": Refit(drift=0.5), "order": "group"}),
-        (SparseGPT(), {"reconstruct": Reconstruct(epochs=1)}),
-    ):
-        recipe = Recipe(pruner=pruner, pattern=TWO_OF_FOUR, permute=True, **options)
-        model = make()
-        for _, linears in prune_blocks(model, recipe, IDS):
-            for linear in linears:
-                weight_OI = model.get_parameter(linear.tensor)
-                stored_OI = weight_OI if linear.order_I is None else weight_OI[:, linear.order_I]
-                assert ((stored_OI.reshape(-1, 4) != 0).sum(1) <= 2).all(), (recipe, linear.tensor)
-
-
 def test_none_leaves_sparsegpts_weights_without_its_sweep():
     dense = llama()
     swept, left = (pruned(dense, SparseGPT(), update=update)[0] for update in (None, Leave()))
@@ -242,11 +138,6 @@ def test_where_nobody_observes_only_the_first_batch_runs_through_the_unpruned_bl
         block.observe_then_prune(cut, walk, walk.twin() if recipe.follows_dense else None)
     before = seen[: seen.index("pruned")]
     assert len(before) == forwards + (len(IDS) if recipe.follows_dense else 0)
-
-
-def test_magnitude_can_be_tuned_though_it_observes_nothing():
-    _, rows = pruned(llama(), Magnitude(), reconstruct=Reconstruct(epochs=2))
-    assert all(row.error is None for row in rows)
 
 
 def test_an_allocation_arrives():
@@ -293,25 +184,6 @@ def test_an_observer_of_ones_own_that_knows_more_serves_every_step(order):
     dense, update = llama(), Refit(drift=0.5)
     own, plain = (weights(pruned(dense, kind(), update=update, order=order)[0]) for kind in (OfDrift, Wanda))
     assert all(torch.equal(own[name], plain[name]) for name in plain)
-
-
-def test_blending_reads_the_dense_stream_and_the_first_block_has_none():
-    """Before the first block both streams are one, so what is drawn there changes nothing."""
-    dense = llama()
-    plain, blended = (pruned(dense, Wanda(), reconstruct=Reconstruct(epochs=1, blend=blend))[0] for blend in (0.0, 1.0))
-    same = {name: torch.equal(weight_OI, weights(blended)[name]) for name, weight_OI in weights(plain).items()}
-    assert not any(same[name] for name in same if ".1." in name)
-
-
-def test_one_batch_cannot_be_tuned_on():
-    with pytest.raises(ValueError, match="reconstruct: one calibration batch"):
-        pruned(llama(), Wanda(), ids=batches((3, WINDOW)), reconstruct=Reconstruct())
-
-
-@pytest.mark.parametrize("name", ["epochs", "rate", "held_out", "patience", "blend"])
-def test_values_of_the_tuning_are_checked(name):
-    with pytest.raises(ValueError, match=f"^{name}: .* valid is"):
-        Reconstruct(**{name: -1})
 
 
 @pytest.mark.parametrize(
