@@ -6,14 +6,12 @@
 Any software loads the dense model; upon that, `load_sparse` lets the linears read sparse inputs.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -23,10 +21,10 @@ from tasks.prune.activation.mitigation import Mitigation
 from tasks.prune.activation.recipe import ActivationRecipe
 from tasks.prune.activation.selection import Selection
 from tasks.prune.activation.sparse_input import split_mitigations
+from tasks.prune.sidecar import Sidecar
 from tasks.prune.weight.pattern import parse_pattern
 
-INDEX, TENSORS = "activation.json", "activation.safetensors"
-FORMAT, VERSION = "espalier activation sparsity", 1
+FILES = Sidecar(name="activation", format="espalier activation sparsity")
 
 Methods = Mapping[str, type[Selection] | type[Mitigation]]  # by name: what may stand in the index
 
@@ -39,10 +37,7 @@ def save_sparse(
     for number, block in enumerate(installed.anatomy.blocks):
         of_block = {f"{number}.{name}": value for name, value in block.state_dict().items()}
         tensors |= {name: each for name, each in of_block.items() if ".prepared." in name or ".facts." in name}
-    index = {
-        "format": FORMAT,
-        "version": VERSION,
-        "model_hash": model_hash,
+    entries = {
         "selection": _said(recipe.selection, methods),
         "pattern": str(recipe.pattern),
         "mitigations": [_said(each, methods) for each in recipe.mitigations],
@@ -54,8 +49,8 @@ def save_sparse(
         ],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: each.cpu().contiguous() for name, each in sorted(tensors.items())}, folder / TENSORS)
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    save_file({name: each.cpu().contiguous() for name, each in sorted(tensors.items())}, folder / FILES.tensors)
+    FILES.write_index(folder, model_hash, entries)
 
 
 def load_sparse(
@@ -66,13 +61,7 @@ def load_sparse(
     Raises ValueError, and changes nothing, for a folder without such an index, of another model or a later version, a
     method that is not among `methods`, and tensors that are missing or damaged.
     """
-    index = _read_index(folder / INDEX)
-    if index["model_hash"] != model_hash:
-        raise ValueError(f"activation: {folder} is of model {index['model_hash']}, valid is one of {model_hash}")
-    try:
-        tensors = load_file(folder / TENSORS)
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(f"activation: {folder / TENSORS} cannot be read: {error}") from error
+    index, tensors = FILES.read(folder, model_hash)
     recipe = ActivationRecipe(
         selection=_made(index["selection"], methods),
         pattern=parse_pattern(index["pattern"]),
@@ -90,7 +79,7 @@ def load_sparse(
                     installed.groups.append((block, group))
     except KeyError as missing:
         installed.remove()
-        raise ValueError(f"activation: {folder / TENSORS} has no {missing.args[0]}") from missing
+        raise ValueError(f"activation: {folder / FILES.tensors} has no {missing.args[0]}") from missing
     return installed, recipe
 
 
@@ -124,14 +113,3 @@ def _made(said: dict[str, Any], methods: Methods) -> Any:
     if said["method"] not in methods:
         raise ValueError(f"activation: the method {said['method']!r} is not known; valid is {', '.join(methods)}")
     return methods[said["method"]](**{name: value for name, value in said.items() if name != "method"})
-
-
-def _read_index(file: Path) -> dict[str, Any]:
-    try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"activation: {file} cannot be read: {error}") from error
-    if (index.get("format"), index.get("version")) != (FORMAT, VERSION):
-        given = f"{index.get('format')} of version {index.get('version')}"
-        raise ValueError(f"activation: {file} is {given}, valid is {FORMAT} of version {VERSION}")
-    return index

@@ -7,19 +7,17 @@
 The same profiles give the same bytes.
 """
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tasks.prune.sidecar import Sidecar
 from tasks.prune.structure.profiles import Profile, Profiles
 
-INDEX, TENSORS = "profiles.json", "profiles.safetensors"
-FORMAT, VERSION = "espalier profiles", 1
+FILES = Sidecar(name="profiles", format="espalier profiles")
 
 
 def save_profiles(profiles: Profiles, model_hash: str, folder: Path) -> None:
@@ -36,9 +34,8 @@ def save_profiles(profiles: Profiles, model_hash: str, folder: Path) -> None:
         removed = {"blocks": profile.blocks, "attention": profile.attention, "ffn": profile.ffn}
         entries.append({"name": name, **{what: list(indices) for what, indices in removed.items()}})
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(sorted(tensors.items())), folder / TENSORS, {"format": "pt"})
-    index = {"format": FORMAT, "version": VERSION, "model_hash": model_hash, "profiles": entries}
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    save_file(dict(sorted(tensors.items())), folder / FILES.tensors, {"format": "pt"})
+    FILES.write_index(folder, model_hash, {"profiles": entries})
 
 
 def load_profiles(model: PreTrainedModel, model_hash: str, folder: Path) -> Profiles:
@@ -46,13 +43,7 @@ def load_profiles(model: PreTrainedModel, model_hash: str, folder: Path) -> Prof
 
     Raises ValueError for a folder without profiles, those of another model or a later version, damaged tensors.
     """
-    index = _read_index(folder / INDEX)
-    if index["model_hash"] != model_hash:
-        raise ValueError(f"profiles: {folder} is of model {index['model_hash']}, valid is one of {model_hash}")
-    try:
-        tensors = load_file(folder / TENSORS)
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(f"profiles: {folder / TENSORS} cannot be read: {error}") from error
+    index, tensors = FILES.read(folder, model_hash)
     profiles = Profiles(model)
     for number, entry in enumerate(index["profiles"]):
         profiles.add(_profile(entry, number, tensors))
@@ -70,14 +61,3 @@ def _profile(entry: dict, number: int, tensors: dict[str, Tensor]) -> Profile:
         elif int(of_number) == number:
             weights[rest] = tensor
     return Profile(kept=kept, weights=weights, **entry)
-
-
-def _read_index(file: Path) -> dict:
-    try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"profiles: {file} cannot be read: {error}") from error
-    if (index.get("format"), index.get("version")) != (FORMAT, VERSION):
-        given = f"{index.get('format')} of version {index.get('version')}"
-        raise ValueError(f"profiles: {file} is {given}, valid is {FORMAT} of version {VERSION}")
-    return index

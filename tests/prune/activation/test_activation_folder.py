@@ -9,7 +9,7 @@ import torch
 
 from tasks.prune import MITIGATIONS, SELECTIONS
 from tasks.prune.activation.apply import sparse_inputs
-from tasks.prune.activation.folder import INDEX, TENSORS, load_sparse, save_sparse
+from tasks.prune.activation.folder import FILES, load_sparse, save_sparse
 from tasks.prune.activation.learn import Learn, learn
 from tasks.prune.activation.recipe import ActivationRecipe
 from tasks.prune.weight.pattern import parse_pattern
@@ -59,7 +59,7 @@ def test_the_same_model_gives_the_same_bytes(folder, tmp_path):
     model = llama()
     loaded, recipe = load_sparse(model, "abc", folder, METHODS)
     save_sparse(loaded, recipe, "abc", tmp_path / "again", METHODS)
-    for name in (INDEX, TENSORS):
+    for name in (FILES.index, FILES.tensors):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
@@ -91,8 +91,8 @@ def test_a_fresh_process_computes_the_same(folder, tmp_path):
     ],
 )
 def test_another_index_is_refused(folder, change, says):
-    index = json.loads((folder / INDEX).read_text()) | change
-    (folder / INDEX).write_text(json.dumps(index))
+    index = json.loads((folder / FILES.index).read_text()) | change
+    (folder / FILES.index).write_text(json.dumps(index))
     with pytest.raises(ValueError, match=says):
         load_sparse(llama(), "abc", folder, METHODS)
 
@@ -100,12 +100,12 @@ def test_another_index_is_refused(folder, change, says):
 def test_damaged_and_missing_tensors_are_refused_and_change_nothing(folder):
     from safetensors.torch import load_file, save_file
 
-    model, tensors = llama(), load_file(folder / TENSORS)
+    model, tensors = llama(), load_file(folder / FILES.tensors)
     gone = "2.mlp.down_proj.prepared.0.delta"
-    save_file({name: value for name, value in tensors.items() if name != gone}, folder / TENSORS)
+    save_file({name: value for name, value in tensors.items() if name != gone}, folder / FILES.tensors)
     with pytest.raises(ValueError, match=rf"has no {gone}"):
         load_sparse(model, "abc", folder, METHODS)
-    (folder / TENSORS).write_bytes(b"not tensors")
+    (folder / FILES.tensors).write_bytes(b"not tensors")
     with pytest.raises(ValueError, match="cannot be read"):
         load_sparse(model, "abc", folder, METHODS)
     assert torch.equal(logits(model), logits(llama()))
