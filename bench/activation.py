@@ -12,18 +12,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from bench.activation_table import INPUTS, WEIGHTS, markdown
 from bench.activation_weights import prune_weights
 from bench.cells import left, run_cells
-from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_lines, read_text
+from bench.lines import add_options, file_of_lines, run_models
+from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_text
 from tasks.evaluate.perplexity import perplexity
 from tasks.evaluate.size import counted_sparsity
 from tasks.model.load import load_model
@@ -36,7 +34,6 @@ from tasks.prune.activation.recipe import ALL, ActivationRecipe
 from tasks.prune.activation.topk import TopK
 from tasks.prune.weight.pattern import NM, parse_pattern
 
-RESULTS = Path(__file__).parent / "results"
 PATTERNS = ("2:4", "4:8", "8:16", "16:32", "20%", "25%", "40%", "50%", "65%", "75%", "90%")
 MODULES = {"all": ALL, "ffn": ("gate_proj", "up_proj", "down_proj")}
 LEARNED = tuple(name for name, kind in MITIGATIONS.items() if kind.learns)
@@ -57,21 +54,12 @@ class Cell:
 
 
 def main() -> None:
-    choice = parse(sys.argv[1:])
-    torch.set_num_threads(choice.threads)
-    logging.disable_progress_bar()
-    if not choice.table:
-        for name in choice.models:
-            run(name, choice)
-    files = {name: choice.results / f"activation-{name}.jsonl" for name in MODELS}
-    text = markdown({name: read_lines(file) for name, file in files.items() if file.exists()})
-    (choice.results / "activation.md").write_text(text, encoding="utf-8")
-    print(text)
+    run_models("activation", parse(sys.argv[1:]), run, markdown)
 
 
 def run(name: str, choice: argparse.Namespace) -> None:
     """Every cell of this model that has no line yet, after a line about the circumstances and the dense model."""
-    file = choice.results / f"activation-{name}.jsonl"
+    file = file_of_lines(choice.results, "activation", name)
     wanted = left(file, cells(choice), Cell, done="cell")
     if not wanted:
         return
@@ -147,9 +135,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--patterns", nargs="+", default=PATTERNS, help=patterns)
     parser.add_argument("--modules", nargs="+", choices=MODULES, default=list(MODULES), help="(all ffn)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the calibration windows (0 1 2)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the lines (bench/results)")
-    parser.add_argument("--table", action="store_true", help="measure nothing, write the table")
+    add_options(parser)
     return parser.parse_args(arguments)
 
 

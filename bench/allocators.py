@@ -12,17 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers.utils import logging
 
 from bench.allocators_table import markdown
 from bench.cells import left, run_cells
-from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_lines, read_text
+from bench.lines import add_options, file_of_lines, run_models
+from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_text
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.data.tokens import sample_windows
 from tasks.model.load import load_model
@@ -37,7 +35,6 @@ from tasks.train_controller.allocators.search import Features
 from tasks.train_controller.allocators.unit_rungs import unit_rungs
 from tasks.train_controller.allocators.weight_rungs import weight_rungs
 
-RESULTS = Path(__file__).parent / "results"
 UNITS = {"units 20%": 0.2, "units 30%": 0.3, "units 40%": 0.4}  # shares of the parameters of the blocks
 WEIGHTS = {"weights 50%": "50%", "weights 60%": "60%", "weights 70%": "70%"}
 IMPORTANCE, PRUNER = "wanda_sp", "wanda"
@@ -67,21 +64,12 @@ class Posed:
 
 
 def main() -> None:
-    choice = parse(sys.argv[1:])
-    torch.set_num_threads(choice.threads)
-    logging.disable_progress_bar()
-    if not choice.table:
-        for name in choice.models:
-            run(name, choice)
-    files = {name: choice.results / f"allocators-{name}.jsonl" for name in MODELS}
-    text = markdown({name: read_lines(file) for name, file in files.items() if file.exists()})
-    (choice.results / "allocators.md").write_text(text, encoding="utf-8")
-    print(text)
+    run_models("allocators", parse(sys.argv[1:]), run, markdown)
 
 
 def run(name: str, choice: argparse.Namespace) -> None:
     """Every search on this model that has no line yet, after a line about the circumstances."""
-    file = choice.results / f"allocators-{name}.jsonl"
+    file = file_of_lines(choice.results, "allocators", name)
     wanted = left(file, cells(choice), Cell, done="held_out")
     if not wanted:
         return
@@ -148,9 +136,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     words.add_argument("--allocators", nargs="+", choices=SEARCHERS, default=list(SEARCHERS))
     words.add_argument("--looks", nargs="+", type=int, default=list(LOOKS))
     words.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
-    words.add_argument("--threads", type=int, default=1)
-    words.add_argument("--table", action="store_true", help="write the table from the lines that are there")
-    words.add_argument("--results", type=Path, default=RESULTS)
+    add_options(words)
     return words.parse_args(arguments)
 
 

@@ -25,6 +25,7 @@ from bench.__main__ import RESULTS, at_least, say
 from bench.gpu import versions
 from bench.gpu_pruning import SHAPES, Shape
 from bench.gpu_rows_table import CUBLAS, ROWS, markdown
+from bench.stored import store
 from bench.timing import calls_that_fill, interleave
 from tasks.prune.activation.fused import kept_product
 from tasks.prune.activation.triton_product import check_device, row_product
@@ -57,11 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         rows.append(row)
         say(f"{row['linears']} with {row['share']:.0%} of the inputs dropped")
     name, text = "gpu-rows-trial" if facts["trial"] else "gpu-rows", markdown(facts, rows)
-    choice.results.mkdir(parents=True, exist_ok=True)
-    stored = json.dumps(facts | {"rows": rows}, indent=1) + "\n"
-    (choice.results / f"{facts['date'][:10]}-{name}.json").write_text(stored, encoding="utf-8")
-    (choice.results / f"{name}.md").write_text(text, encoding="utf-8")
-    print(text)
+    print(store(facts | {"rows": rows}, text, choice.results, name))
     return 0
 
 

@@ -1,13 +1,12 @@
 """What was measured on a GPU as Markdown and as JSON: the JSON holds every raw time, the Markdown is a view of it."""
 
-import json
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 from bench.gpu_linear import DENSE, SEMI_STRUCTURED, KernelRow
 from bench.gpu_pruning import RunRow
+from bench.stored import store, table
 from bench.timing import paired_ratio
 
 GIB = 2**30
@@ -37,11 +36,7 @@ class GPUBench:
 
 def write(bench: GPUBench, folder: Path, name: str) -> str:
     """Store `<date>-<name>.json` and `<name>.md` in `folder`; returns the Markdown."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(bench)
-    (folder / f"{bench.date[:10]}-{name}.json").write_text(json.dumps(asdict(bench), indent=1) + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    return text
+    return store(asdict(bench), markdown(bench), folder, name)
 
 
 def markdown(bench: GPUBench) -> str:
@@ -60,7 +55,7 @@ def markdown(bench: GPUBench) -> str:
         f"{bench.rounds} rounds of sides taking turns; “times faster” is the geometric mean of dense / 2:4 over the",
         "rounds, with its 95 % interval. The difference is that of the outputs, relative to the dense ones.",
         "",
-        *_table(KERNEL_HEAD, map(_kernel_cells, bench.kernels)),
+        *table(KERNEL_HEAD, map(_kernel_cells, bench.kernels)),
         "",
         f"## A Llama of shape {bench.shape}, {bench.blocks} blocks, random weights in bfloat16",
         "",
@@ -68,7 +63,7 @@ def markdown(bench: GPUBench) -> str:
         "was run once, with the model in the host's memory and a block at a time on the device. The peak is that of",
         "the device's allocated memory, the weights of one block taken off.",
         "",
-        *_table(RUN_HEAD, (_run_cells(row, bench.blocks) for row in bench.runs)),
+        *table(RUN_HEAD, (_run_cells(row, bench.blocks) for row in bench.runs)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -85,7 +80,3 @@ def _run_cells(row: RunRow, blocks: int) -> list[str]:
     peak = "not counted" if row.peak_bytes is None else f"{row.peak_bytes / GIB:.2f}"
     times = [f"{row.seconds:.1f}", f"{row.seconds / blocks:.2f}"]
     return [row.method, row.pattern, row.order, *times, peak, f"{100 * row.sparsity:.2f} %"]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]

@@ -1,8 +1,9 @@
 """What was measured of a model larger than memory, as JSON and as Markdown."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from bench.stored import store
 
 HEAD = "| method | stage | seconds | peak resident, MB |"
 
@@ -54,11 +55,7 @@ class LargeBench:
 
 def write(bench: LargeBench, folder: Path, name: str = "larger-than-memory") -> str:
     """Store `<date>-<name>.json` and `<name>.md` in `folder`; returns the Markdown."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text, stored = markdown(bench), json.dumps(asdict(bench), indent=1) + "\n"
-    (folder / f"{bench.date[:10]}-{name}.json").write_text(stored, encoding="utf-8")
-    (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    return text
+    return store(asdict(bench), markdown(bench), folder, name)
 
 
 def markdown(bench: LargeBench) -> str:

@@ -11,16 +11,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from bench.cells import left, run_cells
+from bench.lines import add_options, file_of_lines, run_models
 from bench.methods_table import markdown
-from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_lines, read_text
+from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_text
 from tasks.evaluate.perplexity import perplexity
 from tasks.evaluate.size import counted_sparsity
 from tasks.model.anatomy import prunable
@@ -34,7 +32,6 @@ from tasks.prune.weight.recipe import Recipe
 from tasks.prune.weight.reconstruct import Reconstruct
 from tasks.prune.weight.refit import Refit
 
-RESULTS = Path(__file__).parent / "results"
 PATTERNS = ("50%", "60%", "70%", "2:4", "4:8")
 STEPS: dict[str, dict[str, Any]] = {  # what is done beside choosing -> fields of a Recipe, or an allocator
     "none": {"update": UPDATES["none"]()},
@@ -60,21 +57,12 @@ class Cell:
 
 
 def main() -> None:
-    choice = parse(sys.argv[1:])
-    torch.set_num_threads(choice.threads)
-    logging.disable_progress_bar()
-    if not choice.table:
-        for name in choice.models:
-            run(name, choice)
-    files = {name: choice.results / f"methods-{name}.jsonl" for name in MODELS}
-    text = markdown({name: read_lines(file) for name, file in files.items() if file.exists()})
-    (choice.results / "methods.md").write_text(text, encoding="utf-8")
-    print(text)
+    run_models("methods", parse(sys.argv[1:]), run, markdown)
 
 
 def run(name: str, choice: argparse.Namespace) -> None:
     """Every cell of this model that has no line yet, after a line about the circumstances and the dense model."""
-    file = choice.results / f"methods-{name}.jsonl"
+    file = file_of_lines(choice.results, "methods", name)
     wanted = left(file, cells(choice), Cell, done="cell")
     if not wanted:
         return
@@ -119,9 +107,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--patterns", nargs="+", default=PATTERNS, help=f"({' '.join(PATTERNS)})".replace("%", "%%"))
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=USUAL, help=f"({' '.join(USUAL)})")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the calibration windows (0 1 2)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the lines (bench/results)")
-    parser.add_argument("--table", action="store_true", help="measure nothing, write the table")
+    add_options(parser)
     return parser.parse_args(arguments)
 
 

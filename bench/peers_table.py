@@ -1,6 +1,5 @@
 """The rows beside other libraries as Markdown and as JSON: the JSON holds every raw time, the Markdown is a view."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from statistics import median
 
 from bench.peers_compare import PeerRow
 from bench.sides import ONE_PASS, SAME_ORDER
+from bench.stored import store
 from bench.timing import paired_ratio
 
 MIB = 2**20
@@ -40,11 +40,7 @@ class PeerBench:
 
 def write(bench: PeerBench, folder: Path, name: str) -> str:
     """Store `<date>-<name>.json` and `<name>.md` in `folder`; returns the Markdown."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(bench)
-    (folder / f"{bench.date[:10]}-{name}.json").write_text(json.dumps(asdict(bench), indent=1) + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    return text
+    return store(asdict(bench), markdown(bench), folder, name)
 
 
 def markdown(bench: PeerBench) -> str:

@@ -14,41 +14,30 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from bench import slices_torch_pruning as peer
 from bench.cells import left, run_cells
+from bench.lines import add_options, file_of_lines, run_models
 from bench.peers_environments import NotInstalled
 from bench.slices_cuts import CHANNELS, CUTS, OURS, ROUND_TO, SPLIT, Cell, Espalier, block_parameters
 from bench.slices_recover import RATE, recover_cut
 from bench.slices_table import markdown
-from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_lines, read_text
+from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_text
 from tasks.evaluate.perplexity import perplexity
 from tasks.model.load import load_model
 
-RESULTS = Path(__file__).parent / "results"
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
 RECOVERED_CUTS = (CHANNELS, peer.HIDDEN_KEPT)
 
 
 def main() -> None:
-    choice = parse(sys.argv[1:])
-    torch.set_num_threads(choice.threads)
-    logging.disable_progress_bar()
-    if not choice.table:
-        for name in choice.models:
-            run(name, choice)
-    files = {name: choice.results / f"slices-{name}.jsonl" for name in MODELS}
-    text = markdown({name: read_lines(file) for name, file in files.items() if file.exists()})
-    (choice.results / "slices.md").write_text(text, encoding="utf-8")
-    print(text)
+    run_models("slices", parse(sys.argv[1:]), run, markdown)
 
 
 def run(name: str, choice: argparse.Namespace) -> None:
     """Every cell of this model that has no line yet, after a line about the circumstances and the dense model."""
-    file = choice.results / f"slices-{name}.jsonl"
+    file = file_of_lines(choice.results, "slices", name)
     wanted = left(file, cells(choice), Cell, done="ppl")
     if not wanted:
         return
@@ -116,9 +105,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     recover = ("activation", peer.TAYLOR)
     parser.add_argument("--recover", nargs="+", default=recover, help="importances whose cuts are (the best two)")
     parser.add_argument("--recover-budgets", nargs="+", type=float, default=(0.3, 0.5), help="(0.3 0.5)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the lines (bench/results)")
-    parser.add_argument("--table", action="store_true", help="measure nothing, write the table")
+    add_options(parser)
     return parser.parse_args(arguments)
 
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from bench.lines import add_options, last_start
 from bench.models import VOCABULARY, random_llama
 from bench.texts import add_line, read_lines
 from tasks.calibrate.importance.weight_norm import WeightNorm
@@ -29,7 +29,6 @@ from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.width import slice_units
 from tasks.record.provenance import machine, versions
 
-RESULTS = Path(__file__).parent / "results"
 LEAST = 0.85  # of what is allowed, to be reached
 
 
@@ -103,8 +102,7 @@ def of_phases(model: PreTrainedModel, prompt: int, decode: int) -> dict[str, flo
 
 def markdown(lines: Sequence[dict[str, Any]]) -> str:
     """Of the lines since the last start."""
-    last = max(number for number, line in enumerate(lines) if "command" in line)
-    start, cuts = lines[last], lines[last + 1 :]
+    start, cuts = last_start(lines)
     return "\n".join(
         [
             "# How much faster a cut model is, and what it allows",
@@ -147,9 +145,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--prompt", type=int, default=256, help="tokens of a prefill (256)")
     parser.add_argument("--decode", type=int, default=32, help="tokens decoded after it (32)")
     parser.add_argument("--repetitions", type=int, default=15, help="pairs of turns (15)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to (bench/results)")
-    parser.add_argument("--table", action="store_true", help="measure nothing, write the table")
+    add_options(parser)
     return parser.parse_args(arguments)
 
 

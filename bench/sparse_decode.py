@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bench.lines import add_options, last_start
 from bench.texts import add_line, read_lines
 from tasks.evaluate.speed import compare_speed
 from tasks.model.anatomy import find_blocks
@@ -28,7 +29,6 @@ from tasks.prune.activation.threshold import Threshold
 from tasks.prune.weight.pattern import Unstructured
 from tasks.record.provenance import machine, versions
 
-RESULTS = Path(__file__).parent / "results"
 VOCABULARY, WINDOWS, WINDOW = 4096, 2, 64
 SHARES = (0.25, 0.4, 0.5, 0.65, 0.75)
 TO_REACH = {0.5: 1.35, 0.75: 1.9}  # times the dense model's speed, by share
@@ -105,8 +105,7 @@ def measure(
 
 def markdown(lines: Sequence[dict[str, Any]]) -> str:
     """The shares of the last start, with what was to be reached."""
-    last = max(number for number, line in enumerate(lines) if "command" in line)
-    start, measured = lines[last], lines[last + 1 :]
+    start, measured = last_start(lines)
     return "\n".join(
         [
             "# Decoding with sparse inputs",
@@ -154,9 +153,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=8, help="(8)")
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="that are not read (0.25 to 0.75)")
     parser.add_argument("--repetitions", type=int, default=15, help="pairs of timings (15)")
-    parser.add_argument("--threads", type=int, default=2, help="of torch (2)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the lines (bench/results)")
-    parser.add_argument("--table", action="store_true", help="measure nothing, write the table")
+    add_options(parser, threads=2)
     return parser.parse_args(arguments)
 
 

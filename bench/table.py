@@ -1,7 +1,5 @@
 """The measured rows as Markdown and as JSON: the JSON holds every raw time, the Markdown is a view of it."""
 
-import json
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -9,6 +7,7 @@ from statistics import median
 from bench.pruning import PruningRow
 from bench.selection import SelectionRow
 from bench.sides import ESPALIER, TEXTBOOK
+from bench.stored import store, table
 from bench.sweep import SweepRow
 from bench.timing import paired_ratio
 
@@ -37,11 +36,7 @@ class Bench:
 
 def write(bench: Bench, folder: Path, name: str) -> str:
     """Store `<date>-<name>.json` and `<name>.md` in `folder`; returns the Markdown."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(bench)
-    (folder / f"{bench.date[:10]}-{name}.json").write_text(json.dumps(asdict(bench), indent=1) + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    return text
+    return store(asdict(bench), markdown(bench), folder, name)
 
 
 def markdown(bench: Bench) -> str:
@@ -61,15 +56,15 @@ def markdown(bench: Bench) -> str:
         "",
         "## Whole models, calibration included",
         "",
-        *_table(PRUNING_HEAD, (cells for row in bench.prunings for cells in _pruning_cells(row))),
+        *table(PRUNING_HEAD, (cells for row in bench.prunings for cells in _pruning_cells(row))),
         "",
         "## SparseGPT on one block without its forward, from the inputs of the linears to the pruned weights",
         "",
-        *_table(SWEEP_HEAD, ([row.model, row.pattern, *_pair_cells(row)] for row in bench.sweeps)),
+        *table(SWEEP_HEAD, ([row.model, row.pattern, *_pair_cells(row)] for row in bench.sweeps)),
         "",
         "## Selection alone, from a score to a keep",
         "",
-        *_table(SELECTION_HEAD, map(_selection_cells, bench.selections)),
+        *table(SELECTION_HEAD, map(_selection_cells, bench.selections)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -95,7 +90,3 @@ def _selection_cells(row: SelectionRow) -> list[str]:
 def _pair_cells(row: SelectionRow | SweepRow) -> list[str]:
     slow, fast = row.times_s[TEXTBOOK], row.times_s[ESPALIER]
     return [*(f"{median(side) * 1e3:.2f}" for side in (slow, fast)), str(paired_ratio(slow, fast)), f"{row.iou:.5f}"]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
