@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from tasks.calibrate.observers import InputDrift, InputGram
-from tasks.prune.weight.pruner import check_not_negative
-from tasks.prune.weight.refit import LARGEST_DAMP, ROUNDING
+from tasks.prune.weight.least_squares import LARGEST_DAMP, ROUNDING, LeastSquares, more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ class Repaired:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repair:
+class Repair(LeastSquares):
     """Least squares with ε = `damp` · mean(diag G), ten times more as often as rounding leaves no Cholesky factor.
 
     `drift`: β, 0 for none. `damp`: 1e-4 if not given, 1e-2 with drift correction. Every result is shown to be no worse
@@ -40,17 +39,6 @@ class Repair:
     """
 
     drift: float = 0.5
-    damp: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.drift <= 1:
-            raise ValueError(f"drift: {self.drift} given, valid is 0 to 1")
-        if self.damp is not None:
-            check_not_negative("damp", self.damp)
-
-    @property
-    def observes(self) -> type[InputGram]:
-        return InputDrift if self.drift else InputGram
 
     @torch.no_grad()
     def repair(self, weight_OI: Tensor, kept_K: Tensor, stat: InputGram) -> Repaired:
@@ -58,13 +46,12 @@ class Repair:
 
         Raises ValueError where no damping up to `LARGEST_DAMP` gives a Cholesky factor.
         """
-        usual = 1e-2 if self.drift else 1e-4
         dense_OI, gram_IK = weight_OI.double(), stat.gram_II[:, kept_K].double()
         target_OK = dense_OI @ gram_IK
         if isinstance(stat, InputDrift):
             target_OK.lerp_(dense_OI @ stat.cross_II[:, kept_K].double(), self.drift)
         mean = stat.gram_II.diagonal().double().mean().item() or 1.0
-        damp, lower_KK = _factor(gram_IK[kept_K], mean, usual if self.damp is None else self.damp)
+        damp, lower_KK = _factor(gram_IK[kept_K], mean, self.first_damp)
         cut_OK = dense_OI[:, kept_K]
         target_OK += damp * mean * cut_OK
         fitted_OK = torch.cholesky_solve(target_OK.T, lower_KK).T
@@ -85,7 +72,7 @@ def _factor(gram_KK: Tensor, mean: float, damp: float) -> tuple[float, Tensor]:
             return damp, lower_KK
         if damp >= LARGEST_DAMP:
             raise ValueError(f"damp: the Gram of {len(gram_KK)} inputs has no Cholesky factor even with {damp}")
-        damp = max(10 * damp, 1e-8)
+        damp = more(damp)
 
 
 def _fall(cut_OK: Tensor, fitted_OK: Tensor, target_OK: Tensor, lower_KK: Tensor) -> float:

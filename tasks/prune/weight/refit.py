@@ -16,17 +16,15 @@ import torch
 from torch import Tensor
 
 from tasks.calibrate.observers import InputDrift, InputGram
-from tasks.prune.weight.pruner import check_not_negative
+from tasks.prune.weight.least_squares import LARGEST_DAMP, ROUNDING, LeastSquares, more
 from tasks.prune.weight.sweep import Sweep
 from tasks.prune.weight.update import Update, Updated
 
-LARGEST_DAMP = 0.1
 BATCH_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}  # of the systems that are solved at once
-ROUNDING = 1e-9  # relative
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refit(Update):
+class Refit(LeastSquares, Update):
     """Least squares with ε = `damp` · mean(diag G), ten times more as often as rounding spoils a Cholesky factor.
 
     `drift`: β, 0 for none. `damp`: 1e-4 if not given, 1e-2 with drift correction. On every linear the result is shown
@@ -36,17 +34,6 @@ class Refit(Update):
     """
 
     drift: float = 0.0
-    damp: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.drift <= 1:
-            raise ValueError(f"drift: {self.drift} given, valid is 0 to 1")
-        if self.damp is not None:
-            check_not_negative("damp", self.damp)
-
-    @property
-    def observes(self) -> type[InputGram]:
-        return InputDrift if self.drift else InputGram
 
     def update(self, weight_OI: Tensor, keep_OI: Tensor, stat: InputGram) -> Updated:
         """Raises ValueError where no damping up to `LARGEST_DAMP` is enough, and for a Gram of zeros.
@@ -57,11 +44,11 @@ class Refit(Update):
             raise ValueError(f"stat: {type(stat).__name__} given, {self} needs {self.observes.__name__}")
         stat.check_alive()
         swept_OI = Sweep().update(weight_OI, keep_OI, stat).weight_OI
-        damp = (1e-2 if self.drift else 1e-4) if self.damp is None else self.damp
+        damp = self.first_damp
         while (fitted_OI := self._fit(weight_OI.double(), keep_OI, stat, damp, swept_OI)) is None:
             if damp >= LARGEST_DAMP:
                 raise ValueError(f"damp: even {damp} leaves the Gram of {stat.in_features} inputs too near to singular")
-            damp = max(10 * damp, 1e-8)
+            damp = more(damp)
         comparable = None if self.drift else swept_OI
         return Updated(weight_OI=fitted_OI, damp=damp, swept_OI=comparable)
 
