@@ -66,6 +66,8 @@ class Searching(Recovering):
     def check_windows(self, window: int) -> None:
         """ValueError where the calibration windows are too few, or the tokens pay for no look at windows so long."""
         if self.search is not None:
+            if self.samples < (least := self.search.build().least_windows):
+                raise ValueError(f"samples: {self.samples} given, {self.search.method} needs {least} or more")
             divided_sizes(self.samples, window, self.tokens_to_look_at)
 
     def search_words(self) -> list[str]:

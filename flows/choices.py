@@ -73,9 +73,10 @@ class Oneshot(Searching):
             return
         if recipe.pruner is None:
             raise ValueError(f"allocation: {self.allocation} searches by the scores of a pruner, none given; give one")
-        for name in ("kv", "peak"):
+        for name in ("flops", "bytes", "peak", "kv"):
             if getattr(made, name, 0):
-                raise ValueError(f"allocation: {name} given for zeros, which save none of it; valid is {name}=0")
+                said = f"{name} given for zeros, which save as much of it wherever they are"
+                raise ValueError(f"allocation: {said}; valid is {name}=0")
 
     @property
     def search(self) -> Choice | None:

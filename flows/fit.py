@@ -35,7 +35,7 @@ def check_fit(content: str, folder: Path, recipe: Recipe, allocator: Allocator |
     if isinstance(allocator, Given):
         allocation = Allocation(sparsities=allocator.sparsities, ffn=allocator.ffn)
     if isinstance(allocator, Searcher):
-        weight_problem(pattern, blocks, attention)
+        allocator.check(weight_problem(pattern, blocks, attention))
         if not fits(folder, "cpu"):
             raise ValueError(
                 f"model: {folder} takes more than half of the memory that is free; a search holds it whole"
@@ -46,13 +46,15 @@ def check_fit(content: str, folder: Path, recipe: Recipe, allocator: Allocator |
 
 
 @cache
-def check_units(content: str, folder: Path, cut: Cut, searched: bool) -> None:
-    """The tokenizer fits the model, and the model can be cut so, or searched. Once for every `content`."""
+def check_units(content: str, folder: Path, cut: Cut, searcher: Searcher | None) -> None:
+    """The tokenizer fits the model, which can be cut so, or searched by the `searcher`. Once for every `content`."""
     check_tokenizer(load_tokenizer(folder), load_config(folder))
     if not fits(folder, "cpu"):
         raise ValueError(f"model: {folder} takes more than half of the memory that is free; slice holds it whole")
-    check = unit_problem if searched else check_cut
-    check(load_model(folder), cut)
+    if searcher is None:
+        check_cut(load_model(folder), cut)
+    else:
+        searcher.check(unit_problem(load_model(folder), cut))
 
 
 @cache

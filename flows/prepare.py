@@ -98,7 +98,7 @@ def prepare_slice(parameters: Slice) -> PreparedSlice:
     found, folder = find(parameters)
     cut, training = parameters.cut(), training_for(parameters, found, folder)
     parameters.check_windows(found.window)
-    check_units(found.model.hash, folder, cut, parameters.search is not None)
+    check_units(found.model.hash, folder, cut, None if parameters.search is None else parameters.search.build())
     return PreparedSlice(**vars(found), importance=parameters.importance.build(), cut=cut, training=training)
 
 

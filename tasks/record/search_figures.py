@@ -41,14 +41,16 @@ def allocation_by_block(rows: Sequence[Row]) -> str:
 def learning_curves(rows: Sequence[Row]) -> str:
     """`rows` of queries/searches.sql: a point a move, and a line through the best so far; a colour a method.
 
+    Of a single run whose allocator chose among several, each has a line and a colour of its own.
     What is far above the first that was tried is left out, and what is not finite.
     """
     figure, axes = canvas(3.2)
-    colours = colours_of(row["method"] for row in rows)
+    named = "allocator" if len({row["run"] for row in rows}) == 1 else "method"
+    colours = colours_of(row[named] for row in rows)
     bests = [row["best"] for row in rows if math.isfinite(row["best"])]
-    for _, of_run in groupby(rows, key=lambda row: row["run"]):
-        own = list(of_run)
-        colour = colours[own[0]["method"]]
+    for _, of_search in groupby(rows, key=lambda row: (row["run"], row["allocator"])):
+        own = list(of_search)
+        colour = colours[own[0][named]]
         axes.plot([row["tokens"] for row in own], [row["best"] for row in own], color=colour, drawstyle="steps-post")
         tried = [row for row in own[:: -(-len(own) // POINTS)] if math.isfinite(row["loss"])]
         tokens, losses = [row["tokens"] for row in tried], [row["loss"] for row in tried]
@@ -60,7 +62,7 @@ def learning_curves(rows: Sequence[Row]) -> str:
     axes.set_xlabel("tokens looked at")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.short(value)))
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    legend(axes, [_line(colours[method], method) for method in colours])
+    legend(axes, [_line(colour, name) for name, colour in colours.items()])
     return to_svg(figure, "search")
 
 

@@ -106,7 +106,10 @@ def test_the_command_of_a_run_reads_back(allocation):
     ("changes", "message"),
     [
         ({"allocation": "rl,flops=-1"}, r"^allocation: rl: flops: -1.0 given, valid is 0 or more$"),
-        ({"allocation": "rl,kv=1"}, r"^allocation: kv given for zeros, which save none of it; valid is kv=0$"),
+        (
+            {"allocation": "rl,kv=1"},
+            r"^allocation: kv given for zeros, which save as much of it wherever they are; valid is kv=0$",
+        ),
         (
             {"allocation": "owl", "measure_levels": True},
             r"^measure_levels: given, but nothing is searched; valid with ad",
@@ -132,6 +135,9 @@ def test_what_cannot_be_meant_is_one_line(changes, message):
         (("--round-to", "48"), "round_to: 48 given, a search cuts 64 channels in equal steps: 8, 16, 32"),
         (("--export", "uniform"), "export: uniform given, but a search makes blocks differ"),
         (("--samples", "1"), "samples: 1 given, but to repair"),
+        (("--allocator", "refine", "--samples", "7"), "samples: 7 given, refine needs 8 or more"),
+        (("--allocator", "auto", "--samples", "15"), "samples: 15 given, auto needs 16 or more"),
+        (("--allocator", "rl,bytes=1"), "bytes: 1.0 given, but all levels of this budget of parameters save it alike"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_before_any_work(artifacts, tiny_model, stories, capsys, more, message):

@@ -27,8 +27,9 @@ def test_rows_tell_what_was_found_beside_uniform():
     levels = problem.project([1, 0, 0, 0, 0, 1])
     judge.search_losses(levels)
     move = Move(step=0, loss=3.5, best=3.5, tokens=64)
+    of_one = Move(step=0, loss=3.25, best=3.25, tokens=128, allocator="milp")
     candidate = Candidate(name="evolution", levels=levels, tokens=64, held_out=4.5, low=-0.2, high=-0.1)
-    found = Found(levels=levels, moves=(move,), candidates=(candidate,), why="it is surely better")
+    found = Found(levels=levels, moves=(move, of_one), candidates=(candidate,), why="it is surely better")
     made = searched("auto", found, judge, goal, lambda: 2.5)
     row = made.allocator
     assert (row.allocator, row.tokens, row.limit, row.windows, row.held_out_windows) == ("auto", 64, 64, 4, 4)
@@ -46,7 +47,7 @@ def test_rows_tell_what_was_found_beside_uniform():
         assert part.saved_flops == problem.saves["flops"][place] * levels[place] / total
     assert sum(part.saved_parameters for part in made.parts) == problem.saved(levels) / problem.totals["parameters"]
     assert made.candidates[0].chosen
-    assert [(each.move, each.loss, each.reward) for each in made.moves] == [(0, 3.5, None)]
+    assert [(each.move, each.allocator, each.loss) for each in made.moves] == [(0, "auto", 3.5), (1, "milp", 3.25)]
 
 
 def test_levels_off_the_budget_are_a_mistake_of_the_allocator():

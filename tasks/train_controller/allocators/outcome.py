@@ -34,7 +34,10 @@ def searched(
         levels=levels,
         allocation=allocation,
         left=left,
-        moves=tuple(SearchRow(move=place, allocator=name, **vars(move)) for place, move in enumerate(found.moves)),
+        moves=tuple(
+            SearchRow(move=place, **vars(move) | {"allocator": move.allocator or name})
+            for place, move in enumerate(found.moves)
+        ),
         parts=tuple(_parts(judge, levels)),
         candidates=tuple(
             CandidateRow(

@@ -6,7 +6,8 @@ Axes: W windows, N resamples.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -34,6 +35,8 @@ class Portfolio(Searcher):
     `resamples`, at `confidence` for all allocators together (Bonferroni).
     """
 
+    least_windows: ClassVar[int] = 2 * LEAST
+
     resamples: int = 10_000
     confidence: float = 0.95
 
@@ -57,10 +60,14 @@ class Portfolio(Searcher):
         tokens: dict[str, int] = {}
 
         def let(name: str, searcher: Searcher, looks: int) -> None:
+            def tell(move: Move) -> None:
+                moves.append(replace(move, allocator=name))
+                if on_move is not None:
+                    on_move(moves[-1])
+
             before = judge.tokens
-            each = searcher.search(problem, Ration(judge, looks), features, seed=seed, on_move=on_move)
-            moves.extend(each.moves)
-            found[name], tokens[name] = each.levels, judge.tokens - before
+            found[name] = searcher.search(problem, Ration(judge, looks), features, seed=seed, on_move=tell).levels
+            tokens[name] = judge.tokens - before
 
         share = judge.looks_left // (len(LOOKING) + 1)
         for name, searcher in FREE.items():

@@ -60,7 +60,7 @@ class RLAllocator(Explorer):
                 raise ValueError(f"{field}: {getattr(self, field)} given, valid is {least} or more")
 
     def explore(self, problem: Problem, trail: Trail, features: Features, seed: int) -> None:
-        self._check(problem)
+        self.check(problem)
         generator = torch.Generator().manual_seed(seed)
         dense = trail.loss((0,) * len(problem.parts))
 
@@ -111,11 +111,17 @@ class RLAllocator(Explorer):
             reward += self.peak * (1 - problem.peak(levels) / problem.peak((0,) * len(levels)))
         return reward
 
-    def _check(self, problem: Problem) -> None:
+    def check(self, problem: Problem) -> None:
+        """Also for a weight of a cost that all levels which meet the budget save alike: it would change nothing."""
         has = {*problem.saves, *(["peak"] if problem.peaks else [])}
         for cost in (*SAVED, "peak"):
             if getattr(self, cost) and cost not in has:
                 raise ValueError(f"{cost}: {getattr(self, cost)} given, the problem has only {', '.join(sorted(has))}")
+        for cost in self._paid:
+            ratios = {Fraction(*pair) for pair in zip(problem.saves[cost], problem.unit_costs, strict=True)}
+            if len(ratios) == 1:
+                alike = f"all levels of this budget of {problem.cost} save it alike"
+                raise ValueError(f"{cost}: {getattr(self, cost)} given, but {alike}; valid is {cost}=0")
 
     def _prices(self, problem: Problem, table: Table) -> Table:
         """What rungs cost in reward. The peak is of one part alone, so it has no place in a sum."""

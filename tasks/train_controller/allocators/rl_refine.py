@@ -9,6 +9,7 @@ Axes: P parts, F features, W windows.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ class RLRefine(Explorer):
     and so on down to a single rung, of which all moves are tried. A move passes the gate where the loss falls by more
     than `margin` standard errors. `rate`: of the policy's learning; `entropy`: the bonus for it; `hidden`: its width.
     """
+
+    least_windows: ClassVar[int] = 8  # to learn from two of the four that are looked at, the others are the gate
 
     start: str | Levels = "adapt"
     steps: int = 1000

@@ -7,6 +7,7 @@ in tokens, so that allocators can be compared at equal cost; what has been looke
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tasks.train_controller.allocators.problem import Levels, Part, Problem
 
@@ -28,6 +29,7 @@ class Move:
     reward: float | None = None  # of those that learn
     entropy: float | None = None  # nats, of their policy
     accepted: bool | None = None  # of those that try one move after the other
+    allocator: str | None = None  # whose it is, of one of several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,15 @@ class Judge(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Searcher(ABC):
-    """A way to find levels, with its hyper-parameters."""
+    """A way to find levels, with its hyper-parameters.
+
+    `least_windows`: half of them are to look at, half are held out.
+    """
+
+    least_windows: ClassVar[int] = 2
+
+    def check(self, problem: Problem) -> None:  # noqa: B027
+        """Raises ValueError for hyper-parameters that mean nothing in this problem."""
 
     @abstractmethod
     def search(

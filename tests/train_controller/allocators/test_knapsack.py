@@ -1,7 +1,10 @@
+from itertools import product
+
 import numpy as np
 import pytest
 
-from tasks.train_controller.allocators.knapsack import Knapsack, cheapest
+from tasks.train_controller.allocators.knapsack import Knapsack, cheapest, merge
+from tasks.train_controller.allocators.problem import Problem
 from tests.train_controller.allocators.judges import MadeUp, a_problem, additive, all_levels
 
 
@@ -18,6 +21,38 @@ def test_it_is_what_brute_force_finds(seed, ffn_cost):
 
     assert found in set(all_levels(problem))
     assert added(found) == pytest.approx(min(map(added, all_levels(problem))), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_that_cost_alike_are_merged_without_loss(seed):
+    random = np.random.default_rng(seed)
+    table = [random.standard_normal(length) for length in (4, 3, 5)]
+    merged = merge(table)
+    assert len(merged.least_R) == 10
+    for total, least in enumerate(merged.least_R):
+        every = [each for each in product(range(4), range(3), range(5)) if sum(each) == total]
+        sums = {each: sum(added_R[rungs] for added_R, rungs in zip(table, each, strict=True)) for each in every}
+        assert sums[tuple(merged.divided(total))] == pytest.approx(min(sums.values())) == pytest.approx(least)
+
+
+def test_a_model_of_many_blocks_is_solved_at_once_and_in_silence(capfd):
+    costs = (4 * 4096**2, 3 * 4096 * 11008) * 32  # Llama-2-7B
+    problem = Problem(
+        parts=a_problem(32).parts,
+        rungs=(19,) * 64,
+        saves={"parameters": costs},
+        totals={"parameters": 20 * sum(costs)},
+        cost="parameters",
+        budget=12 * sum(costs),
+    )
+    random = np.random.default_rng(0)
+    table = [np.cumsum(random.exponential(0.1, 20) * np.linspace(0.1, 2, 20)) for _ in costs]
+    found = cheapest(problem, table)
+    assert problem.meets(found)
+    uniform = problem.uniform()
+    added = [sum(added_R[rungs] for added_R, rungs in zip(table, each, strict=True)) for each in (found, uniform)]
+    assert added[0] < added[1]
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("around", ["dense", "uniform"])

@@ -36,6 +36,7 @@ def test_it_ships_the_lowest_of_the_windows_held_out_and_says_so():
         assert each.held_out == np.mean(judge.held_out_losses(each.levels))
     assert sum(each.tokens for each in found.candidates) <= judge.tokens <= 120 * TOKENS
     assert [each.tokens for each in found.candidates[:2]] == [0, 0]
+    assert list(dict.fromkeys(move.allocator for move in found.moves)) == NAMES[2:]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -131,6 +131,16 @@ def test_a_weight_for_a_cost_that_is_not_there_is_refused(weight):
         RLAllocator(**{weight: 0.5}).search(a_problem(), MadeUp(lambda levels: 0.0), {})
 
 
+def test_a_weight_for_what_all_levels_save_alike_is_refused():
+    costs = (2, 3, 2, 3)
+    saves = {"parameters": costs, "bytes": tuple(4 * each for each in costs), "flops": (2, 3, 2, 4)}
+    given = {"rungs": (4,) * 4, "saves": saves, "totals": {cost: 5 * sum(each) for cost, each in saves.items()}}
+    problem = Problem(parts=a_problem(2).parts, **given, cost="parameters", budget=20)
+    RLAllocator(flops=1.0).check(problem)
+    with pytest.raises(ValueError, match=r"^bytes: 1.0 given, but all levels of this budget of parameters save it"):
+        RLAllocator(bytes=1.0).check(problem)
+
+
 @pytest.mark.parametrize("field", [*WEIGHTS, "entropy", "points", "rate", "spread", "updates", "batch", "hidden"])
 def test_bad_input_is_refused(field):
     with pytest.raises(ValueError, match=rf"^{field}: -1 given, valid is"):
