@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from tasks.train_controller.allocators.portfolio import Portfolio, Ration
+from tasks.train_controller.allocators.portfolio import Portfolio, Ration, expanded
 from tasks.train_controller.allocators.search import Spent
 from tests.train_controller.allocators.judges import TOKENS, MadeUp, a_problem, additive, interacting, some_features
 
@@ -62,6 +63,16 @@ def test_a_few_windows_are_not_enough_to_leave_uniform():
     problem, found = choose(lambda problem: judge)
     assert found.levels == problem.uniform()
     assert "on 7 windows, fewer than 8" in found.why
+
+
+@pytest.mark.parametrize("windows", [8, 16, 64])
+def test_the_end_of_an_interval_is_passed_as_rarely_as_is_said(windows):
+    # of normal differences resampled means are normal too, with the variance that divides by n
+    random, tail = np.random.default_rng(windows), 0.05
+    differences_NW = random.standard_normal((20_000, windows))
+    ends_N = differences_NW.mean(1) - norm.ppf(expanded(tail, windows)) * differences_NW.std(1) / windows**0.5
+    assert (ends_N < 0).mean() == pytest.approx(tail, abs=0.006)
+    assert expanded(tail, 10**6) == pytest.approx(tail, rel=1e-3)
 
 
 def test_a_ration_gives_no_more_than_its_looks():
