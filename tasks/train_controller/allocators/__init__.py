@@ -8,11 +8,13 @@ from tasks.train_controller.allocators.random_search import RandomSearch
 from tasks.train_controller.allocators.rl_allocator import RLAllocator
 from tasks.train_controller.allocators.rl_refine import RLRefine
 from tasks.train_controller.allocators.search import Searcher
+from tasks.train_controller.allocators.split import Split
 from tasks.train_controller.allocators.uniform import Uniform
 
 SEARCHERS: dict[str, type[Searcher]] = {
     "uniform": Uniform,
     "adapt": AdaptPruner,
+    "split": Split,
     "random": RandomSearch,
     "evolution": Evolution,
     "milp": Knapsack,

@@ -20,6 +20,7 @@ from tasks.train_controller.allocators.problem import Levels, Problem
 from tasks.train_controller.allocators.rl_allocator import RLAllocator
 from tasks.train_controller.allocators.rl_refine import RLRefine
 from tasks.train_controller.allocators.search import Candidate, Features, Found, Judge, Move, Searcher, Spent
+from tasks.train_controller.allocators.split import Split
 from tasks.train_controller.allocators.uniform import Uniform
 
 FREE: dict[str, Searcher] = {"uniform": Uniform(), "adapt": AdaptPruner()}
@@ -29,11 +30,11 @@ LEAST = 8  # windows held out, below which no bootstrap is to be trusted
 
 @dataclass(frozen=True, kw_only=True)
 class Portfolio(Searcher):
-    """Uniform, Adapt-Pruner, MILP, evolution, RL-Allocator, and RL-Refine from the best of them.
+    """Uniform, Adapt-Pruner, a split, MILP, evolution, RL-Allocator, and RL-Refine from the best of them.
 
-    Those that look get equal shares of the looks. Of all, that of the lowest mean loss on the windows held out is
-    shipped, if the interval of its difference to uniform levels excludes zero: a paired bootstrap over windows with
-    `resamples`, at `confidence` for all allocators together (Bonferroni).
+    Those that look get equal shares of the looks, but for the split, which takes few. Of all, that of the lowest mean
+    loss on the windows held out is shipped, if the interval of its difference to uniform levels excludes zero: a paired
+    bootstrap over windows with `resamples`, at `confidence` for all allocators together (Bonferroni).
     """
 
     least_windows: ClassVar[int] = 2 * LEAST
@@ -70,9 +71,10 @@ class Portfolio(Searcher):
             found[name] = searcher.search(problem, Ration(judge, looks), features, seed=seed, on_move=tell).levels
             tokens[name] = judge.tokens - before
 
-        share = judge.looks_left // (len(LOOKING) + 1)
         for name, searcher in FREE.items():
             let(name, searcher, 0)
+        let("split", Split(), judge.looks_left // (len(LOOKING) + 2))
+        share = judge.looks_left // (len(LOOKING) + 1)
         for name, searcher in LOOKING.items():
             let(name, searcher, share)
         let("refine", RLRefine(start=_best(judge, list(found.values()))), judge.looks_left)
