@@ -71,8 +71,8 @@ def say_slice(made: argparse.ArgumentParser) -> None:
         "--allocator",
         default="uniform",
         help="how the budget is shared by the blocks: uniform, a search (adapt, split, random, evolution, milp, rl, "
-        "refine, auto; options follow: rl,updates=40), or a JSON file with a share of each such as [0.2, 0.4], the mean of "
-        "which is the budget",
+        "refine, auto; options follow: rl,updates=40), or a JSON file with a share of each such as [0.2, 0.4], the "
+        "mean of which is the budget",
     )
     _say_search(made)
     made.add_argument(
