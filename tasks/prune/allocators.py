@@ -88,8 +88,8 @@ class OWL(Allocator):
             )
         if isinstance(pattern, NM) and self.spread * pattern.m < 0.5:
             raise ValueError(
-                f"spread: {self.spread} given, which leaves every block at {pattern}; valid is {0.5 / pattern.m:g} or "
-                "more, half a step of the pattern"
+                f"spread: with {self.spread:g} owl leaves every block at {pattern}; valid is {0.5 / pattern.m:g} or "
+                f"more, half a step of the pattern, as in owl,spread={0.5 / pattern.m:g}"
             )
 
     def measure(

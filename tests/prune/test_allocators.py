@@ -80,7 +80,10 @@ def test_owl_refuses_what_it_cannot_do_before_it_observes():
         (lambda: OWL(spread=0), r"^spread: 0 given, valid is 0 < spread < 0.5$"),
         (lambda: OWL().check(Unstructured(0.95)), r"^spread: 0.08 given, but 0.95 ± spread, 95% being the pattern"),
         (lambda: OWL().check(Unstructured(0.05)), r"^spread: 0.08 given, but 0.05 ± spread, 5% being the pattern"),
-        (lambda: OWL().allocate(llama(), NM(2, 4), None), r"leaves every block at 2:4; valid is 0.125 or more"),
+        (
+            lambda: OWL().allocate(llama(), NM(2, 4), None),
+            r"leaves every block at 2:4; valid is 0.125 or more, half a step of the pattern, as in owl,spread=0.125$",
+        ),
     ]:
         with pytest.raises(ValueError, match=message) as error:
             make()
