@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import perf_counter
+from pathlib import Path
+from time import monotonic, perf_counter
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,6 +31,8 @@ from tasks.train_controller.allocators.unit_rungs import UnitRungs, unit_rungs
 from tasks.train_controller.allocators.weight_rungs import weight_rungs
 from tasks.train_controller.results import OfUnits, OfWeights, Ranked, Searched
 from tasks.train_controller.rows import LevelRow
+
+KEPT_EVERY = 30.0  # seconds; the losses that a kill can cost
 
 
 @stage()
@@ -133,12 +136,31 @@ def _known(
     """
     inputs = {"model": model, "calibration": calibration, "of": of.content, "windows": len(windows.search_WT)}
     key = cache_key(measure_levels.fn)(None, inputs | {"device": device.partition(":")[0]})
-    path = home.root() / "looks" / f"{key}.json"
-    known: dict[str, Losses] = json.loads(path.read_bytes()) if path.is_file() else {}
-    before = len(known)
+    known = KeptLosses(home.root() / "looks" / f"{key}.json")
     try:
         yield known
     finally:
-        if len(known) > before:
-            others = json.loads(path.read_bytes()) if path.is_file() else {}  # of a search at the same time
-            home.write_file(path, json.dumps(others | known).encode())
+        known.keep()
+
+
+class KeptLosses(dict[str, Losses]):
+    """Losses by `key_of` with those in the file, into which new ones go every KEPT_EVERY seconds, and with `keep`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(self._stored())
+        self._kept, self._at = len(self), monotonic()
+
+    def __setitem__(self, key: str, losses: Losses) -> None:
+        super().__setitem__(key, losses)
+        if monotonic() - self._at >= KEPT_EVERY:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write what is new, beside what a search at the same time has written."""
+        if len(self) > self._kept:
+            home.write_file(self.path, json.dumps(self._stored() | self).encode())
+        self._kept, self._at = len(self), monotonic()
+
+    def _stored(self) -> dict[str, Losses]:
+        return json.loads(self.path.read_bytes()) if self.path.is_file() else {}
