@@ -29,6 +29,7 @@ from tasks.model.load import (
     weight_bytes,
 )
 from tasks.prune.activation.results import NamedRecipe
+from tasks.prune.activation.triton_product import check_device
 from tasks.prune.allocators import Allocator
 from tasks.prune.structure.cut import Cut
 from tasks.prune.structure.named_cuts import NamedCut
@@ -118,7 +119,10 @@ def prepare_activation(parameters: Activation) -> PreparedActivation:
     """As `prepare`; the linears are looked for in the model itself, which has to fit into memory."""
     found, folder = find(parameters)
     if parameters.speed and found.device != "cpu":
-        raise ValueError(f"speed: {found.device} given, sparse inputs are fast on a CPU alone; give --no-speed")
+        try:
+            check_device(torch.device(found.device))
+        except ValueError as error:
+            raise ValueError(f"speed: {error}, or give --no-speed") from error
     how = parameters.how()
     check_inputs(found.model.hash, folder, how.recipe)
     return PreparedActivation(**vars(found), how=how)

@@ -10,7 +10,7 @@ from tasks.train_controller.allocators.search import Features
 
 @dataclass(frozen=True, kw_only=True)
 class Split(Explorer):
-    """What `slice` does where nothing is searched (tasks.prune.structure.split): so simple that all must beat it.
+    """Much as `slice` divides a budget that nobody searches (tasks.prune.structure.split): what all others must beat.
 
     `points`: divisions that are looked at, from the least that can go of the attentions to the most.
     """
