@@ -1,4 +1,4 @@
-"""The door of the controller room: `rank_weights`, `describe_blocks`, `measure_levels` and `search_allocation`."""
+"""The door of the allocators: `rank_weights`, `describe_blocks`, `measure_levels` and `search_allocation`."""
 
 import json
 from collections.abc import Iterator

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.train_controller import task
-from tasks.train_controller.task import KeptLosses
+from tasks.train_controller.allocators import task
+from tasks.train_controller.allocators.task import KeptLosses
 
 
 @pytest.fixture(autouse=True)
