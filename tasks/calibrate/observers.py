@@ -41,6 +41,10 @@ class Observer(ABC):
         for x_TI in x.reshape(-1, x.shape[-1]).split(OBSERVED_TOKENS):
             self.update(x_TI)
 
+    def sums(self) -> list[Tensor]:
+        """What it remembers, itself and no copy: linears that read one input share it, so nobody may write into it."""
+        return [each for each in vars(self).values() if isinstance(each, Tensor)]
+
     @abstractmethod
     def reordered(self, order_I: Tensor) -> Self:
         """What it would have seen had input j been input `order_I[j]`; an observer of its own."""
@@ -149,6 +153,10 @@ class InputGram(InputNorm):
                 )
             self._roots[damp] = reversed_II.flip(0, 1)
         return self._roots[damp]
+
+    def sums(self) -> list[Tensor]:
+        """As of every observer, G filled in, and what is derived from it."""
+        return [self.gram_II, *super().sums(), *self._roots.values()]
 
     def reordered(self, order_I: Tensor) -> Self:
         other = super().reordered(order_I)

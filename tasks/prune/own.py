@@ -34,7 +34,17 @@ def load_pruner(file: str, name: str) -> type[Pruner]:
     found = getattr(sys.modules[module_name], name, None)
     if not (isinstance(found, type) and issubclass(found, Pruner) and is_dataclass(found)):
         raise ValueError(f"pruner: {name} in {file} is no dataclass that derives from ScorePruner or Pruner")
+    if "__dataclass_fields__" not in vars(found) and (undeclared := _annotated(found)):
+        raise ValueError(
+            f"pruner: {name} in {file} has {undeclared[0]}, which is no option of it without "
+            "@dataclass(frozen=True, kw_only=True) above the class"
+        )
     if isabstract(found):
         lacking = ", ".join(sorted(found.__abstractmethods__))
         raise ValueError(f"pruner: {name} in {file} lacks {lacking}; a ScorePruner needs score alone")
     return found
+
+
+def _annotated(found: type) -> list[str]:
+    """The names that the class itself gives a type, constants of the class apart."""
+    return [name for name, hint in vars(found).get("__annotations__", {}).items() if "ClassVar" not in str(hint)]

@@ -44,7 +44,7 @@ class Pruner(ABC):
 
     def checked_score(self, weight_OI: Tensor, stat: Any) -> Tensor:
         """`score`. Raises ValueError where that is not a finite number for each weight."""
-        with self._answering(weight_OI):
+        with self._answering(weight_OI, stat):
             score_OI = self.score(weight_OI, stat)
         if not isinstance(score_OI, Tensor) or score_OI.shape != weight_OI.shape:
             needed = f"a tensor of shape {tuple(weight_OI.shape)}"
@@ -86,7 +86,7 @@ class Pruner(ABC):
     def _checked(self, make: Make, weight_OI: Tensor, stat: Any, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """What `make` gives for these arguments; both are checked."""
         self._check(weight_OI, stat, pattern)
-        with torch.no_grad(), self._answering(weight_OI):
+        with torch.no_grad(), self._answering(weight_OI, stat):
             made = make(weight_OI.detach(), stat, pattern)
         if not isinstance(made, tuple) or len(made) != 2:
             raise ValueError(f"keep: {self} made {_described(made)} alone, the pruned weight and its keep are needed")
@@ -96,12 +96,14 @@ class Pruner(ABC):
         return pruned_OI, keep_OI
 
     @contextmanager
-    def _answering(self, weight_OI: Tensor) -> Iterator[None]:
-        """Within, the method's own code runs: ValueError for what it raises, and for a change of the weight in place.
+    def _answering(self, weight_OI: Tensor, stat: Any) -> Iterator[None]:
+        """Within, the method's own code runs: ValueError for what it raises, and for a weight or stat changed in place.
 
         Memory that runs out is no mistake of the method.
         """
         version = weight_OI._version
+        sums = stat.sums() if isinstance(stat, Observer) else []
+        versions = [each._version for each in sums]
         try:
             yield
         except (ValueError, MemoryError, torch.OutOfMemoryError):
@@ -111,6 +113,8 @@ class Pruner(ABC):
             raise ValueError(f"pruner: {self} failed at {_place(error, type(self))}: {cause}") from error
         if weight_OI._version != version:
             raise ValueError(f"weight: {self} changed it in place; give back a new tensor, such as weight_OI.abs()")
+        if [each._version for each in sums] != versions:
+            raise ValueError(f"stat: {self} changed it in place, but other linears read it too; take a copy")
 
     def _check_keep(self, keep_OI: Tensor, pruned_OI: Tensor) -> None:
         if not isinstance(keep_OI, Tensor) or keep_OI.dtype != torch.bool or keep_OI.shape != pruned_OI.shape:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from tasks.calibrate.observers import InputNorm, Observer
+from tasks.calibrate.observers import InputGram, InputNorm, Observer
 from tasks.prune.own import load_pruner
 from tasks.prune.weight.apply import prune_model
 from tasks.prune.weight.magnitude import Magnitude
@@ -115,6 +115,33 @@ def test_a_score_that_goes_wrong_is_told_with_its_linear(made, says, options):
     with pytest.raises(ValueError, match="^block 0, self_attn.q_proj: " + says) as error:
         prune_model(llama(), scoring(made), parse_pattern("2:4"), IDS, **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("observer", [InputNorm, InputGram], ids=lambda kind: kind.__name__)
+def test_what_other_linears_read_too_is_not_written_into(observer):
+    @dataclass(frozen=True, kw_only=True)
+    class Greedy(ScorePruner):
+        observes = observer
+
+        def score(self, weight_OI, stat):
+            stat.sums()[0].mul_(2)
+            return absolute(weight_OI)
+
+    with pytest.raises(ValueError, match=r"^block 0, self_attn.q_proj: stat: .*Greedy\(\) changed it in place, but "):
+        prune_model(llama(), Greedy(), parse_pattern("2:4"), IDS)
+
+
+def test_an_option_without_the_decorator_is_told(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from tasks.prune.weight.pruner import ScorePruner, absolute\n\n"
+        "class Mine(ScorePruner):\n"
+        "    power: float = 2.0\n"
+        "    def score(self, weight_OI, stat):\n"
+        "        return absolute(weight_OI) ** self.power\n"
+    )
+    with pytest.raises(ValueError, match=r"Mine in .* has power, which is no option of it without @dataclass"):
+        load_pruner(str(path), "Mine")
 
 
 def test_the_line_of_the_file_is_told(tmp_path):
