@@ -1,10 +1,8 @@
 """The door of the allocators: `rank_weights`, `describe_blocks`, `measure_levels` and `search_allocation`."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from time import monotonic, perf_counter
+from time import perf_counter
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,6 +17,7 @@ from tasks.prune.structure.task import calibration_batches, opened, read_scores
 from tasks.prune.weight.pattern import Pattern
 from tasks.prune.weight.pruner import Pruner
 from tasks.record import home
+from tasks.record.kept import Kept
 from tasks.stage import open_folder, stage
 from tasks.train_controller.allocators.features import BlockFeatures, Summary, block_features, features_of
 from tasks.train_controller.allocators.judge import Losses, ModelJudge, Rungs, Windows, divided
@@ -31,8 +30,6 @@ from tasks.train_controller.allocators.unit_rungs import UnitRungs, unit_rungs
 from tasks.train_controller.allocators.weight_rungs import weight_rungs
 from tasks.train_controller.results import OfUnits, OfWeights, Ranked, Searched
 from tasks.train_controller.rows import LevelRow
-
-KEPT_EVERY = 30.0  # seconds; the losses that a kill can cost
 
 
 @stage()
@@ -136,31 +133,8 @@ def _known(
     """
     inputs = {"model": model, "calibration": calibration, "of": of.content, "windows": len(windows.search_WT)}
     key = cache_key(measure_levels.fn)(None, inputs | {"device": device.partition(":")[0]})
-    known = KeptLosses(home.root() / "looks" / f"{key}.json")
+    known = Kept(home.root() / "looks" / f"{key}.json")
     try:
         yield known
     finally:
         known.keep()
-
-
-class KeptLosses(dict[str, Losses]):
-    """Losses by `key_of` with those in the file, into which new ones go every KEPT_EVERY seconds, and with `keep`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(self._stored())
-        self._kept, self._at = len(self), monotonic()
-
-    def __setitem__(self, key: str, losses: Losses) -> None:
-        super().__setitem__(key, losses)
-        if monotonic() - self._at >= KEPT_EVERY:
-            self.keep()
-
-    def keep(self) -> None:
-        """Write what is new, beside what a search at the same time has written."""
-        if len(self) > self._kept:
-            home.write_file(self.path, json.dumps(self._stored() | self).encode())
-        self._kept, self._at = len(self), monotonic()
-
-    def _stored(self) -> dict[str, Losses]:
-        return json.loads(self.path.read_bytes()) if self.path.is_file() else {}
