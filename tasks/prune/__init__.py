@@ -1,10 +1,11 @@
-"""The methods, updates, ways to low rank, patterns, and those of activation sparsity by name.
+"""The methods, updates, ways to low rank, patterns, KV budgets, and those of activation sparsity by name.
 
 No stage imports this file, so that an edit of one method leaves the caches of the others valid.
 """
 
 from tasks.prune.activation.methods import MITIGATIONS, SELECTIONS
 from tasks.prune.allocators import ALLOCATIONS
+from tasks.prune.cache.methods import KV_BUDGETS
 from tasks.prune.weight.clearcut import ClearCut
 from tasks.prune.weight.decomposer import Decomposer
 from tasks.prune.weight.lowrank import LowRank
@@ -30,4 +31,4 @@ UPDATES: dict[str, type[Update]] = {"none": Leave, "sweep": Sweep, "refit": Refi
 DECOMPOSERS: dict[str, type[Decomposer]] = {"low_rank": LowRank, "svd": SVD, "activation_svd": ActivationSVD}
 PATTERNS: dict[str, type[Pattern]] = {"unstructured": Unstructured, "nm": NM}
 
-__all__ = ["ALLOCATIONS", "DECOMPOSERS", "MITIGATIONS", "PATTERNS", "PRUNERS", "SELECTIONS", "UPDATES"]
+__all__ = ["ALLOCATIONS", "DECOMPOSERS", "KV_BUDGETS", "MITIGATIONS", "PATTERNS", "PRUNERS", "SELECTIONS", "UPDATES"]

@@ -107,6 +107,11 @@ class Profiles:
         finally:
             self.switch(before)
 
+    def cut(self, name: str) -> Profile:
+        """A profile as it was added; `get` also tells what its weights are now, which takes time. Errors as `get`."""
+        self._check(name)
+        return Profile(name=NONE) if name == NONE else self._built[name].profile
+
     def get(self, name: str) -> Profile:
         """A profile as data, with all `weights` that its linears have now and a plain cut would not give them.
 
