@@ -151,7 +151,7 @@ def find(parameters: OfTexts) -> tuple[Found, Path]:
             raise ValueError(f"{role}: {error}") from error
     home.check_writable(min_free_bytes=4 * weight_bytes(folder))
     config = load_config(folder)
-    device = _device(parameters.device)
+    device = device_named(parameters.device)
     if parameters.speed:
         check_speed(folder, device)
     found = Found(
@@ -190,7 +190,8 @@ def window_for(asked: int | None, config: PreTrainedConfig) -> int:
     return asked
 
 
-def _device(asked: str) -> str:
+def device_named(asked: str) -> str:
+    """What "auto" is on this machine. Raises ValueError for a GPU where there is none."""
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked.startswith("cuda") and not torch.cuda.is_available():

@@ -1,0 +1,83 @@
+"""The words of `espalier generate` and `espalier serve`, and the model that they name."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.words import say_model
+
+if TYPE_CHECKING:
+    from tasks.train_controller.runtime import Controller
+
+HIGHEST_PORT = 65535
+
+
+def say_generate(made: argparse.ArgumentParser) -> None:
+    _say_controller(made)
+    made.add_argument("prompt", help="what the model goes on from; - reads it from standard input")
+    made.add_argument("--tokens", type=_whole(1), default=64, help="of the answer at most (64)")
+    made.add_argument("--temperature", type=_number, default=0.0, help="0 takes the likeliest token each time (0)")
+    made.add_argument("--seed", type=_whole(0), default=0, help="of the tokens that are drawn (0)")
+    made.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="ends the answer before it; several may be given"
+    )
+    made.add_argument("--action", help="in place of a policy's choice: none, a profile, ffn20@window:0.5")
+    made.add_argument("--compare", action="store_true", help="answer the prompt once more so, and with the whole model")
+    made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
+
+
+def say_serve(made: argparse.ArgumentParser) -> None:
+    _say_controller(made)
+    made.add_argument("--port", type=_whole(0, HIGHEST_PORT), default=8000, help="of 127.0.0.1 (8000); 0: a free one")
+    made.add_argument("--queue", type=_whole(0), default=8, help="prompts that wait beside the one being answered (8)")
+    made.add_argument("--max-tokens", type=_whole(1), default=512, help="of an answer at most (512)")
+
+
+def controller_of(arguments: argparse.Namespace) -> "Controller":
+    """The model, its profiles and the policy that are named, in memory. ValueError in one line."""
+    if arguments.policy is not None and arguments.profiles is None:
+        raise ValueError("profiles: none given, a policy chooses among those that `espalier profiles` has made")
+    for field in ("profiles", "policy"):
+        folder = getattr(arguments, field)
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"{field}: {folder} given, which is no folder")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", arguments.device):
+        raise ValueError(f"device: {arguments.device!r} given, valid is auto, cpu, cuda or cuda:1")
+
+    from flows.prepare import device_named
+    from tasks.model.load import check_folder, resolve
+    from tasks.train_controller.runtime import Controller
+
+    folder = resolve(arguments.model)
+    check_folder(folder)
+    return Controller.load(folder, arguments.profiles, arguments.policy, device=device_named(arguments.device))
+
+
+def _say_controller(made: argparse.ArgumentParser) -> None:
+    say_model(made)
+    made.add_argument("--profiles", type=Path, metavar="FOLDER", help="cuts of it, as `espalier profiles` leaves them")
+    made.add_argument(
+        "--policy", type=Path, metavar="FOLDER", help="what chooses among them, as `espalier controller` leaves it"
+    )
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+
+
+def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A reader of whole numbers for argparse, whose error says what is valid."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= (int(text) if high is None else high):
+            valid = f"{low} or more" if high is None else f"{low} to {high}"
+            raise argparse.ArgumentTypeError(f"{text!r} given, valid is a whole number, {valid}")
+        return int(text)
+
+    return read
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} given, valid is a number, 0 or more") from error
