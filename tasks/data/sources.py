@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from tasks.data import docs
 from tasks.data.documents import Documents, hash_texts
-from tasks.data.files import read_jsonl, read_txt, texts_of
+from tasks.data.files import csv_rows, jsonl_rows, read_txt, texts_of
 from tasks.data.registry import SOURCES
 from tasks.network import PASSING, hub_answers, is_refusal
 
@@ -44,10 +44,13 @@ class Source:
         return f"{self.name}[{self.start or ''}:{'' if self.stop is None else self.stop}]"
 
 
-def parse_source(text: str) -> Source:
-    """`docs`, `docs:train`, `stories.jsonl`, `stories.jsonl[400:]`. ValueError, in one line, for anything else."""
+def parse_source(text: str, endings: Sequence[str] = ENDINGS) -> Source:
+    """`docs`, `docs:train`, `stories.jsonl`, `stories.jsonl[400:]`. ValueError, in one line, for anything else.
+
+    `endings`: of the files that are valid.
+    """
     place, bracket, rest = text.partition("[")
-    if Path(place).suffix in ENDINGS:
+    if Path(place).suffix in endings:
         start, stop = _parse_slice(text, bracket + rest)
         return Source(name=place, start=start, stop=stop)
     name, colon, split = text.partition(":")
@@ -57,14 +60,14 @@ def parse_source(text: str) -> Source:
             raise ValueError(f"source: {name} has no split {split!r}; choose one of {', '.join(splits)}")
         return Source(name=name, split=split or None)
     if "/" in place or Path(place).suffix:
-        raise ValueError(f"source: {text!r} ends in none of {', '.join(ENDINGS)}")
+        raise ValueError(f"source: {text!r} ends in none of {', '.join(endings)}")
     names = ", ".join(SOURCES)
-    raise ValueError(f"source: {text!r} is unknown; choose one of {names}, or a file ({', '.join(ENDINGS)})")
+    raise ValueError(f"source: {text!r} is unknown; choose one of {names}, or a file ({', '.join(endings)})")
 
 
-def check_source(text: str, role: str) -> Source:
+def check_source(text: str, role: str, endings: Sequence[str] = ENDINGS) -> Source:
     """Everything that can be known about a source before it is read; raises what `read` would raise for it."""
-    source = parse_source(text)
+    source = parse_source(text, endings)
     if source.is_file:
         if not Path(source.name).is_file():
             raise ValueError(f"source: the file {source.name} does not exist")
@@ -101,13 +104,13 @@ def read(text: str, role: str) -> Documents:
     return Documents(texts=tuple(texts), source=str(source), hash=hash_texts(texts))
 
 
-def identity(text: str, role: str = "calibration") -> str:
+def identity(text: str, role: str = "calibration", endings: Sequence[str] = ENDINGS) -> str:
     """What the content of a source depends on, cheaply: for a cache key.
 
     The hash of a file's bytes; for `docs` the versions of what its part is read from; for a set of the hub its name
     alone.
     """
-    source = parse_source(text)
+    source = parse_source(text, endings)
     if source.is_file:
         with Path(source.name).open("rb") as file:
             return f"{source}@{hashlib.file_digest(file, 'sha256').hexdigest()}"
@@ -128,25 +131,32 @@ def _parse_slice(text: str, rows: str) -> tuple[int, int | None]:
     return start, stop
 
 
-def _read_file(source: Source) -> list[str]:
+def rows_of(source: Source) -> Iterable[Any]:
+    """The rows of a .jsonl, .csv or .parquet file in its slice: a dict each, or what else a line of JSON holds."""
     path = Path(source.name)
     match path.suffix:
-        case ".txt":
-            return read_txt(path, source.start, source.stop)
         case ".jsonl":
-            return read_jsonl(path, source.start, source.stop)
+            return jsonl_rows(path, source.start, source.stop)
+        case ".csv":
+            return csv_rows(path, source.start, source.stop)
         case _:
-            return _read_parquet(path, source.start, source.stop)
+            return _parquet_rows(path, source.start, source.stop)
 
 
-def _read_parquet(path: Path, start: int, stop: int | None) -> list[str]:
+def _read_file(source: Source) -> list[str]:
+    path = Path(source.name)
+    if path.suffix == ".txt":
+        return read_txt(path, source.start, source.stop)
+    return list(texts_of(path, rows_of(source), source.start))
+
+
+def _parquet_rows(path: Path, start: int, stop: int | None) -> list[Any]:
     from datasets import load_dataset
 
     try:
-        rows = list(islice(load_dataset("parquet", data_files=str(path), split="train", streaming=True), start, stop))
+        return list(islice(load_dataset("parquet", data_files=str(path), split="train", streaming=True), start, stop))
     except ValueError as error:
         raise ValueError(f"source: {path} cannot be read as Parquet: {error}") from error
-    return list(texts_of(path, rows, start))
 
 
 def _read_hub(source: Source, role: str) -> list[str]:
