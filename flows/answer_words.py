@@ -1,7 +1,6 @@
 """The words of `espalier generate` and `espalier serve`, and the model that they name."""
 
 import argparse
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,16 +42,14 @@ def controller_of(arguments: argparse.Namespace) -> "Controller":
         folder = getattr(arguments, field)
         if folder is not None and not folder.is_dir():
             raise ValueError(f"{field}: {folder} given, which is no folder")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", arguments.device):
-        raise ValueError(f"device: {arguments.device!r} given, valid is auto, cpu, cuda or cuda:1")
 
-    from flows.prepare import device_named
+    from flows.device import device_named
     from tasks.model.load import check_folder, resolve
     from tasks.train_controller.runtime import Controller
 
-    folder = resolve(arguments.model)
+    device, folder = device_named(arguments.device), resolve(arguments.model)
     check_folder(folder)
-    return Controller.load(folder, arguments.profiles, arguments.policy, device=device_named(arguments.device))
+    return Controller.load(folder, arguments.profiles, arguments.policy, device=device)
 
 
 def _say_controller(made: argparse.ArgumentParser) -> None:

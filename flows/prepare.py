@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 
 from flows.activation_choices import Activation
 from flows.choices import Oneshot, Slice
+from flows.device import device_named
 from flows.fit import check_fit, check_inputs, check_units, fitting_cuts
 from flows.profile_choices import BY_INFLUENCE, Profiles
 from flows.recoveries import Recovering
@@ -187,13 +188,4 @@ def window_for(asked: int | None, config: PreTrainedConfig) -> int:
         return min(USUAL_WINDOW, context or USUAL_WINDOW)
     if context is not None and asked > context:
         raise ValueError(f"window: {asked} is longer than the model's context; at most {context}")
-    return asked
-
-
-def device_named(asked: str) -> str:
-    """What "auto" is on this machine. Raises ValueError for a GPU where there is none."""
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device: {asked} is not available here; use cpu or auto")
     return asked

@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+from contextlib import closing, suppress
 from pathlib import Path
 
 from flows.answer_words import controller_of
@@ -12,18 +13,14 @@ def run_serve(arguments: argparse.Namespace) -> int:
     """Exit code 0 after a graceful stop."""
     from tasks.train_controller.serve import LOOPBACK, Service, listen
 
-    listening = listen(arguments.port)  # before a model is loaded for it
-    try:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is a Ctrl-C
+    with suppress(KeyboardInterrupt), closing(listen(arguments.port)) as listening:  # before a model is loaded for it
         controller, name = controller_of(arguments), name_of(arguments.model)
         service = Service(controller, name, queue=arguments.queue, most_tokens=arguments.max_tokens)
-        port = listening.getsockname()[1]
-        say(f"{name} answers at http://{LOOPBACK}:{port}/v1, its counts are at /metrics; Ctrl-C stops it")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is a Ctrl-C
-        service.run(listening)
-    except KeyboardInterrupt:  # uvicorn raises it once all is answered
-        say("stopped")
-    finally:
-        listening.close()
+        address = f"http://{LOOPBACK}:{listening.getsockname()[1]}"
+        ready = f"{name} answers at {address}/v1, its counts are at {address}/metrics; Ctrl-C stops it"
+        service.run(listening, lambda: say(ready))  # uvicorn raises the signal again once all is answered
+    say("stopped")
     return 0
 
 

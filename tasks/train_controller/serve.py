@@ -6,7 +6,7 @@ what is being answered is answered to its end, what waits is refused by 503, the
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from time import perf_counter, time
 from typing import TYPE_CHECKING, TypeVar
@@ -64,20 +64,18 @@ class Service:
         config = uvicorn.Config(self._app(), log_level="warning", access_log=False, server_header=False)
         self._server = _Graceful(config, self.line)
 
-    def run(self, listening: socket.socket) -> None:
+    def run(self, listening: socket.socket, on_ready: Callable[[], None]) -> None:
         """Serve until `stop`, SIGINT or SIGTERM; a second SIGINT does not wait for the answer being written.
+
+        `on_ready` is called once it answers.
 
         uvicorn raises these signals again at the end, KeyboardInterrupt by default.
         """
+        self._server.on_ready = on_ready
         try:
             self._server.run(sockets=[listening])
         finally:
             self.line.end()
-
-    @property
-    def running(self) -> bool:
-        """Whether it answers by now."""
-        return self._server.started
 
     def stop(self) -> None:
         """From any thread: begin to stop."""
@@ -169,9 +167,15 @@ class Service:
 class _Graceful(uvicorn.Server):
     """Closes the line before it waits for the replies that are under way, unless it must not wait."""
 
+    on_ready: Callable[[], None]
+
     def __init__(self, config: uvicorn.Config, line: Line[Answer]) -> None:
         super().__init__(config)
         self._line = line
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._line.close()

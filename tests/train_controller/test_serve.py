@@ -1,80 +1,22 @@
 """The service over real connections: whose answer is whose, what is refused, and how it stops."""
 
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 
 import httpx
 import pytest
 
-from tasks.train_controller.serve import MOST_BYTES, Service, listen
+from tasks.train_controller.serve import MOST_BYTES, listen
+from tests.train_controller.served import CHAT, COMPLETIONS, MODEL, Served, chat, completion, events, serving, until
 from tests.train_controller.stand_in import CONTEXT, DECISION, OBSERVATION, StandIn, text_of
-
-COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
-MODEL = "stand-in"
-
-
-@dataclass(frozen=True)
-class Served:
-    """A service that runs, what it answers with, and a client of it."""
-
-    service: Service
-    controller: StandIn
-    client: httpx.Client
-    port: int
-
-    def ask(self, prompt: str, tokens: int = 4, **more) -> httpx.Response:
-        return self.client.post(COMPLETIONS, json=completion(prompt, tokens, **more))
-
-
-@contextmanager
-def serving(controller, name: str = MODEL, **limits) -> Iterator[Served]:
-    service, listening = Service(controller, name, **limits), listen(0)
-    port = listening.getsockname()[1]
-    thread = threading.Thread(target=service.run, args=(listening,))
-    thread.start()
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
-            until(lambda: service.running)
-            yield Served(service, controller, client, port)
-    finally:
-        service.stop()
-        thread.join(20)
-    assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     with serving(StandIn()) as it:
         yield it
-
-
-def until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
-
-
-def completion(prompt: str, tokens: int = 4, **more) -> dict:
-    return {"model": MODEL, "prompt": prompt, "max_tokens": tokens, "temperature": 0} | more
-
-
-def chat(*said: str, **more) -> dict:
-    messages = [{"role": "user", "content": text} for text in said]
-    return {"model": MODEL, "messages": messages, "max_tokens": 4, "temperature": 0} | more
-
-
-def events(response: httpx.Response) -> list[dict]:
-    """The objects of a stream, which has to end as streams do."""
-    assert response.headers["content-type"].startswith("text/event-stream")
-    *sent, done, rest = response.text.split("\n\n")
-    assert (done, rest) == ("data: [DONE]", "")
-    return [json.loads(each.removeprefix("data: ")) for each in sent]
 
 
 def test_a_completion_is_what_the_controller_writes(served: Served):
