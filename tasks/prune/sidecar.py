@@ -35,13 +35,13 @@ class Sidecar:
         index = {"format": self.format, "version": self.version, "model_hash": model_hash} | dict(entries)
         (folder / self.index).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
-    def read(self, folder: Path, model_hash: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """The index and the tensors, on the CPU.
+    def read(self, folder: Path, model_hash: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The index and the tensors, on the CPU; of any model where `model_hash` is None.
 
         Raises ValueError for a folder without them, of another format, version or model, and for damaged tensors.
         """
         index = self._read_index(folder / self.index)
-        if index["model_hash"] != model_hash:
+        if model_hash is not None and index["model_hash"] != model_hash:
             raise ValueError(f"{self.name}: {folder} is of model {index['model_hash']}, valid is one of {model_hash}")
         try:
             return index, load_file(folder / self.tensors)
