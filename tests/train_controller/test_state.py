@@ -1,0 +1,148 @@
+"""The machine as the reader sees it: bounded, right about what is put upon it, and about a GPU that a driver tells."""
+
+import mmap
+import subprocess
+import sys
+import time
+from dataclasses import astuple
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+
+from tasks.train_controller.state import LOOK_EVERY, HardwareReader, busy_share, charge
+
+BURN = "import time\nend = time.monotonic() + 1.2\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
+
+
+class FakeNVML:
+    """As pynvml is, of a machine with one GPU."""
+
+    NVMLError = type("NVMLError", (Exception,), {})
+    NVMLError_NotSupported = type("NVMLError_NotSupported", (NVMLError,), {})
+
+    def __init__(self, use=30, free=60, driver=True):
+        self.use, self.free, self.driver = use, free, driver
+
+    def nvmlInit(self):
+        if not self.driver:
+            raise self.NVMLError("Driver Not Loaded")
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        if index > 0:
+            raise self.NVMLError("Invalid Argument")
+        return f"gpu {index}"
+
+    def nvmlDeviceGetMemoryInfo(self, handle):
+        assert handle == "gpu 0"
+        return SimpleNamespace(free=self.free, used=80 - self.free, total=80)
+
+    def nvmlDeviceGetUtilizationRates(self, handle):
+        if self.use is None:
+            raise self.NVMLError_NotSupported("Not Supported")
+        return SimpleNamespace(gpu=self.use, memory=1)
+
+
+NO_GPU = FakeNVML(driver=False)
+
+
+def test_every_value_is_a_share():
+    reader = HardwareReader(nvml=FakeNVML())
+    for _ in range(5):
+        assert all(0 <= value <= 1 for value in astuple(reader.read()))
+
+
+def test_load_on_the_cores_is_seen():
+    cores = psutil.cpu_count()
+    reader = HardwareReader(nvml=NO_GPU)
+    time.sleep(3 * LOOK_EVERY)
+    before = reader.read().cpu_use
+    started = time.monotonic()
+    with subprocess.Popen([sys.executable, "-c", BURN], stdout=subprocess.PIPE, text=True) as burner:
+        burnt = float(burner.communicate(timeout=60)[0])
+    share = burnt / (time.monotonic() - started) / cores
+    use = reader.read().cpu_use
+    assert use >= 0.9 * share - 0.02  # what was burnt was time at work
+    if before + share < 0.9:  # and where there was room, it came on top of the rest
+        assert use > before + 0.4 * share
+
+
+def fall_of_free_memory(reader, size):
+    """By how much the free share falls while `size` bytes are taken."""
+    before = reader.read().memory_free
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as taken:
+        taken[:: mmap.PAGESIZE] = bytes(size // mmap.PAGESIZE)  # a page is there once it is written
+        return before - reader.read().memory_free
+
+
+def test_memory_that_is_taken_is_seen():
+    size, memory = 320 * 2**20, psutil.virtual_memory()
+    if memory.available < 4 * size:
+        pytest.skip("little memory is free")
+    reader = HardwareReader(nvml=NO_GPU)
+    tries = (fall_of_free_memory(reader, size) for _ in range(5))  # others may give back as much meanwhile
+    assert any(0.6 < fall * memory.total / size < 1.4 for fall in tries)
+
+
+def test_a_share_is_that_of_the_time_between():
+    before = {"user": 100.0, "system": 20.0, "idle": 500.0, "iowait": 5.0, "guest": 9.0}
+    now = {"user": 103.0, "system": 21.0, "idle": 504.0, "iowait": 7.0, "guest": 12.0}
+    assert busy_share(before, now) == pytest.approx((3 + 1) / (3 + 1 + 4 + 2))
+    assert busy_share({}, before) == pytest.approx((100 + 20) / (100 + 20 + 500 + 5))
+    assert busy_share(before, before) == 0.0
+    assert busy_share(before, {**before, "iowait": 4.0, "user": 101.0}) == 0.0  # a counter that Linux may turn back
+    assert busy_share({"user": 1.0, "idle": 1.0}, {"user": 5.0, "idle": 1.0}) == 1.0
+
+
+def test_looks_that_lie_close_are_one(monkeypatch):
+    reader = HardwareReader(nvml=NO_GPU)
+    time.sleep(1.5 * LOOK_EVERY)
+    looks = []
+    monkeypatch.setattr(psutil, "cpu_times", lambda times=psutil.cpu_times: looks.append(1) or times())
+    uses = {reader.read().cpu_use for _ in range(20)}
+    assert len(looks) <= 2
+    assert len(uses) <= 2
+    time.sleep(1.5 * LOOK_EVERY)
+    reader.read()
+    assert len(looks) >= 2
+
+
+@pytest.mark.parametrize(
+    ("percent", "plugged", "share"), [(40, False, 0.4), (40, True, 1.0), (0, False, 0.0), (101, False, 1.0)]
+)
+def test_a_battery_matters_where_there_are_no_mains(percent, plugged, share):
+    assert charge(percent, plugged) == share
+
+
+def test_a_machine_without_a_battery_is_on_mains(monkeypatch):
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: None, raising=False)
+    assert HardwareReader(nvml=NO_GPU).read().battery == 1.0
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: SimpleNamespace(percent=25.0, power_plugged=None))
+    assert HardwareReader(nvml=NO_GPU).read().battery == 0.25
+    monkeypatch.delattr(psutil, "sensors_battery")
+    assert HardwareReader(nvml=NO_GPU).read().battery == 1.0
+
+
+def test_a_gpu_is_what_the_driver_tells_of_it():
+    seen = HardwareReader(nvml=FakeNVML(use=30, free=60)).read()
+    assert (seen.has_gpu, seen.gpu_use, seen.gpu_memory_free) == (1.0, 0.3, 0.75)
+    part = HardwareReader(nvml=FakeNVML(use=None, free=20)).read()
+    assert (part.has_gpu, part.gpu_use, part.gpu_memory_free) == (1.0, 0.0, 0.25)
+
+
+@pytest.mark.parametrize("reader", [HardwareReader(nvml=NO_GPU), HardwareReader(nvml=FakeNVML(), gpu=1)])
+def test_an_absent_gpu_is_zero(reader):
+    seen = reader.read()
+    assert (seen.has_gpu, seen.gpu_use, seen.gpu_memory_free) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_real_gpu_is_read_and_cuda_stays_as_it_is():
+    pytest.importorskip("pynvml")
+    code = (
+        "import torch; from tasks.train_controller.state import HardwareReader; seen = HardwareReader().read(); "
+        "print(seen.has_gpu, 0 < seen.gpu_memory_free <= 1, torch.cuda.is_initialized())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "1.0 True False", done.stderr
