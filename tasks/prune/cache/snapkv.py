@@ -1,6 +1,6 @@
 """SnapKV: what the end of a prompt attends to is what the answer will attend to (arXiv:2404.14469).
 
-Axes: G query heads of one KV head, W queries that are observed; B, H, Q, T, K, D as in budget.py.
+Axes: G query heads of one KV head, W tokens that are observed, N = G * W of their queries; the others as in budget.py.
 """
 
 from dataclasses import dataclass
@@ -56,10 +56,11 @@ def mean_attention(key_BHTD: Tensor, query_BQWD: Tensor) -> Tensor:
 
     Each attends to itself and what is before it. In float32 or better.
     """
-    _, heads, tokens, width = key_BHTD.shape
+    prompts, heads, _, width = key_BHTD.shape
     observed = query_BQWD.shape[2]
     key_BHTD = key_BHTD.to(torch.promote_types(key_BHTD.dtype, torch.float32))
-    query_BHGWD = query_BQWD.to(key_BHTD.dtype).unflatten(1, (heads, -1))
-    logits_BHGWT = query_BHGWD @ key_BHTD[:, :, None].transpose(-1, -2) / width**0.5
-    later_WT = torch.ones(observed, tokens, dtype=torch.bool, device=key_BHTD.device).triu(tokens - observed + 1)
-    return logits_BHGWT.masked_fill(later_WT, -torch.inf).softmax(-1).mean(dim=(2, 3))
+    query_BHND = (query_BQWD.to(key_BHTD.dtype) / width**0.5).reshape(prompts, heads, -1, width)
+    logits_BHGWT = (query_BHND @ key_BHTD.transpose(-1, -2)).unflatten(2, (-1, observed))
+    later_WW = torch.ones(observed, observed, dtype=torch.bool, device=key_BHTD.device).triu(1)
+    logits_BHGWT[..., -observed:].masked_fill_(later_WW, -torch.inf)
+    return logits_BHGWT.softmax(-1).mean(dim=(2, 3))

@@ -1,11 +1,13 @@
 """Prompts that ask for what they said long ago, and what each budget remembers of it."""
 
+import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from tasks.data.docs import read
+from tasks.data.docstrings import docstrings
 from tasks.model.load import BUILTIN, load_model, load_tokenizer
 from tasks.prune.cache.methods import parse_budget
 from tasks.prune.cache.recall import recall_loss, recall_of
@@ -63,7 +65,7 @@ def test_the_loss_of_a_whole_cache_is_that_of_one_forward():
 def test_forgetting_the_passage_raises_the_loss_and_what_attends_to_it_remembers():
     """The built-in model copies what it sees again; a window of the latest tokens is as if it had never read it."""
     model, tokenizer = load_model(BUILTIN), load_tokenizer(BUILTIN)
-    texts = [tokenizer(text, truncation=True, max_length=512)["input_ids"] for text in read("evaluation")[:20]]
+    texts = [tokenizer(text)["input_ids"] for text in docstrings(Path(statistics.__file__))]
     recall = recall_of(torch.tensor([token for text in texts for token in text]), prompts=8)
     never_BT = recall.prompt_BT.clone()
     never_BT[:, :32] = never_BT[:, :32].roll(1, dims=0)  # the passage of another prompt
