@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
@@ -78,7 +79,8 @@ def tell(answer: "Answer") -> None:
     decision = answer.decision
     say(decision.why)
     if decision.scores:
-        say("scores: " + ", ".join(f"{action} {score:.3f}" for action, score in decision.scores.items()))
+        scored = (f"{action} {score:.3f}" for action, score in decision.scores.items() if score > -math.inf)
+        say("scores: " + ", ".join(scored))  # of the actions that the floor allows
     say("saw: " + ", ".join(f"{name} {value:.2f}" for name, value in decision.observation.as_dict().items()))
     say(
         f"{answer.tokens} tokens after {answer.prompt_tokens} at {answer.tokens_per_s:.1f} tokens/s: "
