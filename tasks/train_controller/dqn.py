@@ -102,9 +102,9 @@ class DoubleDQN(Learner):
     name = "dqn"
     predictor = Network
 
-    passes: int = 15
+    passes: int = 8
     hidden: int = 64
-    rate: float = 2e-3
+    rate: float = 4e-3
     decay: float = 1e-2
     batch: int = 128
     every: int = 4
@@ -114,6 +114,19 @@ class DoubleDQN(Learner):
     epsilon: float = 1.0
     least_epsilon: float = 0.05
     exploring: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in ("gamma", "epsilon", "least_epsilon", "exploring"):
+            if not 0 <= (given := getattr(self, field)) <= 1:
+                raise ValueError(f"{field}: {given} given, valid is 0 to 1")
+        for field in ("hidden", "batch", "every", "replay", "copied"):
+            if (given := getattr(self, field)) < 1:
+                raise ValueError(f"{field}: {given} given, valid is 1 or more")
+        if not 0 < self.rate < float("inf"):
+            raise ValueError(f"rate: {self.rate} given, valid is above 0")
+        if not 0 <= self.decay < float("inf"):
+            raise ValueError(f"decay: {self.decay} given, valid is 0 or more")
 
     def practise(self, task: Task) -> Network:
         generator = torch.Generator().manual_seed(task.seed)
@@ -132,7 +145,7 @@ class DoubleDQN(Learner):
             else:
                 action = int(online.predict(state_F[None])[0].argmax())
             seen, reward, terminated, truncated, info = task.world.step(action)
-            strain = strain_of(torch.tensor(info["rise"]), task.floor).item()
+            strain = strain_of(torch.tensor(info["rise"], dtype=torch.float64), task.floor).item()
             replay.add(state_F, action, reward, strain, torch.as_tensor(seen).double(), terminated)
             if terminated or truncated:
                 seen, _ = task.world.reset()

@@ -1,0 +1,90 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tasks.train_controller.bandit import LinUCB
+from tasks.train_controller.dqn import DoubleDQN
+from tasks.train_controller.learners import ABLATIONS, LEARNERS, ablated, reweighted
+from tasks.train_controller.observation import FEATURES
+from tasks.train_controller.regret import best_fixed, oracle
+from tasks.train_controller.reward import Reward
+from tests.train_controller.made_up import a_table
+
+FLOOR = 0.05
+GOOD = [LinUCB(parts=3), DoubleDQN(parts=3)]
+QUICK = [LinUCB(passes=1, parts=2), DoubleDQN(passes=2, parts=2, hidden=8, every=8)]
+
+
+def of(name):
+    return f"{name.name}"
+
+
+def judged(policy, train, fresh):
+    """The mean gain over the best fixed action, that of the oracle, and the share of prompts that break the floor."""
+    chosen_P1, best_P1 = policy.choices(fresh.state_PF)[:, None], oracle(fresh, FLOOR, Reward())[:, None]
+    fixed_P1 = fresh.ratio_PA[:, [best_fixed(train, FLOOR)]]
+    gain, most = ((fresh.ratio_PA.gather(1, each) - fixed_P1).mean().item() for each in (chosen_P1, best_P1))
+    return gain, most, (fresh.rise_PA.gather(1, chosen_P1) > FLOOR).double().mean().item()
+
+
+@pytest.mark.parametrize("learner", GOOD, ids=of)
+def test_it_recovers_half_of_what_the_oracle_gains_and_keeps_the_floor(learner):
+    train, fresh = a_table(250), a_table(1500, 1)
+    gain, most, broken = judged(learner.learn(train, FLOOR, 0), train, fresh)
+    assert most > 0.1
+    assert gain > most / 2
+    assert broken <= 0.01
+
+
+@pytest.mark.parametrize("learner", GOOD, ids=of)
+def test_from_shuffled_features_nothing_is_gained(learner):
+    train, fresh = a_table(250, shuffled=True), a_table(1500, 1, shuffled=True)
+    gain, most, broken = judged(learner.learn(train, FLOOR, 0), train, fresh)
+    assert gain < 0.05 * most
+    assert broken <= 0.02
+
+
+@pytest.mark.parametrize("learner", QUICK, ids=of)
+def test_learning_is_told_and_the_held_out_prompts_teach_nothing(learner):
+    told = []
+    train, held_out = a_table(40), a_table(20, 1)
+    policy = learner.learn(train, FLOOR, 3, held_out, told.append)
+    alone = learner.learn(train, FLOOR, 3)
+    assert all(torch.equal(alone.predictor.tensors[name], each) for name, each in policy.predictor.tensors.items())
+    assert (told[-1].step, told[-1].learner, told[-1].seed) == (learner.passes * 40, learner.name, 3)
+    assert [row.step for row in told] == sorted({row.step for row in told})
+    assert all(0 < row.held_out_reward <= 1.6 and row.reward <= 1.6 for row in told)
+    assert (told[-1].epsilon is None) == (learner.name == "bandit")
+
+
+@pytest.mark.parametrize("learner", QUICK, ids=of)
+def test_features_that_are_left_out_make_no_difference_ever(learner):
+    train, fresh = a_table(60), a_table(50, 1)
+    for ablation, names in ABLATIONS.items():
+        policy = ablated(learner, ablation, train, FLOOR, 0)
+        other_PF = fresh.state_PF.clone()
+        other_PF[:, [FEATURES.index(name) for name in names]] = 0.5
+        for one_F, other_F in zip(fresh.state_PF, other_PF, strict=True):
+            assert torch.equal(policy.scores_A(one_F), policy.scores_A(other_F))
+    with pytest.raises(ValueError, match="ablation: 'no sleep' given, valid is no hardware state, no prompt features"):
+        ablated(learner, "no sleep", train, FLOOR, 0)
+
+
+def test_a_sweep_has_each_reward_once():
+    learners = reweighted(LinUCB(passes=2))
+    rewards = {each.reward for each in learners.values()}
+    assert len(rewards) == len(learners) == 7
+    assert all(replace(each, reward=Reward()) == LinUCB(passes=2) for each in learners.values())
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_makes_no_sense_is_refused(name):
+    with pytest.raises(ValueError, match="target: 0 given, valid is above 0 and below 1"):
+        LEARNERS[name](target=0)
+    with pytest.raises(ValueError, match="parts: 1 given, valid is 2 or more"):
+        LEARNERS[name](parts=1)
+    with pytest.raises(ValueError, match=r"floor: 0\.0 given, valid is above 0"):
+        LEARNERS[name]().learn(a_table(9), 0.0, 0)
+    with pytest.raises(ValueError, match="prompts: 4 given, valid is at least 5"):
+        LEARNERS[name]().learn(a_table(4), FLOOR, 0)
