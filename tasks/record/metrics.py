@@ -34,6 +34,7 @@ from tasks.prune.structure.cut_row import CutRow
 from tasks.prune.structure.rows import CutStageRow, RemovalRow, RepairRow, SplitRow
 from tasks.record import home
 from tasks.record.names import check_run
+from tasks.train_controller.episode_rows import ControllerRow, DecisionRow, EpisodeRow, LearningRow, PromptRow
 from tasks.train_controller.rows import AllocationRow, AllocatorRow, CandidateRow, LevelRow, SearchRow
 
 TABLES: dict[str, type] = {
@@ -63,6 +64,11 @@ TABLES: dict[str, type] = {
     "sparse_inputs": SparseInputRow,
     "learned": LearnedRow,
     "products": ProductRow,
+    "prompts": PromptRow,
+    "episodes": EpisodeRow,
+    "learning": LearningRow,
+    "decisions": DecisionRow,
+    "controllers": ControllerRow,
     "artifacts": handles.ArtifactRow,
 }
 GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one run apart
@@ -92,6 +98,11 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "sparse_inputs": ("block", "linears"),
     "learned": ("block",),
     "products": ("in_features", "out_features", "dropped", "dtype", "threads", "tokens"),
+    "prompts": ("prompt",),
+    "episodes": ("prompt", "action"),
+    "learning": ("learner", "floor", "seed", "step"),
+    "decisions": ("policy", "floor", "seed", "prompt", "live"),
+    "controllers": ("policy", "floor", "live"),
     "artifacts": ("kind", "hash"),
 }
 ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 
 from tasks.record import figures, home, units
+from tasks.record.controllers import controllers, policies_summary
 from tasks.record.cut_stages import cut_stages
 from tasks.record.cuts import cut_blocks, forecasts, importances, recoveries, repairs, splits
 from tasks.record.details import datasets, linears, stages
@@ -63,6 +64,7 @@ def write_report(run: str) -> Path:
         _header(run, named, runs, results),
         _results(results),
         _figures(run, results),
+        controllers(run),
         profiles(run),
         sparse_inputs(run),
         learned(run),
@@ -88,12 +90,12 @@ def write_report(run: str) -> Path:
 
 
 def _header(run: str, named: str, runs: Sequence[Row], results: Sequence[Row]) -> str:
-    last = max(row["recorded_at"] for row in runs)
     kind = "sweep" if runs[0]["run"] != run else runs[0]["flow"]
-    when = last.replace("T", " ").replace("+00:00", " UTC")
+    when = max(row["recorded_at"] for row in runs).replace("T", " ").replace("+00:00", " UTC")
+    said = summary(results) or policies_summary(run)
     return (
         f'<header><p class="kicker">Espalier · {escape(kind)} {escape(run)} · {escape(when)}</p>'
-        f'<h1>{escape(named)}</h1><p class="summary">{escape(summary(results))}</p>{_tiles(results)}</header>'
+        f'<h1>{escape(named)}</h1><p class="summary">{escape(said)}</p>{_tiles(results)}</header>'
     )
 
 
@@ -146,7 +148,7 @@ def _results(results: Sequence[Row]) -> str:
             f"{_speed_caption(group)}"
         )
         tables.append(to_html(result_columns(group), group, "Results", caption, mark=_mark))
-    return section("Results", *tables)
+    return section("Results", *tables) if tables else ""
 
 
 def _gone_caption(results: Sequence[Row]) -> str:
@@ -206,7 +208,7 @@ def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
         error = "relative squared error of its output on the first calibration batch, and " if seen else ""
         caption = f"By block: {error}its zeros."
         drawn["blocks"] = figures.error_and_sparsity_by_block(blocks), caption
-    if not any(is_profile(row) or is_sparse_input(row) for row in results):
+    if results and not any(is_profile(row) or is_sparse_input(row) for row in results):
         drawn["sizes"] = figures.sizes(results), "Weight files on disk, as they were evaluated."
     if speeds := query_named("speeds", run=run):
         caption = (
@@ -219,7 +221,7 @@ def drawings(run: str, results: Sequence[Row]) -> dict[str, tuple[str, str]]:
 
 def _figures(run: str, results: Sequence[Row]) -> str:
     drawn = "".join(framed(svg, caption) for svg, caption in drawings(run, results).values())
-    return section("Figures", f'<div class="figures">{drawn}</div>')
+    return section("Figures", f'<div class="figures">{drawn}</div>') if drawn else ""
 
 
 def _provenance(runs: Sequence[Row]) -> str:

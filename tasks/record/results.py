@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tasks.record import units
+from tasks.record.controllers import policies_table
 from tasks.record.metrics import query_named
 from tasks.record.tables import Column, Row, to_markdown
 
@@ -24,9 +25,12 @@ def results_of(run: str) -> list[Row]:
 
 
 def markdown_table(run: str) -> str:
-    """The results table of a run or a sweep as Markdown; bold is the lowest perplexity of its pattern."""
+    """The results table of a run or a sweep as Markdown; bold is the lowest perplexity of its pattern.
+
+    Of a run that trained a controller it is that of its policies.
+    """
     rows = results_of(run)
-    return to_markdown(result_columns(rows), rows)
+    return to_markdown(result_columns(rows), rows) if rows else policies_table(run)
 
 
 def result_columns(rows: Sequence[Row]) -> list[Column]:

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.handles import Checkpoint, Context, EvaluationRow, RunRow, SpeedRow
 from tasks.record import metrics, registry, tracking
 from tasks.record import report as pages
+from tasks.record.learned_policies import Learned
 from tasks.train_controller.rows import SearchRow
 
 
@@ -58,11 +59,13 @@ def log(
     context: Context,
     row: RunRow,
     parameters: Mapping[str, Any],
-    evaluations: Sequence[EvaluationRow],
-    speeds: Sequence[SpeedRow],
+    evaluations: Sequence[EvaluationRow] = (),
+    speeds: Sequence[SpeedRow] = (),
+    learned: Learned | None = None,
 ) -> None:
-    """As `publish`, of a run that has no model to register."""
-    with tracking.log_run(context, parameters=parameters, evaluations=evaluations, speeds=speeds, sweep=row.sweep):
+    """As `publish`, of a run that has no model to register; `learned`: the policies that it trained, if it did."""
+    facts: dict[str, Any] = {"parameters": parameters, "evaluations": evaluations, "speeds": speeds, "learned": learned}
+    with tracking.log_run(context, **facts, sweep=row.sweep):
         metrics.record(context, "runs", [row])
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.handles import Context, EvaluationRow, SpeedRow
 from tasks.record import home, metrics
 from tasks.record.disk import locked
+from tasks.record.learned_policies import Learned
 from tasks.record.names import check_run
 from tasks.train_controller.rows import SearchRow
 
@@ -62,12 +63,14 @@ def log_run(
     evaluations: Sequence[EvaluationRow],
     speeds: Sequence[SpeedRow] = (),
     moves: Sequence[SearchRow] = (),
+    learned: Learned | None = None,
     sweep: str | None = None,
 ) -> Iterator[tuple["MlflowClient", str]]:
     """Record a run in MLflow; yield a client and MLflow's id of the run, for what else belongs to it.
 
     The run is RUNNING within, and FINISHED behind; or FAILED, if something is raised. Metrics of the dense model have
-    the prefix `dense_`; those of a search (`search_loss`, `search_best`, …) have its tokens for steps.
+    the prefix `dense_`; those of a search (`search_loss`, `search_best`, …) have its tokens for steps. `learned`: what
+    a run that trained policies has instead.
     """
     with tracking() as client:
         from mlflow.entities import Metric, Param, RunTag
@@ -79,17 +82,22 @@ def log_run(
             tags["mlflow.parentRunId"] = _find(client, sweep, name=f"sweep {sweep}")
             client.update_run(tags["mlflow.parentRunId"], "SCHEDULED")
         facts = dict(parameters) | {name: getattr(context, name) for name in ("model", "method", "pattern", "seed")}
+        measured, points = metrics_of(evaluations, speeds), curves_of(moves)
+        if learned is not None:
+            measured, points = learned.metrics(), learned.curves()
         now_ms = int(time.time() * 1000)
         with _open(client, context.run, name=f"{context.method} {context.pattern} {context.run}") as run_id:
             client.log_batch(
                 run_id,
                 params=[Param(name, _text(value)) for name, value in facts.items()],
-                metrics=[Metric(*metric, now_ms, 0) for metric in metrics_of(evaluations, speeds).items()],
+                metrics=[Metric(*metric, now_ms, 0) for metric in measured.items()],
                 tags=[RunTag(*tag) for tag in tags.items()],
             )
-            curves = [Metric(name, value, now_ms, step) for name, value, step in curves_of(moves)]
+            curves = [Metric(name, value, now_ms, step) for name, value, step in points]
             for first in range(0, len(curves), AT_ONCE):
                 client.log_batch(run_id, metrics=curves[first : first + AT_ONCE])
+            for name, folder in ({} if learned is None else learned.folders).items():
+                client.log_artifacts(run_id, str(folder), f"policies/{name}")
             yield client, run_id
 
 

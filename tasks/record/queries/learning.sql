@@ -1,0 +1,2 @@
+-- How the learners of a run learned.
+FROM learning WHERE run = $run ORDER BY floor, learner, seed, step
