@@ -2,9 +2,10 @@
 
 How wide the margin has to be is found on prompts that the predictions did not learn from (conformal risk control,
 arXiv:2208.02814): the smallest from which on few enough of them get an action that breaks the floor. Where v of n break
-it, a further prompt from where they came from does so with a chance of at most (v + 1) / (n + 1) [Theorem 1]. Where n
-is too small for that to be within the target even with v = 0, no violation is suffered, and `bound` says what can be
-promised instead: of 100 prompts 1 %.
+it, a further prompt from where they came from does so with a chance of at most (v + 1) / (n + 1) [Theorem 1, of a loss
+of 0 or 1; that the spreads and the free action are of the same prompts is not in it]. Where n is too small for that to
+be within the target even with v = 0, no violation is suffered, and `bound` says what can be promised: of 100 prompts
+1 %.
 
 Axes: N prompts, A actions, L margins.
 """

@@ -1,7 +1,9 @@
 """What every learner does: it learns from single trials, and then learns how far its own predictions can be trusted.
 
 For the second the training prompts are dealt into parts. Each part in turn is predicted by one that has learned from
-the others, so that all of them calibrate the guard of the floor; the policy itself then learns from all.
+the others, and its prompts, of which every outcome is looked up, calibrate the guard of the floor; the policy itself
+then learns from all. So what the guard promises is exact for those that were left a part short, and taken over by the
+policy, which has seen more than they have.
 
 Axes: P prompts, A actions.
 """

@@ -71,6 +71,10 @@ class Policy:
     predictor: Predictor
     guard: Guard
 
+    def __post_init__(self) -> None:
+        if len(self.guard.free_A) != len(self.actions):
+            raise ValueError(f"actions: {len(self.actions)} given, valid is the guard's {len(self.guard.free_A)}")
+
     def scores_A(self, state_F: Tensor) -> Tensor:
         """The value of every action; −inf where it may not be taken.
 

@@ -73,13 +73,15 @@ def load_policy(
             f"policy: {folder / FILES.tensors} is not the file that was written, valid is an undamaged one"
         )
     try:
-        return _policy(index, tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
+        policy = _policy(index, tensors)
+        policy.choose(torch.zeros(len(policy.features)))  # fails where the two do not go together
+        return policy
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"policy: {folder / FILES.index} does not fit its tensors: {error}".split("\n")[0]) from error
 
 
 def _policy(index: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Policy:
-    of = {"predictor": {}, "guard": {}}  # type: dict[str, dict[str, Tensor]]
+    of: dict[str, dict[str, Tensor]] = {"predictor": {}, "guard": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition("/")
         of[part][rest] = tensor

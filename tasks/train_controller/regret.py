@@ -57,7 +57,10 @@ def baselines(
 
 
 def decisions(policy: str, floor: float, seed: int, choice_P: Tensor, test: Table, reward: Reward) -> list[DecisionRow]:
-    """What became of these choices on the test prompts, as it was measured in their episodes."""
+    """What became of these choices on the test prompts, as it was measured in their episodes.
+
+    The oracle keeps the floor, so the regret of an action that breaks it, fast enough, can be below 0.
+    """
     reward_PA = reward.of(test.ratio_PA, test.rise_PA, floor)
     best_P = reward_PA.gather(1, oracle(test, floor, reward)[:, None])[:, 0]
     return [

@@ -16,8 +16,8 @@ GOOD = [LinUCB(parts=3), DoubleDQN(parts=3)]
 QUICK = [LinUCB(passes=1, parts=2), DoubleDQN(passes=2, parts=2, hidden=8, every=8)]
 
 
-def of(name):
-    return f"{name.name}"
+def named(learner):
+    return learner.name
 
 
 def judged(policy, train, fresh):
@@ -28,7 +28,7 @@ def judged(policy, train, fresh):
     return gain, most, (fresh.rise_PA.gather(1, chosen_P1) > FLOOR).double().mean().item()
 
 
-@pytest.mark.parametrize("learner", GOOD, ids=of)
+@pytest.mark.parametrize("learner", GOOD, ids=named)
 def test_it_recovers_half_of_what_the_oracle_gains_and_keeps_the_floor(learner):
     train, fresh = a_table(250), a_table(1500, 1)
     gain, most, broken = judged(learner.learn(train, FLOOR, 0), train, fresh)
@@ -37,7 +37,7 @@ def test_it_recovers_half_of_what_the_oracle_gains_and_keeps_the_floor(learner):
     assert broken <= 0.01
 
 
-@pytest.mark.parametrize("learner", GOOD, ids=of)
+@pytest.mark.parametrize("learner", GOOD, ids=named)
 def test_from_shuffled_features_nothing_is_gained(learner):
     train, fresh = a_table(250, shuffled=True), a_table(1500, 1, shuffled=True)
     gain, most, broken = judged(learner.learn(train, FLOOR, 0), train, fresh)
@@ -45,7 +45,7 @@ def test_from_shuffled_features_nothing_is_gained(learner):
     assert broken <= 0.02
 
 
-@pytest.mark.parametrize("learner", QUICK, ids=of)
+@pytest.mark.parametrize("learner", QUICK, ids=named)
 def test_learning_is_told_and_the_held_out_prompts_teach_nothing(learner):
     told = []
     train, held_out = a_table(40), a_table(20, 1)
@@ -58,7 +58,7 @@ def test_learning_is_told_and_the_held_out_prompts_teach_nothing(learner):
     assert (told[-1].epsilon is None) == (learner.name == "bandit")
 
 
-@pytest.mark.parametrize("learner", QUICK, ids=of)
+@pytest.mark.parametrize("learner", QUICK, ids=named)
 def test_features_that_are_left_out_make_no_difference_ever(learner):
     train, fresh = a_table(60), a_table(50, 1)
     for ablation, names in ABLATIONS.items():

@@ -73,7 +73,7 @@ def test_a_learner_that_is_unknown_is_refused(folder):
         load_policy(folder)
 
 
-def test_damaged_files_are_refused(folder, tmp_path):
+def test_damaged_tensors_are_refused(folder):
     good = (folder / "policy.safetensors").read_bytes()
     for bad in (good[:-8], good[:-1] + bytes([good[-1] ^ 1]), b""):
         (folder / "policy.safetensors").write_bytes(bad)
@@ -82,13 +82,27 @@ def test_damaged_files_are_refused(folder, tmp_path):
         assert "\n" not in str(error.value)
     (folder / "policy.safetensors").write_bytes(good)
     assert load_policy(folder).actions == ACTIONS
-    for damage in ({"settings": {}}, {"settings": None}, {"floor": None}):
-        change(folder, **damage)
-        with pytest.raises(ValueError, match=r"policy\.json does not fit its tensors") as error:
-            load_policy(folder)
-        assert "\n" not in str(error.value)
-    (folder / "policy.json").write_text("{")
-    with pytest.raises(ValueError, match=r"policy\.json cannot be read"):
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"settings": {}},
+        {"settings": None},
+        {"floor": None},
+        {"features": ["cpu_use", "battery"]},
+        {"actions": ["none"]},
+    ],
+)
+def test_an_index_that_does_not_fit_is_refused(folder, damage):
+    change(folder, **damage)
+    with pytest.raises(ValueError, match=r"policy\.json does not fit its tensors") as error:
         load_policy(folder)
-    with pytest.raises(ValueError, match=r"policy\.json cannot be read"):
-        load_policy(tmp_path / "nowhere")
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_a_policy_is_refused(folder, tmp_path):
+    (folder / "policy.json").write_text("{")
+    for where in (folder, tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match=r"policy\.json cannot be read"):
+            load_policy(where)
