@@ -4,9 +4,12 @@ It stands beside the rooms, because those of data and of models both ask and do 
 """
 
 import os
+import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
@@ -39,6 +42,20 @@ def hub_answers(*offline: str) -> bool:
     asking.start()
     asking.join(SECONDS_TO_ANSWER)
     return answered.is_set()
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """The hub's client, and `datasets` where it is imported, in the offline mode that each keeps in a variable."""
+    clients = [constants, *filter(None, [sys.modules.get("datasets.config")])]
+    before = [client.HF_HUB_OFFLINE for client in clients]
+    for client in clients:
+        client.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for client, was in zip(clients, before, strict=True):
+            client.HF_HUB_OFFLINE = was  # type: ignore[attr-defined]
 
 
 def is_refusal(error: BaseException) -> bool:

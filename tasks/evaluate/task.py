@@ -1,31 +1,41 @@
 """The door of the evaluation room: the stages `evaluate` and `time_speed`, of models as they were stored.
 
 `forecast_speed` and `forecast_profiles` are of models that are yet to be cut. `evaluate_profiles`, `time_profiles` and
-`time_switches` are of one that is switched between its profiles.
+`time_switches` are of one that is switched between its profiles. `gather_questions` and `answer_questions` are of
+benchmarks.
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from tasks.calibrate.memory import free_bytes, give_back
 from tasks.calibrate.walk import lent
+from tasks.evaluate.benchmark_row import Benchmarked, Samples, rows_of_scores
 from tasks.evaluate.evaluation import evaluate_model
 from tasks.evaluate.forecast import forecast_phases
 from tasks.evaluate.forecast_row import Forecast
+from tasks.evaluate.harness import answer
 from tasks.evaluate.products import heads_in, works_of
 from tasks.evaluate.size import weight_bytes
 from tasks.evaluate.speed import compare_speed, compare_subjects, tokens_to_time
+from tasks.evaluate.suites import Asking
+from tasks.evaluate.task_files import write_rows
 from tasks.handles import Checkpoint, EvaluationRow, SpeedRow, Tokens
 from tasks.model.anatomy import find_blocks
-from tasks.model.load import load_model
+from tasks.model.load import fingerprint, load_model, load_tokenizer
 from tasks.model.mapped import mapped_model
 from tasks.progress import progress
+from tasks.prune.activation.folder import load_sparse
+from tasks.prune.activation.methods import METHODS
+from tasks.prune.activation.sparse_input import SparseInput
 from tasks.prune.structure.cut import Cut
 from tasks.prune.structure.named_cuts import NamedCut, of_equal_scores
 from tasks.prune.structure.planned import planned
@@ -35,6 +45,8 @@ from tasks.prune.structure.results import BuiltProfiles, Scored
 from tasks.prune.structure.switching import SwitchingTime, switching_times
 from tasks.prune.structure.task import calibration_batches, read_scores
 from tasks.prune.unpack import is_packed, load_packed, unpack_checkpoint, unpacked_bytes
+from tasks.record import home
+from tasks.record.samples import write_samples
 from tasks.record.unfinished import workplace
 from tasks.stage import open_folder, stage
 
@@ -128,6 +140,38 @@ def time_switches(model: Checkpoint, built: BuiltProfiles, device: str, machine:
     return switching_times(_load_profiles(model, built, device), SWITCHES)
 
 
+@stage(reads_input=True)
+def gather_questions(tasks: dict[str, dict[str, str]], content: str) -> home.Stored:
+    """The rows of local files as lm-eval's tasks read them: of each task its files by their role.
+
+    `content` (tasks.evaluate.task_files.content_of) stands for the bytes of the files in the cache key.
+    """
+    with home.store("questions") as draft:
+        for task, files in tasks.items():
+            write_rows(task, files, draft.path)
+    return draft.stored
+
+
+@stage(retry_on=ConnectionError)
+def answer_questions(
+    checkpoint: Checkpoint, asking: Asking, questions: home.Stored | None, samples: bool, harness: str, device: str
+) -> Benchmarked:
+    """What the stored checkpoint scores in a benchmark; `samples`: every reply is stored too.
+
+    `questions` are of `gather_questions`; None: lm-eval has them from the hub. `harness`, its version, is in the key.
+    """
+    place = None if questions is None else open_folder(questions)
+    with _reloaded(checkpoint, device) as (model, folder):
+        watch = partial(progress, asking.benchmark.task)
+        answers = answer(model, load_tokenizer(folder), asking, place, watch)
+    kept = None
+    if samples:
+        with home.store("samples") as draft:
+            write_samples(answers.samples, draft.path)
+        kept = Samples(hash=draft.stored.hash, folder=draft.stored.folder, size_bytes=draft.stored.size_bytes)
+    return Benchmarked(rows=rows_of_scores(answers, asking, checkpoint.hash), questions=answers.questions, samples=kept)
+
+
 def check_speed(folder: Path, device: str) -> None:
     """Raises ValueError where the model in `folder` and its pruned version cannot be in memory together."""
     if not fits(folder, device):
@@ -166,6 +210,23 @@ def opened(folder: Path, device: str, *, run_code: bool = False) -> Iterator[Pre
         for block in find_blocks(model)[1]:
             block.register_forward_hook(lambda *_: give_back())  # or the allocator keeps more with every block
         yield model
+
+
+@contextmanager
+def _reloaded(checkpoint: Checkpoint, device: str) -> Iterator[tuple[PreTrainedModel, Path]]:
+    """The model of any kind of checkpoint, and the folder with its tokenizer. Sparse inputs are so in prompts too."""
+    folder = open_folder(checkpoint)
+    if checkpoint.dense is None:
+        with opened(folder, device, run_code=checkpoint.kind == "per_layer") as model:
+            yield model, folder
+        return
+    dense = home.locate(checkpoint.dense)
+    model = load_model(dense, device)
+    load_sparse(model, fingerprint(dense), folder, METHODS)
+    for module in nn.Module.to(model, device).modules():  # what was stored is read on the CPU
+        if isinstance(module, SparseInput):
+            module.prefill = "sparse"
+    yield model, dense
 
 
 def _evaluated(model: PreTrainedModel, tokens: Tokens, subject: str, checkpoint: str, size_bytes: int) -> EvaluationRow:

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import handles
+from tasks.evaluate.benchmark_row import BenchmarkRow
 from tasks.evaluate.forecast_row import ForecastRow
 from tasks.evaluate.profile_row import ProfileRow
 from tasks.handles import Context
@@ -58,6 +59,7 @@ TABLES: dict[str, type] = {
     "cut_stages": CutStageRow,
     "recoveries": handles.RecoveryRow,
     "evaluations": handles.EvaluationRow,
+    "benchmarks": BenchmarkRow,
     "speeds": handles.SpeedRow,
     "forecasts": ForecastRow,
     "profiles": ProfileRow,
@@ -92,6 +94,7 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "cut_stages": ("stage",),
     "recoveries": ("source",),
     "evaluations": ("subject", "source", "window"),
+    "benchmarks": ("subject", "task", "metric"),
     "speeds": ("subject", "phase", "batch", "tokens"),
     "forecasts": ("subject", "phase"),
     "profiles": ("profile",),

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 
 from tasks.record import figures, home, units
+from tasks.record.benchmarks import benchmarks
 from tasks.record.controllers import controllers, policies_summary
 from tasks.record.cut_stages import cut_stages
 from tasks.record.cuts import cut_blocks, forecasts, importances, recoveries, repairs, splits
@@ -64,6 +65,7 @@ def write_report(run: str) -> Path:
         _header(run, named, runs, results),
         _results(results),
         _figures(run, results),
+        benchmarks(run),
         controllers(run),
         profiles(run),
         sparse_inputs(run),

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tasks.record import units
+from tasks.record.benchmarks import benchmarks_table
 from tasks.record.controllers import policies_table
 from tasks.record.metrics import query_named
 from tasks.record.tables import Column, Row, to_markdown
@@ -27,10 +28,10 @@ def results_of(run: str) -> list[Row]:
 def markdown_table(run: str) -> str:
     """The results table of a run or a sweep as Markdown; bold is the lowest perplexity of its pattern.
 
-    Of a run that trained a controller it is that of its policies.
+    Of a run that trained a controller it is that of its policies, of one that asked benchmarks that of its scores.
     """
     rows = results_of(run)
-    return to_markdown(result_columns(rows), rows) if rows else policies_table(run)
+    return to_markdown(result_columns(rows), rows) if rows else policies_table(run) or benchmarks_table(run)
 
 
 def result_columns(rows: Sequence[Row]) -> list[Column]:

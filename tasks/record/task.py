@@ -8,6 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.evaluate.benchmark_row import BenchmarkRow
 from tasks.handles import Checkpoint, Context, EvaluationRow, RunRow, SpeedRow
 from tasks.record import metrics, registry, tracking
 from tasks.record import report as pages
@@ -62,10 +63,11 @@ def log(
     evaluations: Sequence[EvaluationRow] = (),
     speeds: Sequence[SpeedRow] = (),
     learned: Learned | None = None,
+    benchmarks: Sequence[BenchmarkRow] = (),
 ) -> None:
     """As `publish`, of a run that has no model to register; `learned`: the policies that it trained, if it did."""
     facts: dict[str, Any] = {"parameters": parameters, "evaluations": evaluations, "speeds": speeds, "learned": learned}
-    with tracking.log_run(context, **facts, sweep=row.sweep):
+    with tracking.log_run(context, **facts, benchmarks=benchmarks, sweep=row.sweep):
         metrics.record(context, "runs", [row])
 
 

@@ -18,8 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.evaluate.benchmark_row import BenchmarkRow
 from tasks.handles import Context, EvaluationRow, SpeedRow
 from tasks.record import home, metrics
+from tasks.record.benchmarks import benchmark_metrics
 from tasks.record.disk import locked
 from tasks.record.learned_policies import Learned
 from tasks.record.names import check_run
@@ -64,6 +66,7 @@ def log_run(
     speeds: Sequence[SpeedRow] = (),
     moves: Sequence[SearchRow] = (),
     learned: Learned | None = None,
+    benchmarks: Sequence[BenchmarkRow] = (),
     sweep: str | None = None,
 ) -> Iterator[tuple["MlflowClient", str]]:
     """Record a run in MLflow; yield a client and MLflow's id of the run, for what else belongs to it.
@@ -82,7 +85,7 @@ def log_run(
             tags["mlflow.parentRunId"] = _find(client, sweep, name=f"sweep {sweep}")
             client.update_run(tags["mlflow.parentRunId"], "SCHEDULED")
         facts = dict(parameters) | {name: getattr(context, name) for name in ("model", "method", "pattern", "seed")}
-        measured, points = metrics_of(evaluations, speeds), curves_of(moves)
+        measured, points = metrics_of(evaluations, speeds) | benchmark_metrics(benchmarks), curves_of(moves)
         if learned is not None:
             measured, points = learned.metrics(), learned.curves()
         now_ms = int(time.time() * 1000)
