@@ -11,16 +11,20 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flows.answer_words import say_generate, say_serve
+from flows.controller_words import PURPOSE, say_controller
 from flows.environment import use_project_settings
+from flows.generating import run_generate
 from flows.iterative_words import run_iterative, say_iterative
+from flows.profile_words import run_profiles, say_profiles
 from flows.server import prefect_server
-from flows.terminal import outcome_json, profiles_json, say, show_end, show_rows
-from flows.words import Words, say_activation, say_oneshot, say_profiles, say_slice, say_sweep
+from flows.serving import run_serve
+from flows.terminal import outcome_json, say, show_end, show_rows
+from flows.words import Words, say_activation, say_oneshot, say_slice, say_sweep
 
 if TYPE_CHECKING:
     from flows.choices import Oneshot, Slice
     from flows.outcome import Outcome
-    from flows.profile_choices import Profiles
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +65,9 @@ def build_parser() -> Words:
     say_iterative(command("iterative", run_iterative, "cut a model in stages and train it between them"))
     say_activation(command("activation", run_activation, "let linears read a part of their inputs, token by token"))
     say_profiles(command("profiles", run_profiles, "make cuts of a model, to switch between them in place"))
+    say_controller(commands.add_parser("controller", help=PURPOSE, description=PURPOSE))
+    say_generate(command("generate", run_generate, "answer a prompt with as much of the model as it needs"))
+    say_serve(command("serve", run_serve, "answer on loopback, as OpenAI's interface has it"))
     say_sweep(command("sweep", run_sweep, "run a grid and compare its points on one page"))
 
     made = command("report", run_report, "write a run's page anew from the stored rows")
@@ -106,15 +113,6 @@ def recovery_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: parse(getattr(arguments, name)) for name, parse in said if getattr(arguments, name) is not None}
 
 
-def profiles_of(arguments: argparse.Namespace) -> "Profiles":
-    """The words of `espalier profiles` as the parameters of its flow. ValueError in one line."""
-    from flows.methods import parse_importance
-    from flows.profile_choices import Profiles
-
-    taken = {name: value for name, value in vars(arguments).items() if name in Profiles.model_fields}
-    return Profiles.parse(**taken | {"importance": parse_importance(arguments.importance)})
-
-
 def run_oneshot(arguments: argparse.Namespace) -> int:
     from flows.prepare import prepare
 
@@ -147,24 +145,6 @@ def run_activation(arguments: argparse.Namespace) -> int:
     from flows.activation import sparsify_inputs
 
     return run_flow(lambda: sparsify_inputs(parameters), arguments.json)
-
-
-def run_profiles(arguments: argparse.Namespace) -> int:
-    from flows.prepare import prepare_profiles
-
-    parameters = profiles_of(arguments)
-    prepare_profiles(parameters)  # before a server is started for it
-
-    from flows.profiles import make_profiles
-
-    with prefect_server() as interface:
-        say(f"watch this run at {interface}")
-        outcome = make_profiles(parameters)
-    say(f"the profiles are in {outcome.profiles}")
-    show_end(outcome.run, outcome.report, arguments.json)
-    if arguments.json:
-        print(json.dumps(profiles_json(outcome)))
-    return 0
 
 
 def run_flow(start: Callable[[], "Outcome"], aside: bool) -> int:

@@ -77,14 +77,17 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]  # in words q_proj+o
 PatternText = Annotated[str, AfterValidator(lambda text: str(parse_pattern(text)))]
 
 
-def choices_of(registry: Mapping[str, type]) -> dict[str, type[Choice]]:
-    return {name: _choice_of(name, kind) for name, kind in registry.items()}
+def choices_of(registry: Mapping[str, type], without: Sequence[str] = ()) -> dict[str, type[Choice]]:
+    """Of each class a choice; its fields in `without` are not to be chosen."""
+    return {name: _choice_of(name, kind, without) for name, kind in registry.items()}
 
 
-def _choice_of(name: str, kind: type) -> type[Choice]:
+def _choice_of(name: str, kind: type, without: Sequence[str] = ()) -> type[Choice]:
     hints = {name: Names if hint == tuple[str, ...] else hint for name, hint in get_type_hints(kind).items()}
     members: dict[str, Any] = {
-        field.name: (hints[field.name], ... if field.default is MISSING else field.default) for field in fields(kind)
+        field.name: (hints[field.name], ... if field.default is MISSING else field.default)
+        for field in fields(kind)
+        if field.name not in without
     }
     members["method"] = (Literal[name], name)
     made = create_model(f"{kind.__name__}Choice", __base__=Choice, __doc__=kind.__doc__, **members)

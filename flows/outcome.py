@@ -44,7 +44,23 @@ def tokenize_texts(
     stages: Stages, parameters: OfTexts, found: Found, calibration_window: int | None = None
 ) -> tuple[Tokens, Tokens]:
     """The calibration windows, as long as those of the evaluation where nothing else is said, and all of its text."""
-    calibration = stages(
+    calibration = tokenize_calibration(stages, parameters, found, calibration_window)
+    evaluation = stages(
+        tokenize,
+        named="tokenize evaluation",
+        source=parameters.evaluation,
+        identity=identity(parameters.evaluation, "evaluation"),
+        role="evaluation",
+        model=found.model,
+        window=found.window,
+    )
+    return calibration, evaluation
+
+
+def tokenize_calibration(
+    stages: Stages, parameters: OfTexts, found: Found, calibration_window: int | None = None
+) -> Tokens:
+    return stages(
         tokenize,
         named="tokenize calibration",
         source=parameters.calibration,
@@ -56,16 +72,6 @@ def tokenize_texts(
         sampling=parameters.sampling,
         seed=parameters.seed,
     )
-    evaluation = stages(
-        tokenize,
-        named="tokenize evaluation",
-        source=parameters.evaluation,
-        identity=identity(parameters.evaluation, "evaluation"),
-        role="evaluation",
-        model=found.model,
-        window=found.window,
-    )
-    return calibration, evaluation
 
 
 @dataclass(frozen=True, kw_only=True)

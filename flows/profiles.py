@@ -8,13 +8,13 @@ from typing import Any
 from prefect import flow, runtime
 
 from flows.outcome import dataset_row, describe, name_run, tokenize_texts
-from flows.prepare import prepare_profiles
+from flows.prepare import PreparedProfiles, prepare_profiles
 from flows.profile_choices import Profiles
 from flows.show import show_run
 from tasks.evaluate.forecast_row import forecast_rows
 from tasks.evaluate.profile_row import ProfileRow
 from tasks.evaluate.task import evaluate, evaluate_profiles, forecast_profiles, time_profiles, time_switches
-from tasks.handles import ArtifactRow, EvaluationRow, RunRow, SpeedRow
+from tasks.handles import ArtifactRow, EvaluationRow, RunRow, SpeedRow, Tokens
 from tasks.prune.structure.profile_facts import ProfileFacts
 from tasks.prune.structure.results import BuiltProfiles
 from tasks.prune.structure.switching import SwitchingTime
@@ -48,12 +48,7 @@ def make_profiles(parameters: Profiles) -> ProfilesOutcome:
     cuts: dict[str, Any] = {"cuts": found.cuts, "round_to": parameters.round_to}
     place: dict[str, Any] = {"model": found.model, "device": found.device, "machine": machine()}
     forecasts = stages(forecast_profiles, **place, **cuts) if parameters.speed else []
-    on_calibration: dict[str, Any] = {"model": found.model, "calibration": calibration, "device": found.device}
-    scored = tuple(
-        stages(score_units, named=f"score by {name}", **on_calibration, importance=importance, name=name)
-        for name, importance in found.importances.items()
-    )
-    built = stages(build_profiles, **on_calibration, scored=scored, **cuts, repair=parameters.repair)
+    built = build(stages, parameters, found, calibration)
     on_text: dict[str, Any] = {"tokens": evaluation, "device": found.device}
     dense = stages(evaluate, named="evaluate dense", checkpoint=found.model, subject="dense", **on_text)
     results = stages(evaluate_profiles, model=found.model, built=built, **on_text)
@@ -93,6 +88,17 @@ def make_profiles(parameters: Profiles) -> ProfilesOutcome:
         rows=rows,
         speeds=speeds,
     )
+
+
+def build(stages: Stages, parameters: Profiles, found: PreparedProfiles, calibration: Tokens) -> BuiltProfiles:
+    """Score the units as the cuts need it, and make the profiles."""
+    on_calibration: dict[str, Any] = {"model": found.model, "calibration": calibration, "device": found.device}
+    scored = tuple(
+        stages(score_units, named=f"score by {name}", **on_calibration, importance=importance, name=name)
+        for name, importance in found.importances.items()
+    )
+    cuts: dict[str, Any] = {"cuts": found.cuts, "round_to": parameters.round_to}
+    return stages(build_profiles, **on_calibration, scored=scored, **cuts, repair=parameters.repair)
 
 
 def profile_rows(facts: Sequence[ProfileFacts], switching: Mapping[str, SwitchingTime]) -> list[ProfileRow]:

@@ -19,7 +19,24 @@ DeviceText = Annotated[str, AfterValidator(_device)]
 SourceText = Annotated[str, AfterValidator(lambda text: str(parse_source(text)))]
 
 
-class OfTexts(Strict):
+class Told(Strict):
+    """Parameters that can be said as the words of a command line."""
+
+    def _changed(self, *names: str) -> list[str]:
+        """The words of these fields, where they are not what they are by default."""
+        changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+        return [word for name in changed for word in (f"--{name.replace('_', '-')}", str(getattr(self, name)))]
+
+    @classmethod
+    def parse(cls, **words: Any) -> Self:
+        """From the words of a command line; ValueError is one line with the field and what is valid."""
+        try:
+            return cls(**words)
+        except ValidationError as error:
+            raise ValueError(one_line(error)) from error
+
+
+class OfTexts(Told):
     """What every flow that calibrates a model and scores what becomes of it is told of the model and the texts."""
 
     model: str = Field("builtin", description="a folder, a name on the hub, or 'builtin'")
@@ -39,16 +56,3 @@ class OfTexts(Strict):
         if self.sampling == "first" and self.seed:
             raise ValueError("seed: sampling takes the first windows, so no seed is drawn from; leave it out")
         return self
-
-    def _changed(self, *names: str) -> list[str]:
-        """The words of these fields, where they are not what they are by default."""
-        changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
-        return [word for name in changed for word in (f"--{name.replace('_', '-')}", str(getattr(self, name)))]
-
-    @classmethod
-    def parse(cls, **words: Any) -> Self:
-        """From the words of a command line; ValueError is one line with the field and what is valid."""
-        try:
-            return cls(**words)
-        except ValidationError as error:
-            raise ValueError(one_line(error)) from error

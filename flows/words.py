@@ -122,25 +122,6 @@ def say_activation(made: argparse.ArgumentParser) -> None:
     say_texts(made)
 
 
-def say_profiles(made: argparse.ArgumentParser) -> None:
-    say_model(made)
-    made.add_argument(
-        "--profiles",
-        help="of heads (head groups of all blocks together), ffn (channels of each block) and depth (blocks) the share "
-        "in percent that goes, such as heads20,ffn30,depth25; by default heads and ffn at 10, 20 and 30 and depth20, "
-        "as far as the model can take them",
-    )
-    made.add_argument(
-        "--importance",
-        default="taylor",
-        help="of heads and channels: weight_norm, activation, wanda_sp, flap, taylor (the default), fisher, "
-        "leave_one_out; blocks go by their influence",
-    )
-    made.add_argument("--round-to", default=64, help="the channels that stay are a multiple of it (64)")
-    made.add_argument("--no-repair", dest="repair", action="store_false", help="leave what read the units as it was")
-    say_texts(made)
-
-
 def say_sweep(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--preset", required=True, help="demo, patterns, methods, ladder, activation, llama-1b-sparsegpt-2of4"

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from flows.cli import build_parser, main, profiles_of
+from flows.cli import build_parser, main
 from flows.methods import parse_importance
 from flows.profile_choices import Profiles
+from flows.profile_words import profiles_of
 from flows.profiles import ProfilesOutcome, make_profiles
 from tasks.evaluate.perplexity import perplexity
 from tasks.model.load import fingerprint, load_model
