@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flows.answer_words import say_generate, say_serve
 from flows.controller_words import PURPOSE, say_controller
 from flows.environment import use_project_settings
+from flows.evaluate_words import run_evaluate, say_evaluate
 from flows.generating import run_generate
 from flows.iterative_words import run_iterative, say_iterative
 from flows.profile_words import run_profiles, say_profiles
@@ -68,6 +69,7 @@ def build_parser() -> Words:
     say_controller(commands.add_parser("controller", help=PURPOSE, description=PURPOSE))
     say_generate(command("generate", run_generate, "answer a prompt with as much of the model as it needs"))
     say_serve(command("serve", run_serve, "answer on loopback, as OpenAI's interface has it"))
+    say_evaluate(command("evaluate", run_evaluate, "ask a model the questions of benchmarks, beside the dense one"))
     say_sweep(command("sweep", run_sweep, "run a grid and compare its points on one page"))
 
     made = command("report", run_report, "write a run's page anew from the stored rows")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-FLOWS = ("oneshot", "slice", "iterative", "activation", "profiles", "controller", "sweep", "pretrain")
+FLOWS = ("oneshot", "slice", "iterative", "activation", "profiles", "controller", "evaluate", "sweep", "pretrain")
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
 
