@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
+from flows import controller
 from flows.cli import main
 from flows.controller import ControllerOutcome, train_controller
 from flows.controller_choices import Controller
@@ -18,6 +20,8 @@ from tasks.record.metrics import query
 from tasks.record.tracking import tracking
 from tasks.train_controller.observation import FEATURES
 from tasks.train_controller.policy_folder import load_policy
+from tasks.train_controller.table import Table
+from tasks.train_controller.task import read_table
 from tests.flows.conftest import WORDS
 from tests.flows.runs import rows_of, sharing, stages_of
 
@@ -186,12 +190,17 @@ def test_the_command_line_says_where_the_policy_is_and_how_to_use_it(
         assert page.read_bytes() == before
         capsys.readouterr()
 
-        assert main(["controller", "train", *said, "--floor", "1e-12"]) == 2
+        monkeypatch.setattr(controller, "read_table", lambda measured, split: worse(read_table(measured, split)))
+        assert main(["controller", "train", *said, "--floor", "0.04"]) == 2
         [*_, line] = capsys.readouterr().err.splitlines()
-        assert line.startswith("espalier: floor: 1e-12 given")
-        assert "valid is at least" in line
-    [count] = query("select count(*) as runs from runs where parameters like '%1e-12%'")
+        assert line == "espalier: floor: 0.04 given, which no action but none meets, valid is at least 0.5"
+    [count] = query("select count(*) as runs from runs where pattern = 'floor 4%'")
     assert count["runs"] == 0
+
+
+def worse(table: Table) -> Table:
+    """Every action but "none" costs all prompts half of their perplexity."""
+    return replace(table, rise_PA=table.rise_PA.new_full(table.rise_PA.shape, 0.5))
 
 
 def one_learner() -> tuple:
