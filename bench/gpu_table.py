@@ -61,7 +61,7 @@ def markdown(bench: GPUBench) -> str:
         "",
         f"Calibrated on {bench.windows} windows of {bench.window} random tokens, {bench.windows_at_once} at once. Each",
         "was run once, with the model in the host's memory and a block at a time on the device. The peak is that of",
-        "the device's allocated memory, the weights of one block taken off.",
+        "the device's reserved memory, the weights of one block taken off.",
         "",
         *table(RUN_HEAD, (_run_cells(row, bench.blocks) for row in bench.runs)),
     ]

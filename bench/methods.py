@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from bench.cells import left, run_cells
 from bench.lines import add_options, file_of_lines, run_models
 from bench.methods_table import markdown
-from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_text
+from bench.texts import MODELS, WINDOW, WINDOWS, Text, add_line, circumstances, present, read_text
 from tasks.evaluate.perplexity import perplexity
 from tasks.evaluate.size import counted_sparsity
 from tasks.model.anatomy import prunable
@@ -54,6 +54,7 @@ class Cell:
     pattern: str
     permute: bool
     seed: int
+    windows: int = WINDOWS  # of calibration
 
 
 def main() -> None:
@@ -77,7 +78,8 @@ def cells(choice: argparse.Namespace) -> Iterator[Cell]:
     """Step by step and seed by seed; inputs are permuted for n:m alone."""
     for step, seed, method, pattern in product(choice.steps, choice.seeds, choice.methods, choice.patterns):
         for permute in (False, True) if isinstance(parse_pattern(pattern), NM) else (False,):
-            yield Cell(step=step, method=method, pattern=pattern, permute=permute, seed=seed)
+            drawn = {"seed": seed, "windows": choice.windows}
+            yield Cell(step=step, method=method, pattern=pattern, permute=permute, **drawn)
 
 
 def measure(model: PreTrainedModel, text: Text, cell: Cell) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def measure(model: PreTrainedModel, text: Text, cell: Cell) -> dict[str, Any]:
         allocator.check(pattern)
     except ValueError as why:
         return {"refused": str(why)}
-    started, batches = time.perf_counter(), text.batches(cell.seed)
+    started, batches = time.perf_counter(), text.batches(cell.seed, cell.windows)
     allocation = allocator.allocate(model, pattern, batches)
     prune_model(model, pruner, pattern, batches, allocation, permute=cell.permute, **step)
     seconds = time.perf_counter() - started
@@ -107,6 +109,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--patterns", nargs="+", default=PATTERNS, help=f"({' '.join(PATTERNS)})".replace("%", "%%"))
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=USUAL, help=f"({' '.join(USUAL)})")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the calibration windows (0 1 2)")
+    parser.add_argument("--windows", type=int, default=WINDOWS, help=f"of calibration ({WINDOWS})")
     add_options(parser)
     return parser.parse_args(arguments)
 

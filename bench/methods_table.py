@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any
 
 from bench.spread import spread
+from bench.texts import WINDOWS
 
 Line = dict[str, Any]
 Key = tuple[str, str, bool]  # pattern, method, permuted
@@ -34,10 +35,11 @@ def _model(model: str, lines: Sequence[Line]) -> list[str]:
     seconds: dict[str, list[float]] = defaultdict(list)
     for line in lines:
         if "ppl" in line and "cell" in line:
-            cell = line["cell"]
-            found[cell["pattern"], cell["method"], cell["permute"]][cell["step"]].append(line["ppl"])
-            seconds[cell["step"]].append(line["seconds"])
-    steps = [step for step in starts[-1]["steps"] if step in seconds]
+            cell, step = line["cell"], _step(line["cell"])
+            found[cell["pattern"], cell["method"], cell["permute"]][step].append(line["ppl"])
+            seconds[step].append(line["seconds"])
+    order = list(starts[-1]["steps"])
+    steps = sorted(seconds, key=lambda step: (order.index(step.partition(", ")[0]), step))
     dense, calibration = starts[0]["dense"], starts[0]["calibration"]
     lowest: dict[tuple[str, bool], float] = {}
     for (pattern, _, permute), of_step in found.items():
@@ -67,6 +69,12 @@ def _model(model: str, lines: Sequence[Line]) -> list[str]:
         "Seconds of pruning, on average: " + ", ".join(f"{step} {mean(seconds[step]):.1f}" for step in steps) + ".",
         *dict.fromkeys(f"Not run: {line['refused']}." for line in lines if "refused" in line),
     ]
+
+
+def _step(cell: Mapping[str, Any]) -> str:
+    """The column of a cell: its step, and how many windows calibrated it where they are not as many as usual."""
+    windows = cell.get("windows", WINDOWS)
+    return cell["step"] if windows == WINDOWS else f"{cell['step']}, {windows} windows"
 
 
 def _position(found: Mapping[Key, object]) -> Any:

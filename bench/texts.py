@@ -37,9 +37,9 @@ class Text:
     calibration_T: Tensor
     evaluation_T: Tensor
 
-    def batches(self, seed: int) -> tuple[Tensor, ...]:
-        """`WINDOWS` windows of `WINDOW` tokens, drawn by the seed."""
-        return sample_windows(self.calibration_T, WINDOW, WINDOWS, seed).split(WINDOWS_AT_ONCE)
+    def batches(self, seed: int, windows: int = WINDOWS) -> tuple[Tensor, ...]:
+        """So many windows of `WINDOW` tokens, drawn by the seed."""
+        return sample_windows(self.calibration_T, WINDOW, windows, seed).split(WINDOWS_AT_ONCE)
 
 
 def present() -> list[str]:

@@ -161,14 +161,13 @@ def run_flow(start: Callable[[], "Outcome"], aside: bool) -> int:
 
 
 def run_sweep(arguments: argparse.Namespace) -> int:
-    from flows.prepare import check
+    from flows.prepare import check_points
     from flows.presets import sweep_named
 
     names = ("calibration", "evaluation", "samples", "window", "seed")
     changed = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    parameters = sweep_named(arguments.preset, arguments.model, arguments.pattern, **changed)
-    for point in parameters.points:
-        check(point)
+    parameters = sweep_named(arguments.preset, arguments.model, arguments.pattern, arguments.pruner, **changed)
+    check_points(parameters.points)
 
     from flows.sweep import sweep
 

@@ -1,5 +1,6 @@
 """What every flow checks before any work: words that cannot be meant fail here, in one line that names the field."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,6 +128,17 @@ def prepare_activation(parameters: Activation) -> PreparedActivation:
     how = parameters.how()
     check_inputs(found.model.hash, folder, how.recipe)
     return PreparedActivation(**vars(found), how=how)
+
+
+def check_points(points: Iterable[Oneshot | Slice | Activation]) -> None:
+    """Raises what preparing one of them would raise, and for a pattern how to leave it out."""
+    for point in points:
+        try:
+            check(point)
+        except ValueError as mistake:
+            if str(mistake).startswith("pattern:"):
+                raise ValueError(f"{mistake}; --pattern chooses some of the sweep's patterns") from mistake
+            raise
 
 
 def check(parameters: Oneshot | Slice | Activation) -> None:

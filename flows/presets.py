@@ -86,11 +86,13 @@ SWEEPS: dict[str, Callable[[], Sweep]] = {
 }
 
 
-def sweep_named(preset: str, models: Sequence[str] = (), only: Sequence[str] = (), **changed: Any) -> Sweep:
+def sweep_named(
+    preset: str, models: Sequence[str] = (), only: Sequence[str] = (), pruners: Sequence[str] = (), **changed: Any
+) -> Sweep:
     """The parameters of a preset, for each of `models` if some are given, with fields of its points changed.
 
-    `only`: the patterns to run, of those that the preset has; all if none are given. ValueError lists the names there
-    are, and says which field is not valid.
+    `only`: the patterns to run, of those that the preset has; all if none are given. `pruners`: instead of the
+    preset's, in all that it does with them. ValueError lists the names there are, and says which field is not valid.
     """
     if preset not in SWEEPS:
         raise ValueError(f"preset: {preset!r} is unknown; choose one of {', '.join(SWEEPS)}")
@@ -98,10 +100,14 @@ def sweep_named(preset: str, models: Sequence[str] = (), only: Sequence[str] = (
     valid = list(dict.fromkeys(point.pattern for point in sweep.points))
     if unknown := [pattern for pattern in only if pattern not in valid]:
         raise ValueError(f"pattern: {unknown[0]!r} is not in the preset {preset}; choose some of {', '.join(valid)}")
+    if pruners and not any(isinstance(point, Oneshot) for point in sweep.points):
+        raise ValueError(f"pruner: {pruners[0]} given, but the preset {preset} prunes no weights; leave it out")
+    chosen = [{"pruner": parse_pruner(pruner)} for pruner in pruners]
     points = [
-        type(point).parse(**dict(point) | changed | ({"model": model} if model else {}))
+        type(point).parse(**dict(point) | changed | ({"model": model} if model else {}) | own)
         for model in models or (None,)
         for point in sweep.points
         if point.pattern in (only or valid)
+        for own in (chosen if chosen and isinstance(point, Oneshot) else [{}])
     ]
-    return Sweep(name=sweep.name, points=tuple(points))
+    return Sweep(name=sweep.name, points=tuple({point.command(): point for point in points}.values()))

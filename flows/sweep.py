@@ -10,7 +10,7 @@ from flows.activation_choices import Activation
 from flows.choices import Oneshot, Slice, Sweep
 from flows.oneshot import oneshot
 from flows.outcome import Outcome, name_run
-from flows.prepare import check
+from flows.prepare import check_points
 from flows.presets import sweep_named
 from flows.show import show_run
 from flows.slice import slice_model
@@ -31,8 +31,7 @@ class SweepOutcome:
 @flow(name="sweep", flow_run_name=name_run)
 def sweep(parameters: Sweep) -> SweepOutcome:
     """Check every point before the first one starts; run them; compare them."""
-    for point in parameters.points:
-        check(point)
+    check_points(parameters.points)
     run = runtime.flow_run.name
     of: dict[str, Any] = {"sweep": run, "sweep_points": len(parameters.points)}
     outcomes = []

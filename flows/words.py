@@ -128,6 +128,9 @@ def say_sweep(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--model", action="append", default=[], help="instead of the preset's; several may be given")
     made.add_argument("--pattern", action="append", default=[], help="only this one of the preset's; several if given")
+    made.add_argument(
+        "--pruner", action="append", default=[], help="instead of the preset's, FILE.py:Class too; several may be given"
+    )
     made.add_argument("--calibration", metavar="SOURCE", help="instead of the preset's")
     made.add_argument("--evaluation", metavar="SOURCE", help="instead of the preset's")
     made.add_argument("--samples", help="calibration windows, instead of the preset's")

@@ -4,8 +4,11 @@ import pytest
 
 from flows.choices import Oneshot
 from flows.methods import parse_pruner
+from flows.prepare import check_points
 from flows.presets import SWEEPS, sweep_named
 from tasks.prune import PRUNERS
+
+SMALL = {"samples": 4, "window": 32}
 
 
 def test_the_table_of_methods_has_every_method_at_every_pattern_and_all_that_is_done_beside():
@@ -41,3 +44,32 @@ def test_only_some_patterns_of_a_preset_for_several_models():
 def test_a_pattern_that_a_preset_does_not_have_is_refused_with_those_it_has():
     with pytest.raises(ValueError, match=r"^pattern: '5:8' is not in the preset demo; choose some of 50%, 2:4, -30%$"):
         sweep_named("demo", only=["5:8"])
+
+
+def test_other_pruners_than_the_presets_take_all_their_places(tmp_path):
+    own = tmp_path / "mine.py"
+    own.write_text(
+        "from dataclasses import dataclass\n"
+        "from tasks.prune.weight.magnitude import Magnitude\n\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Mine(Magnitude):\n"
+        "    pass\n"
+    )
+    points = sweep_named("methods", only=["2:4"], pruners=[f"{own}:Mine", "wanda"]).points
+    beside = {point.name.partition("+")[2] for point in SWEEPS["methods"]().points if point.pattern == "2:4"}
+    assert {point.name for point in points} == {
+        f"{name}+{what}".strip("+") for name in ("mine.py:Mine", "wanda") for what in beside
+    }
+    assert len({point.command() for point in points}) == len(points)
+
+
+def test_a_preset_that_prunes_no_weights_takes_no_pruner():
+    with pytest.raises(ValueError, match=r"^pruner: wanda given, but the preset ladder prunes no weights; leave it"):
+        sweep_named("ladder", pruners=["wanda"])
+
+
+def test_a_pattern_that_does_not_divide_a_model_of_a_sweep_can_be_left_out(tiny_model):
+    with pytest.raises(
+        ValueError, match=r"^pattern: 16:64 does not .*; --pattern chooses some of the sweep's patterns$"
+    ):
+        check_points([Oneshot.parse(pruner=parse_pruner("wanda"), pattern="16:64", model=str(tiny_model), **SMALL)])

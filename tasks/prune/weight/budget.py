@@ -4,7 +4,8 @@
 unit a pattern can drop sets what can be met: one weight for `50%@matrix`, so the total is always exact; one weight of
 each row of a linear for `50%`; one of every m inputs of a block for n:m. Where units differ in cost (linears of other
 heights, blocks of other sizes) the rounding is the one that comes nearest to the budget. That is the budget itself for
-Llama's and Qwen's shapes, and less than the dearest unit below it for any; it is never exceeded.
+Llama's and Qwen's shapes, and less than the dearest unit below it for any; it is never exceeded. A method that compares
+within blocks of columns, as SparseGPT does, rounds down in each of them.
 """
 
 import math

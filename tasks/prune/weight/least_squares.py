@@ -7,7 +7,6 @@ It aims at what the dense rows make of (1 − β) x + β d, of inputs x of the p
 from dataclasses import dataclass
 
 from tasks.calibrate.observers import InputDrift, InputGram
-from tasks.prune.weight.pruner import check_not_negative
 
 LARGEST_DAMP = 0.1
 ROUNDING = 1e-9  # relative
@@ -15,7 +14,7 @@ ROUNDING = 1e-9  # relative
 
 @dataclass(frozen=True, kw_only=True)
 class LeastSquares:
-    """`drift`: β, 0 for none. `damp`: 1e-4 if not given, 1e-2 with drift correction."""
+    """`drift`: β, 0 for none. `damp`: 1e-4 if not given, 1e-2 with drift correction, `LARGEST_DAMP` at most."""
 
     drift: float
     damp: float | None = None
@@ -23,8 +22,8 @@ class LeastSquares:
     def __post_init__(self) -> None:
         if not 0 <= self.drift <= 1:
             raise ValueError(f"drift: {self.drift} given, valid is 0 to 1")
-        if self.damp is not None:
-            check_not_negative("damp", self.damp)
+        if self.damp is not None and not 0 <= self.damp <= LARGEST_DAMP:
+            raise ValueError(f"damp: {self.damp} given, valid is 0 to {LARGEST_DAMP}")
 
     @property
     def observes(self) -> type[InputGram]:

@@ -42,7 +42,8 @@ class Recipe:
         if self.low_rank is not None:
             for name in ("update", "permute", "reconstruct"):
                 if getattr(self, name) and (name != "update" or not self.low_rank.linears):
-                    why = "its factors cannot follow what would" if self.low_rank.linears else "it leaves no weights to"
+                    alone = self.low_rank.alone and not self.low_rank.linears
+                    why = "it leaves no weights to" if alone else "its factors cannot follow what would"
                     raise ValueError(f"low_rank: {why} {name}; give the one or the other")
         self._check_pruner()
 
