@@ -31,9 +31,9 @@ class Learned:
 
     def curves(self) -> list[tuple[str, float, int]]:
         """The name, the value and the step of every point: `dqn_floor_0.05_seed_3_reward`."""
-        points = [
-            (f"{plain(look.learner)}_floor_{look.floor:g}_seed_{look.seed}_{name}", getattr(look, name), look.step)
-            for look in self.looks
-            for name in CURVES
-        ]
+        points = [(f"{_said(look)}_{name}", getattr(look, name), look.step) for look in self.looks for name in CURVES]
         return [(name, value, step) for name, value, step in points if value is not None and math.isfinite(value)]
+
+
+def _said(look: LearningRow) -> str:
+    return f"{plain(look.learner)}_floor_{look.floor:g}_seed_{look.learner_seed}"

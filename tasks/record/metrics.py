@@ -103,8 +103,8 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "products": ("in_features", "out_features", "dropped", "dtype", "threads", "tokens"),
     "prompts": ("prompt",),
     "episodes": ("prompt", "action"),
-    "learning": ("learner", "floor", "seed", "step"),
-    "decisions": ("policy", "floor", "seed", "prompt", "live"),
+    "learning": ("learner", "floor", "learner_seed", "step"),
+    "decisions": ("policy", "floor", "learner_seed", "prompt", "live"),
     "controllers": ("policy", "floor", "live"),
     "artifacts": ("kind", "hash"),
 }

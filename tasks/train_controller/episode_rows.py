@@ -42,7 +42,7 @@ class LearningRow:
 
     learner: str
     floor: float  # largest rise that is allowed
-    seed: int
+    learner_seed: int  # the seed of the context is that of the texts and the split
     step: int
     epsilon: float | None  # share of actions that are drawn; None where none are
     loss: float | None
@@ -56,7 +56,7 @@ class DecisionRow:
 
     policy: str  # a learner, or oracle | best fixed | random | dense, or a learner without some features
     floor: float
-    seed: int
+    learner_seed: int
     prompt: str
     action: str
     ratio: float

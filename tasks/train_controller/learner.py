@@ -122,7 +122,7 @@ class Learner(ABC):
                 row = LearningRow(
                     learner=self.name,
                     floor=floor,
-                    seed=seed,
+                    learner_seed=seed,
                     step=step,
                     epsilon=epsilon,
                     loss=loss,

@@ -67,7 +67,7 @@ def decisions(policy: str, floor: float, seed: int, choice_P: Tensor, test: Tabl
         DecisionRow(
             policy=policy,
             floor=floor,
-            seed=seed,
+            learner_seed=seed,
             prompt=prompt,
             action=test.actions[action],
             ratio=test.ratio_PA[row, action].item(),
@@ -119,8 +119,8 @@ class _Grid:
 
     @classmethod
     def of(cls, rows: Sequence[DecisionRow]) -> "_Grid":
-        by = {(row.seed, row.prompt): row for row in rows}
-        seeds, prompts = sorted({row.seed for row in rows}), tuple(dict.fromkeys(row.prompt for row in rows))
+        by = {(row.learner_seed, row.prompt): row for row in rows}
+        seeds, prompts = sorted({row.learner_seed for row in rows}), tuple(dict.fromkeys(row.prompt for row in rows))
         if len(by) != len(rows) or len(by) != len(seeds) * len(prompts):
             given = f"{len(rows)} of {rows[0].policy!r} for {len(seeds)} seeds and {len(prompts)} prompts"
             raise ValueError(f"rows: {given} given, valid is one for each seed and prompt")

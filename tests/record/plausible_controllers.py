@@ -10,7 +10,7 @@ from tasks.record import metrics
 from tasks.train_controller.episode_rows import ControllerRow, DecisionRow, EpisodeRow, LearningRow, PromptRow
 from tests.record.plausible import CONTEXT, finish
 
-RUN = dataclasses.replace(CONTEXT, run="c1", flow="controller", method="dqn+bandit", pattern="floor 2%, 5%")
+RUN = dataclasses.replace(CONTEXT, run="k1", flow="controller", method="dqn+bandit", pattern="floor 2%, 5%")
 ACTIONS = {"none": (1.0, 0.0), "ffn20": (1.1, 0.03), "depth17@window:0.5": (1.2, 0.06)}  # speed, rise of most prompts
 FLOORS, LEARNERS, SEEDS, TOKENS = (0.02, 0.05), ("dqn", "bandit"), 2, 32
 PARAMETERS = json.dumps({"tokens": TOKENS, "floor": FLOORS})
@@ -55,7 +55,14 @@ def episode(prompt: PromptRow, action: str, spread: float) -> EpisodeRow:
 
 def decision(policy: str, floor: float, seed: int, row: EpisodeRow, **changes) -> DecisionRow:
     reward = row.ratio - 3 * max(0.0, row.rise - floor)
-    facts = {"policy": policy, "floor": floor, "seed": seed, "prompt": row.prompt, "action": row.action, "live": False}
+    facts = {
+        "policy": policy,
+        "floor": floor,
+        "learner_seed": seed,
+        "prompt": row.prompt,
+        "action": row.action,
+        "live": False,
+    }
     facts |= {"ratio": row.ratio, "rise": row.rise, "reward": reward, "regret": 0.05}
     return DecisionRow(**(facts | changes))
 
@@ -72,7 +79,7 @@ def looks(learner: str, floor: float, seed: int) -> list[LearningRow]:
         LearningRow(
             learner=learner,
             floor=floor,
-            seed=seed,
+            learner_seed=seed,
             step=step,
             epsilon=1 - step / 400 if learner == "dqn" else None,
             loss=0.5 / (1 + step) if learner == "dqn" else None,

@@ -15,6 +15,10 @@ import pytest
 from tasks.handles import StageRow
 from tasks.record import metrics
 from tests.record.plausible import CONTEXT, evaluation, finish, record_run
+from tests.record.plausible_benchmarks import RUN as BENCHMARKS
+from tests.record.plausible_benchmarks import record_benchmarks
+from tests.record.plausible_controllers import RUN as CONTROLLER
+from tests.record.plausible_controllers import record_controllers
 from tests.record.plausible_cuts import CUT, record_cut
 from tests.record.plausible_inputs import RUN as SPARSE
 from tests.record.plausible_inputs import record_inputs
@@ -51,17 +55,23 @@ def test_rows_recorded_again_replace_their_own_and_nobody_elses():
     record_profiles()
     record_inputs()
     record_search()
+    record_controllers()
+    record_benchmarks()
     before = {table: metrics.query(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in metrics.TABLES}
     record_run()
     record_cut()
     record_profiles()
     record_inputs()
     record_search()
+    record_controllers()
+    record_benchmarks()
     record_run(dataclasses.replace(CONTEXT, run="r2"))
     record_cut(dataclasses.replace(CUT, run="c2"))
     record_profiles(dataclasses.replace(RUN, run="p2"))
     record_inputs(dataclasses.replace(SPARSE, run="a2"))
     record_search(dataclasses.replace(SEARCH, run="f2"))
+    record_controllers(dataclasses.replace(CONTROLLER, run="k2"))
+    record_benchmarks(dataclasses.replace(BENCHMARKS, run="b2"))
     metrics.record(CONTEXT, "stages", [StageRow(stage="publish", seconds=1.0, cached=False)])
     after = {table: metrics.query(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in metrics.TABLES}
     assert all(before.values())
@@ -137,6 +147,8 @@ def test_wrong_rows_are_refused(artifacts):
 
 
 def test_a_column_that_came_later_is_null_in_older_files(artifacts):
+    record_controllers(dataclasses.replace(CONTROLLER, run="k2"))
+    record_benchmarks(dataclasses.replace(BENCHMARKS, run="b2"))
     metrics.record(CONTEXT, "stages", [StageRow(stage="prune", seconds=1.0, cached=False)])
     finish()
     [file] = (artifacts / "metrics" / "stages").iterdir()

@@ -11,44 +11,13 @@ from tasks.record.listing import runs_table
 from tasks.record.origins import origin_of
 from tasks.record.report import markdown_table, write_report
 from tests.record.plausible import CONTEXT, finish, record_run
+from tests.record.plausible_benchmarks import ARC, PART, RUN, WORDS, dense, record_benchmarks
 from tests.record.reading import cells, text_of
-
-RUN = dataclasses.replace(CONTEXT, run="b1", flow="evaluate")
-ARC = BenchmarkRow(
-    subject="pruned",
-    checkpoint="c" * 64,
-    task="arc_easy",
-    within=None,
-    metric="acc",
-    value=0.4,
-    stderr=0.05,
-    chance=0.25,
-    higher_is_better=True,
-    examples=100,
-    few_shot=0,
-    limited_to=100,
-    chat=False,
-    batch=8,
-    requests=400,
-    shortened=2,
-    seconds=12.0,
-)
-WORDS = dataclasses.replace(
-    ARC, task="wikitext", metric="word_perplexity", value=24.0, stderr=None, chance=None, higher_is_better=False
-)
-PART = dataclasses.replace(ARC, task="mmlu_law", within="mmlu", examples=60)
-GROUP = dataclasses.replace(ARC, task="mmlu", value=0.27, stderr=0.02, few_shot=5)
-
-
-def dense(row: BenchmarkRow, value: float) -> BenchmarkRow:
-    return dataclasses.replace(row, subject="dense", value=value)
 
 
 @pytest.fixture
 def asked(artifacts) -> None:
-    rows = [ARC, dense(ARC, 0.55), WORDS, dense(WORDS, 12.0), GROUP, dense(GROUP, 0.3), PART, dense(PART, 0.3)]
-    metrics.record(RUN, "benchmarks", rows)
-    finish(RUN)
+    record_benchmarks()
 
 
 def test_a_row_is_written_for_each_task_and_metric_of_each_model_and_read_again(asked):

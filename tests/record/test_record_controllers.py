@@ -37,7 +37,9 @@ def recorded(artifacts):
 
 
 def test_the_rows_of_every_table_are_read_again_as_they_were():
-    read = metrics.query("select * from learning where learner = 'dqn' and floor = 0.05 and seed = 1 order by step")
+    read = metrics.query(
+        "select * from learning where learner = 'dqn' and floor = 0.05 and learner_seed = 1 order by step"
+    )
     assert [row["step"] for row in read] == [0, 100, 200, 300, 400]
     for row, look in zip(read, looks("dqn", 0.05, 1), strict=True):
         assert dataclasses.asdict(look).items() <= row.items()
@@ -48,17 +50,17 @@ def test_the_rows_of_every_table_are_read_again_as_they_were():
 
 
 def test_the_terminal_has_the_policies_by_floor_and_the_oracle_first():
-    head, _, *rows = cells(markdown_table("c1"))
+    head, _, *rows = cells(markdown_table("k1"))
     assert head[:4] == ["Floor", "Policy", "Speed", "Over best fixed"]
     of_the_first = [row[1] for row in rows if row[0] == "2.0 %"]
     assert of_the_first == ["oracle", "bandit", "dqn", "dqn, no prompt features", "best fixed", "random", "dense"]
     assert ["5.0 %", "bandit, live", "1.15× [1.12, 1.17]"] in [row[:3] for row in rows]
-    assert "**+0.045** [+0.025, +0.065]" in markdown_table("c1")  # the interval leaves 0 out
-    assert " +0.020 [+0.000, +0.040]" in markdown_table("c1")  # that of dqn begins at 0
+    assert "**+0.045** [+0.025, +0.065]" in markdown_table("k1")  # the interval leaves 0 out
+    assert " +0.020 [+0.000, +0.040]" in markdown_table("k1")  # that of dqn begins at 0
 
 
 def test_the_page_says_what_was_compared_and_what_each_action_did():
-    page = write_report("c1").read_text()
+    page = write_report("k1").read_text()
     said = text_of(page)
     assert "dqn+bandit floor 2%, 5% on stories" in said
     assert "At a floor of 5 % bandit answers at 1.15× the speed of the whole model live, surely faster" in said
@@ -71,14 +73,14 @@ def test_the_page_says_what_was_compared_and_what_each_action_did():
 
 
 def test_every_figure_of_the_list_is_drawn_once():
-    section = controllers("c1")
+    section = controllers("k1")
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", section)
     assert len(captions) == len(set(captions)) == 12
     for said in ("tokens per second", "time of each", "perplexity of the reference", "Length", "where the time"):
         assert sum(said in caption for caption in captions) == 1
     for said in ("while it is learned", "drawn at random", "added up", "quality against speed", "Memory", "by source"):
         assert sum(said in caption for caption in captions) >= 1
-    assert write_report("c1").read_bytes() == write_report("c1").read_bytes()
+    assert write_report("k1").read_bytes() == write_report("k1").read_bytes()
 
 
 def test_a_run_without_a_controller_says_nothing_of_one():
@@ -87,9 +89,9 @@ def test_a_run_without_a_controller_says_nothing_of_one():
 
 
 def test_the_shown_policy_is_the_one_that_answered_live_or_else_the_one_of_least_regret():
-    shown = {(row["floor"], row["policy"], row["seed"]) for row in query_named("chosen", run="c1")}
+    shown = {(row["floor"], row["policy"], row["learner_seed"]) for row in query_named("chosen", run="k1")}
     assert shown == {(0.02, "bandit", 0), (0.05, "bandit", 1)}
-    rows = [row for row in query_named("chosen", run="c1") if row["floor"] == 0.05]
+    rows = [row for row in query_named("chosen", run="k1") if row["floor"] == 0.05]
     assert len(rows) == 8
     assert {row["action"] for row in rows} == {"ffn20"}
     assert all(row["dense_nll"] == 3.0 for row in rows)
@@ -97,7 +99,7 @@ def test_the_shown_policy_is_the_one_that_answered_live_or_else_the_one_of_least
 
 
 def test_what_is_gained_is_measured_from_dense():
-    rows = query_named("rewards", run="c1")
+    rows = query_named("rewards", run="k1")
     assert {row["policy"] for row in rows} == {"oracle", "best fixed", "random", *LEARNERS}
     fixed = [row["reward"] for row in rows if row["policy"] == "best fixed" and row["floor"] == 0.05]
     [rises] = metrics.query(
@@ -120,7 +122,7 @@ def test_a_trend_goes_through_what_lies_on_a_line():
 
 
 def test_the_list_of_runs_has_a_line_without_a_perplexity():
-    [line] = [line for line in runs_table().splitlines() if "c1" in line]
+    [line] = [line for line in runs_table().splitlines() if "k1" in line]
     assert "dqn+bandit" in line
 
 
@@ -142,7 +144,7 @@ def test_mlflow_has_what_policies_are_worth_their_curves_and_themselves(tmp_path
 
 
 def test_actions_are_listed_in_their_order_with_what_they_do():
-    rows = query_named("actions", run="c1")
+    rows = query_named("actions", run="k1")
     assert [row["action"] for row in rows if row["source"] is None] == [*ACTIONS]
     assert [row["source"] for row in rows[len(ACTIONS) :: len(ACTIONS)]] == ["dolly", "gsm8k"]
     assert all(row["ratio"] == pytest.approx(ACTIONS[row["action"]][0]) for row in rows)

@@ -52,7 +52,7 @@ def test_learning_is_told_and_the_held_out_prompts_teach_nothing(learner):
     policy = learner.learn(train, FLOOR, 3, held_out, told.append)
     alone = learner.learn(train, FLOOR, 3)
     assert all(torch.equal(alone.predictor.tensors[name], each) for name, each in policy.predictor.tensors.items())
-    assert (told[-1].step, told[-1].learner, told[-1].seed) == (learner.passes * 40, learner.name, 3)
+    assert (told[-1].step, told[-1].learner, told[-1].learner_seed) == (learner.passes * 40, learner.name, 3)
     assert [row.step for row in told] == sorted({row.step for row in told})
     assert all(0 < row.held_out_reward <= 1.6 and row.reward <= 1.6 for row in told)
     assert (told[-1].epsilon is None) == (learner.name == "bandit")

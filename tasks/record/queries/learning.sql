@@ -1,2 +1,2 @@
 -- How the learners of a run learned.
-FROM learning WHERE run = $run ORDER BY floor, learner, seed, step
+FROM learning WHERE run = $run ORDER BY floor, learner, learner_seed, step
