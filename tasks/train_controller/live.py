@@ -15,6 +15,7 @@ from tasks.train_controller.episode_rows import DecisionRow
 from tasks.train_controller.episodes import EncodedPrompt
 from tasks.train_controller.regret import BEST_FIXED, decisions
 from tasks.train_controller.reward import Reward
+from tasks.train_controller.rounds import in_order
 from tasks.train_controller.runtime import Controller
 from tasks.train_controller.table import Table
 
@@ -88,11 +89,7 @@ def decision_times(answers: Sequence[LiveAnswer]) -> dict[str, float]:
 
 
 def _round(everyone: Mapping[Named, Rival], prompt: EncodedPrompt, tokens: int, number: int) -> dict[Named, Answer]:
-    """Another one begins each time; once all have, the rounds go backwards, and so on."""
-    names = [*everyone]
-    first = number % len(names)
-    order = [*names[first:], *names[:first]][:: -1 if number // len(names) % 2 else 1]
-    return {named: everyone[named].answer(prompt, tokens) for named in order}
+    return {named: everyone[named].answer(prompt, tokens) for named in in_order([*everyone], number)}
 
 
 def _together(

@@ -10,6 +10,7 @@ Axes: T tokens.
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from tasks.train_controller.actions import Action
 from tasks.train_controller.decode import Timed, decode
 from tasks.train_controller.fitting import in_force
 from tasks.train_controller.prefill import Prefill, prefill
+
+Each = TypeVar("Each")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +65,17 @@ class _Time:
 def _answer_all(
     profiles: Profiles, ids_1T: Tensor, actions: Sequence[Action], new_tokens: int, number: int
 ) -> dict[str, _Time]:
-    """Read the prompt once, answer it by each action; each round begins with another, every second goes backwards."""
+    """Read the prompt once, answer it by each action in the order of that round."""
     read = read_for(profiles, ids_1T, actions)
-    first = number % len(actions)
-    order = [*actions[first:], *actions[:first]]
-    if number % 2:
-        order.reverse()
+    order = in_order(actions, number)
     return {str(action): _answer(profiles, read, action, new_tokens) for action in order}
+
+
+def in_order(everyone: Sequence[Each], number: int) -> list[Each]:
+    """Those who take turns, as in round `number`: another one begins each time; once all have, rounds go backwards."""
+    turns, first = divmod(number, len(everyone))
+    order = [*everyone[first:], *everyone[:first]]
+    return order[::-1] if turns % 2 else order
 
 
 def _answer(profiles: Profiles, read: Prefill, action: Action, new_tokens: int) -> _Time:
