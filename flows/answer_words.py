@@ -36,8 +36,6 @@ def say_serve(made: argparse.ArgumentParser) -> None:
 
 def controller_of(arguments: argparse.Namespace) -> "Controller":
     """The model, its profiles and the policy that are named, in memory. ValueError in one line."""
-    if arguments.policy is not None and arguments.profiles is None:
-        raise ValueError("profiles: none given, a policy chooses among those that `espalier profiles` has made")
     for field in ("profiles", "policy"):
         folder = getattr(arguments, field)
         if folder is not None and not folder.is_dir():
@@ -49,12 +47,33 @@ def controller_of(arguments: argparse.Namespace) -> "Controller":
 
     device, folder = device_named(arguments.device), resolve(arguments.model)
     check_folder(folder)
-    return Controller.load(folder, arguments.profiles, arguments.policy, device=device)
+    profiles = arguments.profiles
+    if arguments.policy is not None and profiles is None:
+        profiles = _profiles_of(arguments.policy)
+    return Controller.load(folder, profiles, arguments.policy, device=device)
+
+
+def _profiles_of(policy: Path) -> Path:
+    """Those among which it chooses, where a run has stored them."""
+    from tasks.record import home
+    from tasks.train_controller.policy_folder import profiles_hash_of
+
+    folder = home.locate(f"store/profiles/{profiles_hash_of(policy)}")
+    if not folder.is_dir():
+        raise ValueError(
+            f"profiles: none given, and those of {policy} are not in the artifacts folder; give --profiles"
+        )
+    return folder
 
 
 def _say_controller(made: argparse.ArgumentParser) -> None:
     say_model(made)
-    made.add_argument("--profiles", type=Path, metavar="FOLDER", help="cuts of it, as `espalier profiles` leaves them")
+    made.add_argument(
+        "--profiles",
+        type=Path,
+        metavar="FOLDER",
+        help="cuts of it, as `espalier profiles` leaves them; of a policy its own, where they are stored here",
+    )
     made.add_argument(
         "--policy", type=Path, metavar="FOLDER", help="what chooses among them, as `espalier controller` leaves it"
     )

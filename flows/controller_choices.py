@@ -68,7 +68,7 @@ class Controller(Told):
     seeds: int = Field(5, ge=1, description="so many policies of each learner for each floor")
     ablations: bool = Field(False, description="learn without a part of the state, and with other rewards")
     tokens: int = Field(32, ge=2, description="of an answer, and of a reference at most")
-    repetitions: int = Field(3, ge=1, description="of each timing, the actions taking turns")
+    repetitions: int = Field(4, ge=1, description="of each timing, the actions taking turns")
     importance: ImportanceChoice = IMPORTANCE_CHOICES["taylor"](method="taylor")
     round_to: int = Field(64, ge=1, description="the channels that stay are a multiple of it")
     repair: bool = Field(True, description="fit the linears that read what was cut to what is left, by least squares")

@@ -21,7 +21,7 @@ MODES = {
 
 
 def say_controller(made: argparse.ArgumentParser) -> None:
-    modes = made.add_subparsers(metavar="mode", required=True)
+    modes = made.add_subparsers(metavar="train|test|report", required=True)
     for mode, purpose in MODES.items():
         own = modes.add_parser(mode, help=purpose, description=purpose)
         own.set_defaults(run=run_controller, live=mode == "test")
@@ -61,7 +61,9 @@ def _say_training(made: argparse.ArgumentParser) -> None:
         "--ablations", action="store_true", help="learn without a part of the state too, and with other rewards"
     )
     made.add_argument("--tokens", default=32, help="of an answer, and of a reference at most (32)")
-    made.add_argument("--repetitions", default=3, help="of each timing, the actions taking turns (3)")
+    made.add_argument(
+        "--repetitions", default=4, help="of each timing, the actions taking turns; an even number is fairest (4)"
+    )
     made.add_argument("--importance", default="taylor", help="of heads and channels, as `espalier profiles` has it")
     made.add_argument("--round-to", default=64, help="the channels that stay are a multiple of it (64)")
     made.add_argument("--no-repair", dest="repair", action="store_false", help="leave what read the units as it was")

@@ -48,7 +48,8 @@ def generate(arguments: argparse.Namespace) -> int:
 
 def how_of(arguments: argparse.Namespace, controller: "Controller") -> dict[str, Any]:
     """How the prompt is to be answered. Raises ValueError for an action that is none, or beside a policy."""
-    from tasks.train_controller.actions import parse_actions
+    from tasks.prune.structure.profiles import NONE
+    from tasks.train_controller.actions import parse_action, parse_actions
 
     how = {"new_tokens": arguments.tokens, "temperature": arguments.temperature, "seed": arguments.seed}
     how |= {"stop": tuple(arguments.stop)}
@@ -56,7 +57,10 @@ def how_of(arguments: argparse.Namespace, controller: "Controller") -> dict[str,
         return how
     if arguments.policy is not None:
         raise ValueError(f"action: {arguments.action} given beside a policy, which chooses; leave one of them out")
-    *_, action = parse_actions([arguments.action], controller.profiles.names[1:])
+    profiles = controller.profiles.names[1:]
+    if not profiles and parse_action(arguments.action).profile != NONE:
+        raise ValueError(f"action: {arguments.action!r} given, but no profiles are; give --profiles")
+    *_, action = parse_actions([arguments.action], profiles)
     return how | {"action": action}
 
 
@@ -64,11 +68,11 @@ def write(events: "Iterator[str | Answer]", place: TextIO) -> "Answer":
     """Each piece as it comes; the answer."""
     text, answer = "", None
     for event in events:
-        if isinstance(event, str):
+        if not isinstance(event, str):
+            answer = event
+        elif event:  # a token may give no text yet
             print(event, end="", file=place, flush=True)
             text += event
-        else:
-            answer = event
     assert answer is not None
     print(end="" if text.endswith("\n") else "\n", file=place, flush=True)
     return answer

@@ -2,7 +2,8 @@
 
 lm-eval has the wording, the choices and the metrics of each task, written for the rows of a data set on the hub. A
 description here says how a row of a local file becomes such a row: then the prompts are lm-eval's own, letter by
-letter, and scores are comparable with anybody's. Nothing of a task is written anew.
+letter, and scores are comparable with anybody's, but for `social_iqa`, of which the local rows have two of the three
+answers. Nothing of a task is written anew.
 
 The files: the in-context-learning form of llm-foundry (`query`, `choices`, `gold`), HellaSwag's rows with their text
 cleaned, GLUE's and TruthfulQA's and MMLU's tables, AGIEval's own rows, the raw text of WikiText.

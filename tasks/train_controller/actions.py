@@ -21,9 +21,11 @@ class Action:
 
 
 def parse_action(text: str) -> Action:
-    """Raises ValueError for a budget that is none."""
+    """Raises ValueError for an empty text, and for a budget that is none."""
     profile, at, budget = text.strip().partition("@")
-    return Action(profile=profile or NONE, budget=parse_budget(budget) if at else None)
+    if not profile:
+        raise ValueError(f"actions: {text!r} given, valid is none or a profile, also with a budget: ffn20@window:0.5")
+    return Action(profile=profile, budget=parse_budget(budget) if at else None)
 
 
 def parse_actions(texts: Sequence[str], profiles: Sequence[str]) -> tuple[Action, ...]:

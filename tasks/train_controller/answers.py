@@ -23,7 +23,7 @@ class Decision:
     observation: Observation
     scores: dict[str, float]  # action -> its score, -inf where the floor bars it; empty where no policy was asked
     floor: float | None  # the largest rise that the policy allows
-    decision_ms: float  # to see and to choose, beyond the prefill
+    decision_ms: float  # to see and to choose, beyond the prefill; 0 where nothing chose
 
     @property
     def why(self) -> str:

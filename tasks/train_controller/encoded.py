@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
-from tasks.train_controller.episodes import EncodedPrompt
+from tasks.train_controller.episodes import LEAST_REFERENCE, EncodedPrompt
 
 FEWEST = {"train": 8, "test": 2}  # prompts of a split, from which something can be learned or said
 
@@ -46,11 +46,10 @@ def check_prompts(prompts: Sequence[EncodedPrompt], context: int | None, tokens:
         if number < fewest:
             few = f"{len(prompts)} given, of which {number} to {split}"
             raise ValueError(f"prompts: {few}, valid is {fewest} or more of them, of several contents")
-    empty = sum(not prompt.ids_1T.numel() or not prompt.reference_1R.numel() for prompt in prompts)
-    if empty:
-        raise ValueError(
-            f"prompts: {empty} without a token, or without one of a reference, valid is at least one of each"
-        )
+    short = sum(not prompt.ids_1T.numel() or prompt.reference_1R.numel() < LEAST_REFERENCE for prompt in prompts)
+    if short:
+        given = f"{short} without a token, or with a reference of fewer than {LEAST_REFERENCE}"
+        raise ValueError(f"prompts: {given}, of which the uncut model predicts the first whatever is done")
     lengths = [prompt.ids_1T.shape[1] for prompt in prompts]
     if context is not None and max(lengths) + tokens > context:
         long, most = sum(length + tokens > context for length in lengths), context - tokens

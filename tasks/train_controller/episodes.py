@@ -21,6 +21,8 @@ from tasks.train_controller.prompt_features import describe_prompt
 from tasks.train_controller.quality import judge
 from tasks.train_controller.rounds import read_for, time_actions
 
+LEAST_REFERENCE = 2  # tokens: the first is the uncut model's, whatever is done, and says nothing of an action
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EncodedPrompt:
@@ -50,7 +52,8 @@ def measure_episodes(
     `on_prompt(prompts_done, prompts)` is called after each prompt.
 
     Raises ValueError, before anything is measured, for actions that do not begin with "none", are given twice or do not
-    fit the model, no tokens or repetitions, a prompt or reference that is empty or longer than the context.
+    fit the model, no tokens or repetitions, a prompt that is empty or longer than the context, a reference
+    of less than `LEAST_REFERENCE` tokens.
     """
     check_actions(actions, profiles)
     if new_tokens < 1 or repetitions < 1:
@@ -127,10 +130,9 @@ def _measure(
 
 def _check_length(prompt: EncodedPrompt, new_tokens: int, context: int | None) -> None:
     tokens, reference = prompt.ids_1T.shape[1], prompt.reference_1R.shape[1]
-    if not tokens or not reference:
-        raise ValueError(
-            f"prompt: {prompt.prompt} has {tokens} tokens and {reference} of reference, valid is 1 or more"
-        )
+    if not tokens or reference < LEAST_REFERENCE:
+        given = f"{prompt.prompt} has {tokens} tokens and {reference} of reference"
+        raise ValueError(f"prompt: {given}, valid is 1 or more and {LEAST_REFERENCE} or more")
     after = max(new_tokens, reference)
     if context is not None and tokens + after > context:
         raise ValueError(

@@ -15,11 +15,9 @@ from tasks.train_controller.episode_rows import DecisionRow
 from tasks.train_controller.episodes import EncodedPrompt
 from tasks.train_controller.regret import BEST_FIXED, decisions
 from tasks.train_controller.reward import Reward
-from tasks.train_controller.rounds import in_order
+from tasks.train_controller.rounds import counted, in_order
 from tasks.train_controller.runtime import Controller
 from tasks.train_controller.table import Table
-
-WARM_UP = 1  # rounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,7 @@ def answer_live(
     """Of each prompt, as soon as it is answered, what every rival did; `dense` always takes "none"."""
     everyone = {each.named: each for each in (dense, *rivals)}
     for prompt in prompts:
-        rounds = [_round(everyone, prompt, tokens, number) for number in range(WARM_UP + repetitions)][WARM_UP:]
+        rounds = [_round(everyone, prompt, tokens, number) for number in counted(repetitions)][1:]
         yield [_together(rival.named, dense.named, prompt, rounds) for rival in rivals]
 
 

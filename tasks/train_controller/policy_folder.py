@@ -47,6 +47,12 @@ def save_policy(policy: Policy, folder: Path, model_hash: str, profiles_hash: st
     FILES.write_index(folder, model_hash, entries)
 
 
+def profiles_hash_of(folder: Path) -> str:
+    """The hash of the profiles among which the policy in `folder` chooses. Raises ValueError as `load_policy`."""
+    index, _ = FILES.read(folder, None)
+    return str(index.get("profiles_hash"))
+
+
 def load_policy(
     folder: Path,
     *,

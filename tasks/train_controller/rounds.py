@@ -39,7 +39,7 @@ def time_actions(
     profiles: Profiles, ids_1T: Tensor, actions: Sequence[Action], *, new_tokens: int, repetitions: int
 ) -> list[Timing]:
     """The timing of each action, in their order, over `repetitions` rounds behind the first. "none" is among them."""
-    rounds = [_answer_all(profiles, ids_1T, actions, new_tokens, number) for number in range(1 + repetitions)][1:]
+    rounds = [_answer_all(profiles, ids_1T, actions, new_tokens, number) for number in counted(repetitions)][1:]
     return [_timing(rounds, str(action), new_tokens) for action in actions]
 
 
@@ -72,10 +72,16 @@ def _answer_all(
 
 
 def in_order(everyone: Sequence[Each], number: int) -> list[Each]:
-    """Those who take turns, as in round `number`: another one begins each time; once all have, rounds go backwards."""
-    turns, first = divmod(number, len(everyone))
+    """Those who take turns, as in round `number`: of two rounds the second goes backwards, the next two begin with
+    another. So over every two rounds the mean place of all is the same."""
+    first = number // 2 % len(everyone)
     order = [*everyone[first:], *everyone[:first]]
-    return order[::-1] if turns % 2 else order
+    return order[::-1] if number % 2 else order
+
+
+def counted(repetitions: int) -> tuple[int, ...]:
+    """The numbers of the rounds, the first of which warms up."""
+    return (0, *range(repetitions))
 
 
 def _answer(profiles: Profiles, read: Prefill, action: Action, new_tokens: int) -> _Time:

@@ -22,7 +22,10 @@ def test_an_action_is_read_from_its_words_and_says_them(text):
 
 
 def test_a_budget_alone_is_of_the_model_as_it_is():
-    assert parse_action("@key_norm:0.5") == Action(budget=KeyNorm(ratio=0.5))
+    assert parse_action("none@key_norm:0.5") == Action(budget=KeyNorm(ratio=0.5))
+    for empty in ("", " ", "@key_norm:0.5"):
+        with pytest.raises(ValueError, match=r"^actions: .* given, valid is none or a profile"):
+            parse_action(empty)
 
 
 def test_none_is_first_named_or_not():

@@ -74,5 +74,5 @@ def test_too_few_too_long_and_empty_ones_are_refused():
         check_prompts(prompts(12, 2), 8, tokens=4)
     [first, *others] = prompts(12, 2)
     empty = replace(first, reference_1R=torch.empty(1, 0).long())
-    with pytest.raises(ValueError, match="prompts: 1 without a token, or without one of a reference"):
+    with pytest.raises(ValueError, match="prompts: 1 without a token, or with a reference of fewer than 2"):
         check_prompts([empty, *others], 9, tokens=4)

@@ -120,12 +120,12 @@ def test_speeds_are_of_the_whole_answer(rows):
 
 def test_ratios_are_paired_within_a_round_and_the_first_does_not_count(profiles, monkeypatch):
     """Made-up times of four rounds: the first absurd, then a machine that slows down by half each time."""
-    whole_ms = {"none": [1.0, 10.0, 20.0, 40.0], "ffn": [900.0, 5.0, 16.0, 10.0]}
+    whole_ms = iter([(1.0, 900.0), (10.0, 5.0), (20.0, 16.0), (40.0, 10.0)])
 
     def made_up(profiles, ids_1T, actions, new_tokens, number):
         return {
-            name: rounds._Time(prefill_ms=1.0, switch_ms=0.5, decode_ms=times[number] - 1.5, cache_bytes=7)
-            for name, times in whole_ms.items()
+            name: rounds._Time(prefill_ms=1.0, switch_ms=0.5, decode_ms=time_ms - 1.5, cache_bytes=7)
+            for name, time_ms in zip(("none", "ffn"), next(whole_ms), strict=True)
         }
 
     monkeypatch.setattr(rounds, "_answer_all", made_up)
@@ -152,14 +152,17 @@ def test_the_order_changes_from_round_to_round(profiles, monkeypatch):
     assert len(played) == 7
     assert all(set(each) == {"none", "ffn", "none again"} for each in played)
     assert len({*played}) == 6
-    assert [each[0] for each in played[:3]] == ["none", "ffn", "none again"]
     for place in range(3):
         assert {each[place] for each in played[1:]} == {"none", "ffn", "none again"}
 
 
-def test_of_two_that_take_turns_each_begins_as_often():
-    begins = [rounds.in_order("ab", number)[0] for number in range(8)]
-    assert begins.count("a") == begins.count("b") == 4
+@pytest.mark.parametrize("everyone", ["ab", "abc", "abcd", "abcde"])
+def test_over_every_two_rounds_the_mean_place_of_all_is_the_same(everyone):
+    for number in range(0, 20, 2):
+        pair = [rounds.in_order(everyone, each) for each in (number, number + 1)]
+        assert {sum(order.index(each) for order in pair) for each in everyone} == {len(everyone) - 1}
+    begins = [rounds.in_order(everyone, number)[0] for number in range(2 * len(everyone))]
+    assert all(begins.count(each) == 2 for each in everyone)
 
 
 @pytest.mark.parametrize(

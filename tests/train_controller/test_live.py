@@ -36,7 +36,7 @@ def rival(policy: str, controller: Clock, action: Action | None = None) -> Rival
     return Rival(named=Named(policy=policy, floor=0.05, seed=1), controller=controller, action=action)
 
 
-def test_speeds_are_compared_round_by_round_behind_the_first_and_everyone_begins_once():
+def test_speeds_are_compared_round_by_round_behind_the_first_and_everyone_begins():
     asked: list[str] = []
     dense = rival("dense", Clock("dense", [1.0, 10.0, 20.0, 40.0], asked), Action())
     policy = rival("dqn", Clock("dqn", [9.0, 11.0, 30.0, 60.0], asked, ("ffn20", "ffn20", "none", "ffn20")))
