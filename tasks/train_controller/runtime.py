@@ -118,6 +118,9 @@ class Controller:
     ) -> Iterator[str | Answer]:
         """The answer in pieces of text, which joined are all of it, and last the `Answer`.
 
+        Each token gives a piece as soon as it is there, "" where it is no text yet, so that nobody who wants to stop
+        early has to wait for more than one.
+
         `prompt`: a text, or token ids, which are taken as they are. `new_tokens`: at most so many, and no more than fit
         the model's context; fewer where a token that ends texts comes (not with `ignore_stops`), or a text of `stop`;
         neither is in the answer. `temperature`, `top_p`, `seed`: as of tasks.train_controller.decode.Sampling.
@@ -125,9 +128,9 @@ class Controller:
 
         Whoever stops early closes the iterator; then, as after the last piece, "none" is in force.
 
-        Raises ValueError, at the call, for a prompt that is empty, as long as the context, or of ids that the model
-        does not know, and for another word out of bounds; RuntimeError, at the first piece, while another stream is
-        open.
+        Raises ValueError, at the call, for a prompt that is empty, no Unicode, as long as the context, or of ids that
+        the model does not know, and for another word out of bounds; RuntimeError, at the first piece, while another
+        stream is open.
         """
         if new_tokens < 1:
             raise ValueError(f"new_tokens: {new_tokens} given, valid is 1 or more")
@@ -141,6 +144,8 @@ class Controller:
         return self._write(ids, action, write, pieces)
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
+        if isinstance(prompt, str):
+            _check_unicode(prompt)
         ids: list[int] = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else [*prompt]
         if not prompt or not ids:
             raise ValueError("prompt: an empty one given, valid is at least one token")
@@ -160,8 +165,7 @@ class Controller:
             with in_force(self.profiles, read, decision.action) as fitted:
                 tokens = Timed(write(fitted.model, fitted.cache, read.logits_TV[-1]))
                 for token in tokens:
-                    if piece := pieces.add(token):
-                        yield piece
+                    yield pieces.add(token)
                     if pieces.stopped:
                         break
             if piece := pieces.rest():
@@ -199,6 +203,15 @@ def hash_profiles(folder: Path) -> str:
     """SHA-256, in hex, over the profiles of a folder: of a stored one the hash by which it was stored."""
     digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (FILES.index, FILES.tensors)}
     return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()
+
+
+def _check_unicode(prompt: str) -> None:
+    """Bytes of a command line that are not UTF-8 are lone surrogates in Python."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        given = f"{prompt[error.start]!r} as its character {error.start}"
+        raise ValueError(f"prompt: {given} given, valid is Unicode text") from error
 
 
 def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

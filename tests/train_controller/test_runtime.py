@@ -136,6 +136,13 @@ def test_no_more_is_written_than_fits_the_context(controller):
     assert controller.answer([5] * 63).tokens == 1
 
 
+def test_a_token_that_gives_no_text_yet_gives_an_empty_piece(controller):
+    text = controller.answer(IDS, new_tokens=9).text
+    *pieces, answer = controller.stream(IDS, new_tokens=9, stop=text + "!")  # which all of it may begin
+    assert pieces == [""] * 9 + [text]
+    assert answer.text == text
+
+
 def test_a_seed_repeats_an_answer(controller):
     drawn = [controller.answer(IDS, temperature=1.5, top_p=0.9, seed=seed, new_tokens=16).text for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -195,6 +202,7 @@ def test_a_second_stream_is_refused_while_one_is_open_and_harms_it_not(controlle
     [
         ("", {}, "prompt: an empty one given"),
         ([], {}, "prompt: an empty one given"),
+        ("caf\udce9", {}, r"prompt: '\\udce9' as its character 3 given, valid is Unicode text"),
         ([5] * 64, {}, "prompt: 64 tokens given, valid is at most 63"),
         ([5, 3072], {}, "prompt: ids from 5 to 3072 given, valid is 0 to 3071"),
         ([5, -1], {}, "prompt: ids from -1 to 5 given"),
