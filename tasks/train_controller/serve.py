@@ -1,7 +1,9 @@
 """A resident model behind OpenAI's interface, on loopback: completions and chat, whole or streamed.
 
 One thread answers, in order (`serve_line`); the event loop only reads requests and sends replies. Stopping is graceful:
-what is being answered is answered to its end, what waits is refused by 503, then the port is free.
+what is being answered is answered to its end, what waits is refused by 503, then the port is free. A client that sends
+half a request or reads half a reply holds up neither: a body has `BODY_S` to come, and what is not sent `STOP_S` after
+the stop began is cut off.
 """
 
 import asyncio
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 MOST_BYTES = 1 << 20  # of a request's body
+BODY_S = 30.0  # for the whole of it to come
+STOP_S = 60  # for replies under way to end, less than service managers wait before they kill
 JSON_TYPE = "application/json"
 CLIENT_GONE = 499  # nobody reads it; as nginx counts such requests
 
@@ -61,7 +65,13 @@ class Service:
         self.line: Line[Answer] = Line(lambda question: controller.stream(**asdict(question)), queue)
         self.metrics = Metrics(lambda: self.line.waiting)
         self._watches: set[asyncio.Task[None]] = set()
-        config = uvicorn.Config(self._app(), log_level="warning", access_log=False, server_header=False)
+        config = uvicorn.Config(
+            self._app(),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_S,
+        )
         self._server = _Graceful(config, self.line)
 
     def run(self, listening: socket.socket, on_ready: Callable[[], None]) -> None:
@@ -119,7 +129,7 @@ class Service:
         return await self._answer(request, asked, ChatReply(asked, self.name))
 
     async def _answer(self, request: Request, asked: Asked, reply: Reply) -> Response:
-        """Once there is a first piece: what is refused after some waiting has a status of its own even so."""
+        """Once there is a first token: what is refused after some waiting has a status of its own even so."""
         since, turn = perf_counter(), self.line.enter(asked.question)
         self._leave_with(request, turn)
         events = turn.events()
@@ -141,6 +151,8 @@ class Service:
             for chunk in reply.begin():
                 yield event(chunk)
             async for each in events:
+                if each == "":  # of a token that gives no text yet
+                    continue
                 for chunk in [reply.piece(each)] if isinstance(each, str) else reply.end(each):
                     yield event(chunk)
             yield DONE
@@ -184,15 +196,20 @@ class _Graceful(uvicorn.Server):
 
 
 async def _read(request: Request) -> Body:
-    """The body of a request. Raises `Refused`: 413 for a long one, 415 and 400 for one that is no JSON."""
+    """The body of a request. Raises `Refused`: 408 for a slow one, 413 for a long one, 415 and 400 for no JSON."""
     given = request.headers.get("content-type", "")
     if given.partition(";")[0].strip().lower() != JSON_TYPE:
         raise Refused(415, f"content-type: {given!r} given, valid is {JSON_TYPE}", field="content-type")
     text = bytearray()
-    async for part in request.stream():
-        text += part
-        if len(text) > MOST_BYTES:
-            raise Refused(413, f"body: more than {MOST_BYTES} bytes given, valid is at most that")
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                text += part
+                if len(text) > MOST_BYTES:
+                    raise Refused(413, f"body: more than {MOST_BYTES} bytes given, valid is at most that", unread=True)
+    except TimeoutError as error:
+        message = f"body: {len(text)} bytes given in {BODY_S:g} s, valid is all of it in that time"
+        raise Refused(408, message, unread=True) from error
     return parse_body(bytes(text))
 
 

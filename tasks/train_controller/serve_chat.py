@@ -15,7 +15,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError  # comes with torch; what templates of tokenizers raise
 from transformers import PreTrainedTokenizerBase
 
-from tasks.train_controller.serve_refusal import Refused
+from tasks.train_controller.serve_refusal import Refused, check_unicode
 
 SPEAKERS = {"system": "System", "developer": "System", "user": "User", "assistant": "Assistant"}
 BETWEEN = "\n\n"
@@ -59,6 +59,7 @@ def _turn(message: Any, place: str) -> dict[str, str]:
         content = "".join(_part(part, f"{place}.content[{number}]") for number, part in enumerate(content))
     if not isinstance(content, str):
         raise Refused(400, f"{place}.content: valid is a text", field=f"{place}.content")
+    check_unicode(content, f"{place}.content")
     return {"role": role, "content": content}
 
 

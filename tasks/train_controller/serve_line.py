@@ -2,7 +2,7 @@
 
 One thread computes; it takes the questions in the order they came and tells each asker, who waits in an event loop,
 what becomes of his as it happens. Whoever leaves makes way: a question that waits is struck out, an answer that is
-being written ends at its next piece.
+being written ends at its next token.
 """
 
 import asyncio
@@ -99,7 +99,7 @@ class Line(Generic[Answer]):
             self._changed.notify()
 
     def end(self) -> None:
-        """Close, and return when nothing computes any more; an answer that is being written ends at its next piece."""
+        """Close, and return when nothing computes any more; an answer that is being written ends at its next token."""
         self.close()
         with self._changed:
             if self._current is not None:

@@ -32,7 +32,7 @@ class Metrics:
             "espalier_tokens", "Tokens of prompts read and of answers written", ["kind"], registry=of
         )
         self._switches = Counter("espalier_switches", "Switches to a profile, by action", ["action"], registry=of)
-        self._decision = Histogram("espalier_decision_seconds", "To choose an action", buckets=DECISION_S, registry=of)
+        self._decision = Histogram("espalier_decision_seconds", "Of a policy's choice", buckets=DECISION_S, registry=of)
         self._answer = Histogram("espalier_answer_seconds", "From question to answer", buckets=ANSWER_S, registry=of)
         Gauge("espalier_waiting", "Questions in the queue", registry=of).set_function(waiting)
 
@@ -42,7 +42,8 @@ class Metrics:
         self._tokens.labels("answer").inc(answer.tokens)
         if answer.decision.action.profile != NONE:
             self._switches.labels(str(answer.decision.action)).inc()
-        self._decision.observe(answer.decision.decision_ms / 1000)
+        if answer.decision.scores:  # else no policy was asked
+            self._decision.observe(answer.decision.decision_ms / 1000)
         self._answer.observe(seconds)
 
     def requested(self, endpoint: str, status: int) -> None:

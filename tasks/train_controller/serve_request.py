@@ -1,6 +1,7 @@
 """From the JSON of a request to what is asked: every field is honoured or refused by its name, none is passed over.
 
 Fields that are not honoured may be null, or have the value that asks for what is done anyway (`NEUTRAL`).
+`user`, a text by which clients say for whom they ask, is taken and changes nothing.
 """
 
 import json
@@ -9,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.train_controller.serve_chat import ChatTemplate, Prompt
-from tasks.train_controller.serve_refusal import Refused
+from tasks.train_controller.serve_refusal import Refused, check_unicode
 
 Body = dict[str, Any]
 
-COMMON = ("model", "max_tokens", "temperature", "top_p", "seed", "stop", "stream", "stream_options")
+COMMON = ("model", "max_tokens", "temperature", "top_p", "seed", "stop", "stream", "stream_options", "user")
 COMPLETION, CHAT = (*COMMON, "prompt"), (*COMMON, "messages", "max_completion_tokens")
 NEUTRAL: Body = {
     "n": 1,
@@ -85,10 +86,7 @@ def read_chat(body: Body, model: str, most_tokens: int, template: ChatTemplate) 
 def read_text(value: Any, field: str) -> str:
     if not isinstance(value, str) or not value:
         raise Refused(400, f"{field}: {_given(value)}, valid is a text", field=field)
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise Refused(400, f"{field}: a lone surrogate given, valid is Unicode", field=field) from error
+    check_unicode(value, field)
     return value
 
 
@@ -97,6 +95,8 @@ def _check_fields(body: Body, honoured: tuple[str, ...], model: str) -> None:
         if name not in honoured and not (name in NEUTRAL and value == NEUTRAL[name]):
             valid = f"{json.dumps(NEUTRAL[name])}, or to leave it out" if name in NEUTRAL else "to leave it out"
             raise Refused(400, f"{name}: not supported by this service, valid is {valid}", field=name)
+    if not isinstance(body.get("user", ""), str):
+        raise Refused(400, f"user: {_given(body['user'])}, valid is a text", field="user")
     asked = read_text(body.get("model"), "model")
     if asked != model:
         raise Refused(404, f"model: {asked!r} given, the one that is served is {model!r}", field="model")

@@ -29,12 +29,15 @@ class Tokenizer:
 
 
 class StandIn:
-    """Each word depends on the prompt, the seed and its place. `hold`: clear it, and no word comes after the first."""
+    """Each word depends on the prompt, the seed and its place. `hold`: clear it, and no word comes after the first.
+
+    `mute`: tokens give no text, as those of a character that is never whole.
+    """
 
     tokenizer = Tokenizer()
 
-    def __init__(self, pace_s: float = 0.0) -> None:
-        self.pace_s = pace_s
+    def __init__(self, pace_s: float = 0.0, *, mute: bool = False, decision: Decision = DECISION) -> None:
+        self.pace_s, self.mute, self.decision = pace_s, mute, decision
         self.hold = threading.Event()
         self.hold.set()
         self.begun: list[str] = []
@@ -55,7 +58,7 @@ class StandIn:
             for number in range(new_tokens):
                 if prompt == "break" and number == 2:
                     raise RuntimeError("the model is broken")
-                word = word_of(prompt, seed, number)
+                word = "" if self.mute else word_of(prompt, seed, number)
                 if word.strip() in stop:
                     finish = "stop"
                     break
@@ -67,7 +70,7 @@ class StandIn:
         except GeneratorExit:
             self.closed.append(prompt)
             raise
-        yield answer_of(prompt, text, finish, new_tokens)
+        yield answer_of(prompt, text, finish, new_tokens, self.decision)
 
 
 def word_of(prompt: str, seed: int, number: int) -> str:
@@ -78,11 +81,11 @@ def text_of(prompt: str, tokens: int, seed: int = 0) -> str:
     return "".join(word_of(prompt, seed, number) for number in range(tokens))
 
 
-def answer_of(prompt: str, text: str, finish: str, tokens: int) -> Answer:
+def answer_of(prompt: str, text: str, finish: str, tokens: int, decision: Decision) -> Answer:
     return Answer(
         text=text,
         finish=finish,
-        decision=DECISION,
+        decision=decision,
         prompt_tokens=len(prompt.split()),
         tokens=tokens,
         prefill_ms=2.0,

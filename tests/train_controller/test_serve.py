@@ -1,13 +1,16 @@
 """The service over real connections: whose answer is whose, what is refused, and how it stops."""
 
 import json
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 
 import httpx
 import pytest
 
+from tasks.train_controller import serve
 from tasks.train_controller.serve import MOST_BYTES, listen
 from tests.train_controller.served import CHAT, COMPLETIONS, MODEL, Served, chat, completion, events, serving, until
 from tests.train_controller.stand_in import CONTEXT, DECISION, OBSERVATION, StandIn, text_of
@@ -132,6 +135,7 @@ def test_who_comes_first_is_answered_first_and_who_finds_it_full_may_come_again(
         ({"tools": [{"type": "function"}]}, 400, "tools"),
         ({"best_of": 3}, 400, "best_of"),
         ({"min_p": 0.1}, 400, "min_p"),
+        ({"user": 7}, 400, "user"),
         ({"messages": []}, 400, "messages"),
     ],
 )
@@ -146,6 +150,7 @@ def test_what_cannot_be_done_is_refused_by_its_name(served: Served, change: dict
 
 def test_values_that_ask_for_what_is_done_anyway_are_taken(served: Served):
     usual = {"n": 1, "top_p": 1, "echo": False, "logprobs": None, "tools": [], "response_format": {"type": "text"}}
+    usual |= {"user": "Ada"}
     assert served.ask("one two", **usual).json()["choices"][0]["text"] == text_of("one two", 4)
 
 
@@ -186,6 +191,12 @@ def test_bodies_that_are_no_requests_are_refused(served: Served, content: bytes,
     assert served.ask("and on").status_code == 200
 
 
+def test_names_of_fields_that_no_reply_can_carry_are_told_escaped(served: Served):
+    content = json.dumps(completion("one two") | {"\udce9": 1})
+    response = served.client.post(COMPLETIONS, content=content, headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, r"\udce9")
+
+
 def test_other_places_methods_and_names_of_this_machine_are_refused(served: Served):
     absent, wrong = served.client.get("/v1/embeddings"), served.client.get(COMPLETIONS)
     assert (absent.status_code, wrong.status_code) == (404, 405)
@@ -216,6 +227,21 @@ def test_who_goes_away_while_answered_makes_way(stream: bool):
         assert served.ask("and on").status_code == 200
         assert served.controller.closed == ["long"]
         assert served.controller.written < 500
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_goes_away_is_noticed_though_no_text_comes(stream: bool):
+    with serving(StandIn(pace_s=0.01, mute=True)) as served:
+        with pytest.raises(httpx.ReadTimeout):
+            served.client.post(COMPLETIONS, json=completion("long", 500, stream=stream), timeout=0.2)
+        until(lambda: served.controller.closed == ["long"])
+        assert served.controller.written < 500
+
+
+def test_tokens_without_text_are_no_events():
+    with serving(StandIn(mute=True)) as served:
+        (last,) = events(served.ask("one two", stream=True))
+    assert (last["choices"][0]["text"], last["choices"][0]["finish_reason"]) == ("", "length")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -252,6 +278,44 @@ def test_stopping_ends_what_runs_refuses_what_waits_and_frees_the_port(stream: b
     listen(port).close()
 
 
+HEAD = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+HALF = f"{HEAD}50\r\n\r\n{{"
+
+
+def test_half_a_body_is_refused_and_its_connection_closed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serve, "BODY_S", 0.1)
+    with serving(StandIn()) as served, socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
+        client.sendall(HALF.encode())
+        head, _, body = b"".join(iter(lambda: client.recv(4096), b"")).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(body)["error"] == {
+            "message": "body: 1 bytes given in 0.1 s, valid is all of it in that time",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": None,
+        }
+        assert served.ask("and on").status_code == 200
+
+
+def test_half_a_body_holds_no_stop_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serve, "STOP_S", 0.1)
+    with socket.socket() as client, serving(StandIn()) as served:  # which fails where it is not stopped in 20 s
+        client.connect(("127.0.0.1", served.port))
+        client.sendall(HALF.encode())
+        assert served.ask("and on").status_code == 200
+
+
+def test_a_stream_that_nobody_reads_holds_no_stop_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serve, "STOP_S", 0.1)
+    name = "m" * 20_000  # is in each event, so that they are more than the sockets hold
+    with socket.socket() as client, serving(StandIn(), name) as served:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", served.port))
+        body = json.dumps(completion("long", 500, model=name, stream=True))
+        client.sendall(f"{HEAD}{len(body)}\r\n\r\n{body}".encode())
+        until(lambda: served.controller.written == 500)
+
+
 def test_a_port_that_is_taken_is_refused():
     with serving(StandIn()) as served, pytest.raises(ValueError, match=f"port: {served.port} cannot be had"):
         listen(served.port)
@@ -261,6 +325,14 @@ def test_what_is_served_and_how_it_fares(served: Served):
     (model,) = served.client.get("/v1/models").json()["data"]
     assert (model["id"], model["object"]) == (MODEL, "model")
     assert served.client.get("/health").json() == {"status": "ok", "model": MODEL, "waiting": 0}
+
+
+def test_an_action_that_no_policy_chose_counts_as_no_decision():
+    with serving(StandIn(decision=replace(DECISION, scores={}, floor=None))) as served:
+        served.ask("one two")
+        text = served.client.get("/metrics").text
+    assert "espalier_decision_seconds_count 0.0" in text.splitlines()
+    assert "espalier_answer_seconds_count 1.0" in text.splitlines()
 
 
 def test_counts_for_prometheus():

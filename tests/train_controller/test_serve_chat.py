@@ -36,6 +36,18 @@ def test_a_template_gives_the_ids_of_its_text_and_no_more():
     assert template.stop == ()
 
 
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+@pytest.mark.parametrize(
+    "content", ["caf\udce9", [{"type": "text", "text": "caf"}, {"type": "text", "text": "\udce9"}]]
+)
+def test_half_a_character_is_refused_with_its_place(template: str | None, content: str | list):
+    tokenizer = load_tokenizer(BUILTIN)
+    tokenizer.chat_template = template
+    with pytest.raises(Refused, match=r"messages\[3\]\.content: a lone surrogate given") as refused:
+        ChatTemplate(tokenizer).render([*CHAT, {"role": "user", "content": content}])
+    assert (refused.value.status, refused.value.field) == (400, "messages[3].content")
+
+
 def test_what_a_template_refuses_is_the_client_s_mistake():
     tokenizer = load_tokenizer(BUILTIN)
     tokenizer.chat_template = TEMPLATE
