@@ -185,7 +185,7 @@ class Controller:
             observation=observation,
             scores=scores,
             floor=self.policy.floor if self.policy is not None and scores else None,
-            decision_ms=1000 * (perf_counter() - started),
+            decision_ms=1000 * (perf_counter() - started) if scores else 0.0,
         )
 
     @contextmanager
