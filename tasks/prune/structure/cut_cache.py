@@ -20,6 +20,10 @@ def cut_cache(profiles: Profiles, name: str, cache: Cache) -> Cache:
     Where a block keeps all its heads the tensors are those of `cache`: to go on replaces them and writes into none.
     Raises ValueError for a profile that is not there.
     """
+    if name == NONE:
+        made = copy(cache)
+        made.layers = [copy(layer) for layer in cache.layers]
+        return made
     kept = profiles.cut(name).kept
     with profiles.using(NONE) as model:
         blocks, whole = list(find_blocks(model)[1]), slots_of(model)
