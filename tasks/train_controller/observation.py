@@ -25,14 +25,17 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFeatures:
-    """Of a prompt as the uncut model reads it: all but `tokens` and `ppl` lie between 0 and 1."""
+    """Of a prompt as the uncut model reads it: all but `tokens` and `ppl` lie between 0 and 1.
+
+    Of a long prompt `ppl`, `worst` and `first_block` are those of its last tokens (`describe_prompt` says how many).
+    """
 
     tokens: int
     ppl: float  # of the prompt itself; 1.0 where it is a single token
     entropy: float  # of the first token to be written, as a share of ln(vocabulary)
     confidence: float  # the probability of the likeliest first token
     worst: float  # the 90 % quantile of the prompt's token losses, over ln(vocabulary), at most 1
-    first_block: float  # what the first block changes: (1 - cos(in, out)) / 2, the mean over the prompt
+    first_block: float  # what the first block changes: (1 - cos(in, out)) / 2, the mean over its tokens
 
     @property
     def complexity(self) -> float:

@@ -8,7 +8,7 @@ from transformers import DynamicCache
 
 from tasks.train_controller import prompt_features
 from tasks.train_controller.prefill import Prefill
-from tasks.train_controller.prompt_features import AT_ONCE, describe_prompt
+from tasks.train_controller.prompt_features import LEAST, LOOKED_AT, describe_prompt
 
 WORDS, WIDTH = 53, 12
 
@@ -29,14 +29,18 @@ def reading(tokens, seed=0, logits_TV=None, scale=3.0):
     )
 
 
-@pytest.mark.parametrize("tokens", [2, 7, AT_ONCE, AT_ONCE + 1, AT_ONCE + 2, 3 * AT_ONCE + 5])
-def test_every_feature_is_its_formula(tokens):
+@pytest.mark.parametrize(("bound", "losses", "states"), [(LOOKED_AT, 99, 99), (0, 8, 8), (700, 13, 58)])
+@pytest.mark.parametrize("tokens", [2, 7, LEAST, LEAST + 1, LEAST + 2, 13, 14, 15, 59])
+def test_every_feature_is_its_formula(tokens, bound, losses, states, monkeypatch):
+    """Of so many of the last tokens: 700 numbers are 13 rows of 53 words, and 58 of 12 numbers of a state."""
+    monkeypatch.setattr(prompt_features, "LOOKED_AT", bound)
     read = reading(tokens, seed=tokens)
     seen = describe_prompt(read)
     p_TV = read.logits_TV.double().exp()
     p_TV /= p_TV.sum(1, keepdim=True)
     loss_T = torch.tensor([-math.log(p_TV[at, read.ids_1T[0, at + 1]]) for at in range(tokens - 1)]).double()
-    before_TD, after_TD = read.first_block_in_TD.double(), read.first_block_out_TD.double()
+    loss_T = loss_T[-losses:]
+    before_TD, after_TD = read.first_block_in_TD[-states:].double(), read.first_block_out_TD[-states:].double()
     cosine_T = (before_TD * after_TD).sum(1) / (before_TD.norm(dim=1) * after_TD.norm(dim=1))
     assert seen.tokens == tokens
     assert seen.ppl == pytest.approx(math.exp(loss_T.mean()), rel=1e-5)
@@ -82,19 +86,12 @@ def test_the_first_block_is_told_by_the_angle_alone():
         assert describe_prompt(turned).first_block == pytest.approx(share, abs=1e-6)
 
 
-def test_no_second_copy_of_the_logits_is_made(monkeypatch):
-    """The largest tensor that any step of the losses makes is a few rows of the logits."""
-    made = []
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            result = function(*args, **(kwargs or {}))
-            shared = {each.untyped_storage().data_ptr() for each in args if isinstance(each, torch.Tensor)}
-            tensors = [each for each in torch.utils._pytree.tree_leaves(result) if isinstance(each, torch.Tensor)]
-            made.extend(each.numel() for each in tensors if each.untyped_storage().data_ptr() not in shared)
-            return result
-
-    read = reading(10 * AT_ONCE)
-    with Watch():
-        prompt_features.describe_prompt(read)
-    assert AT_ONCE * WORDS >= max(made) > 0
+def test_of_a_long_prompt_no_more_is_looked_at_than_the_bound(monkeypatch):
+    monkeypatch.setattr(prompt_features, "LOOKED_AT", 20 * WORDS)
+    read = reading(500)
+    seen = describe_prompt(read)
+    read.logits_TV[: -(20 + 1)] = math.nan  # the last row foretells what is to be written
+    for states_TD in (read.first_block_in_TD, read.first_block_out_TD):
+        states_TD[: -(20 * WORDS // WIDTH)] = math.nan
+    assert describe_prompt(read) == seen
+    assert seen.tokens == 500
