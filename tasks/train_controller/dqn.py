@@ -7,7 +7,7 @@ Axes: N of a batch, A actions, F features, H hidden units, 2 for value and strai
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import torch
@@ -20,7 +20,10 @@ from tasks.train_controller.policy import Predictor, Standard
 
 
 class Network(nn.Module, Predictor):
-    """Two hidden layers of `hidden` units; from a state the value and the strain of each action."""
+    """Two hidden layers of `hidden` units; from a state the value and the strain of each action.
+
+    Both heads stand on the same units. Those of the strain are shown the prompt alone (`Standard.views`).
+    """
 
     def __init__(self, standard: Standard, actions: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -28,17 +31,17 @@ class Network(nn.Module, Predictor):
         features = len(standard.center_F)
         self.first = nn.Linear(features, hidden, dtype=torch.float64)
         self.second = nn.Linear(hidden, hidden, dtype=torch.float64)
-        self.heads = nn.Linear(hidden, 2 * actions, dtype=torch.float64)
+        self.value = nn.Linear(hidden, actions, dtype=torch.float64)
+        self.strain = nn.Linear(hidden, actions, dtype=torch.float64)
         nn.init.normal_(self.first.weight, std=features**-0.5, generator=generator)
         nn.init.normal_(self.second.weight, std=hidden**-0.5, generator=generator)
-        for zeroed in (self.first.bias, self.second.bias, self.heads.weight, self.heads.bias):
+        for zeroed in (self.first.bias, self.second.bias, *self.value.parameters(), *self.strain.parameters()):
             nn.init.zeros_(zeroed)
 
     def forward(self, state_NF: Tensor) -> tuple[Tensor, Tensor]:
-        h_NH = torch.relu(self.first(self.standard(state_NF)))
-        h_NH = torch.relu(self.second(h_NH))
-        value_NA, strain_NA = self.heads(h_NH).chunk(2, dim=1)
-        return value_NA, strain_NA
+        h_2NH = torch.relu(self.first(self.standard.views(state_NF)))
+        whole_NH, prompt_NH = torch.relu(self.second(h_2NH))
+        return self.value(whole_NH), self.strain(prompt_NH)
 
     @torch.no_grad()
     def predict(self, state_NF: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +58,7 @@ class Network(nn.Module, Predictor):
     @classmethod
     def of(cls, tensors: dict[str, Tensor], settings: dict[str, Any]) -> Self:
         weights = dict(tensors)
-        standard = Standard(center_F=weights.pop("center_F"), scale_F=weights.pop("scale_F"))
+        standard = Standard(**{field.name: weights.pop(field.name) for field in fields(Standard)})
         network = cls(standard, generator=torch.Generator(), **settings)
         network.load_state_dict(weights)
         return network

@@ -133,7 +133,7 @@ class Learner(ABC):
 
         return Task(
             world=Trials(table, floor, self.reward),
-            standard=Standard.of(table.state_PF),
+            standard=Standard.of(table.state_PF, table.features),
             actions=len(table.actions),
             trials=trials,
             floor=floor,

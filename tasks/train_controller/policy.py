@@ -4,6 +4,7 @@ Axes: N prompts, A actions, F features.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tasks.train_controller.guard import Guard
+from tasks.train_controller.observation import HARDWARE_FEATURES
 
 STILL = 1e-3  # a feature whose standard deviation is below this says nothing
 OUTER = 3.0  # standard deviations; whatever lies further out is treated as if it lay there
@@ -22,16 +24,27 @@ class Standard:
 
     center_F: Tensor
     scale_F: Tensor  # 1 / standard deviation
+    prompt_F: Tensor  # 1 for a feature of the prompt, 0 for one of the hardware
 
     @classmethod
-    def of(cls, state_PF: Tensor) -> Self:
+    def of(cls, state_PF: Tensor, features: Sequence[str]) -> Self:
         """Of the training prompts."""
         deviation_F = state_PF.std(0, correction=0)
         scale_F = torch.where(deviation_F < STILL, 0.0, 1 / deviation_F)
-        return cls(center_F=state_PF.mean(0), scale_F=scale_F)
+        prompt_F = torch.tensor([name not in HARDWARE_FEATURES for name in features], dtype=torch.float64)
+        return cls(center_F=state_PF.mean(0), scale_F=scale_F, prompt_F=prompt_F)
 
     def __call__(self, state_NF: Tensor) -> Tensor:
         return ((state_NF.double() - self.center_F) * self.scale_F).clamp(-OUTER, OUTER)
+
+    def views(self, state_NF: Tensor) -> Tensor:
+        """What gain and what strain are predicted from, (2, N, F), the second with the hardware at 0.
+
+        The speed of an action depends on the machine. What it costs in quality does not, and what is predicted of that
+        has to hold on a machine that no training prompt has seen.
+        """
+        seen_NF = self(state_NF)
+        return torch.stack([seen_NF, seen_NF * self.prompt_F])
 
 
 class Predictor(ABC):

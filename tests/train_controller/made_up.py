@@ -3,6 +3,8 @@
 Axes: P prompts, A actions, F features.
 """
 
+from dataclasses import replace
+
 import torch
 
 from tasks.train_controller.observation import FEATURES
@@ -42,3 +44,10 @@ def a_table(prompts: int, seed: int = 0, *, noise: float = 0.15, shuffled: bool 
         rise_PA=rise_PA,
         kl_PA=rise_PA / 2,
     )
+
+
+def at_load(table: Table, least: float, most: float) -> Table:
+    """The same prompts on a machine whose use of the CPU lies between the two."""
+    state_PF = table.state_PF.clone()
+    state_PF[:, FEATURES.index("cpu_use")] = torch.linspace(least, most, len(table), dtype=torch.float64)
+    return replace(table, state_PF=state_PF)

@@ -6,6 +6,7 @@ import torch
 from tasks.train_controller.bandit import LinUCB, expanded
 from tasks.train_controller.guard import strain_of
 from tasks.train_controller.learner import Task
+from tasks.train_controller.observation import HARDWARE_FEATURES
 from tasks.train_controller.policy import Standard
 from tasks.train_controller.reward import Reward
 from tasks.train_controller.trials import Trials, mean_reward
@@ -28,7 +29,7 @@ def practised(learner, table, seed=0):
     world.tried = []
     task = Task(
         world=world,
-        standard=Standard.of(table.state_PF),
+        standard=Standard.of(table.state_PF, table.features),
         actions=len(table.actions),
         trials=learner.passes * len(table),
         floor=FLOOR,
@@ -42,16 +43,20 @@ def test_the_weights_are_those_of_a_ridge_regression_on_what_was_tried(degree):
     table = a_table(60)
     learner = LinUCB(passes=3, degree=degree)
     known, tried = practised(learner, table)
-    x_PK = expanded(Standard.of(table.state_PF)(table.state_PF), degree)
+    seen_PF = Standard.of(table.state_PF, table.features)(table.state_PF)
+    prompt_PF = seen_PF.clone()
+    prompt_PF[:, : len(HARDWARE_FEATURES)] = 0
+    gain_PK, strain_PK = expanded(seen_PF, degree), expanded(prompt_PF, degree)
     features = table.state_PF.shape[1]
-    assert x_PK.shape[1] == 1 + features + (features * (features + 1) // 2 if degree == 2 else 0)
-    penalty_K = torch.tensor([0.1] + [3.0] * features + [15.0] * (x_PK.shape[1] - 1 - features), dtype=torch.float64)
+    assert gain_PK.shape[1] == 1 + features + (features * (features + 1) // 2 if degree == 2 else 0)
+    penalty_K = torch.tensor([0.1] + [3.0] * features + [15.0] * (gain_PK.shape[1] - 1 - features), dtype=torch.float64)
     for action in range(len(ACTIONS)):
         rows = [prompt for prompt, chosen in tried if chosen == action]
-        x_NK = x_PK[rows]
-        y_N2 = torch.stack([table.ratio_PA[rows, action] - 1, strain_of(table.rise_PA[rows, action], FLOOR)], 1)
-        exact_K2 = torch.linalg.solve(x_NK.T @ x_NK + torch.diag(penalty_K), x_NK.T @ y_N2)
-        assert torch.allclose(known.weights_AK2[action], exact_K2, rtol=1e-8, atol=1e-10)
+        goals = table.ratio_PA[rows, action] - 1, strain_of(table.rise_PA[rows, action], FLOOR)
+        for x_PK, goal_N, found_K in zip((gain_PK, strain_PK), goals, known.weights_2AK[:, action], strict=True):
+            x_NK = x_PK[rows]
+            exact_K = torch.linalg.solve(x_NK.T @ x_NK + torch.diag(penalty_K), x_NK.T @ goal_N)
+            assert torch.allclose(found_K, exact_K, rtol=1e-8, atol=1e-10)
 
 
 def test_no_action_is_tried_twice_on_a_prompt_before_all_were():

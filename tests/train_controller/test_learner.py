@@ -9,7 +9,7 @@ from tasks.train_controller.learners import ABLATIONS, LEARNERS, ablated, reweig
 from tasks.train_controller.observation import FEATURES
 from tasks.train_controller.regret import best_fixed, oracle
 from tasks.train_controller.reward import Reward
-from tests.train_controller.made_up import a_table
+from tests.train_controller.made_up import a_table, at_load
 
 FLOOR = 0.05
 GOOD = [LinUCB(parts=3), DoubleDQN(parts=3)]
@@ -35,6 +35,20 @@ def test_it_recovers_half_of_what_the_oracle_gains_and_keeps_the_floor(learner):
     assert most > 0.1
     assert gain > most / 2
     assert broken <= 0.01
+
+
+@pytest.mark.parametrize("learner", GOOD, ids=named)
+def test_the_floor_is_kept_on_a_machine_that_was_never_so_idle_or_so_busy(learner):
+    train, fresh = at_load(a_table(250), 0.45, 0.65), a_table(1500, 1)
+    policy = learner.learn(train, FLOOR, 0)
+    idle, busy = (at_load(fresh, load, load) for load in (0.0, 1.0))
+    (value_PA, strain_PA), (other_PA, same_PA) = (policy.predictor.predict(each.state_PF) for each in (idle, busy))
+    assert torch.equal(strain_PA, same_PA)
+    assert not torch.equal(value_PA, other_PA)  # the speed may depend on it
+    for each in (idle, busy):
+        gain, _, broken = judged(policy, train, each)
+        assert gain > 0
+        assert broken <= learner.target
 
 
 @pytest.mark.parametrize("learner", GOOD, ids=named)

@@ -4,7 +4,7 @@ import torch
 from tasks.train_controller.bandit import LinUCB
 from tasks.train_controller.dqn import DoubleDQN
 from tasks.train_controller.guard import LIMIT
-from tasks.train_controller.observation import FEATURES
+from tasks.train_controller.observation import FEATURES, HARDWARE_FEATURES
 from tasks.train_controller.policy import Standard
 from tests.train_controller.made_up import ACTIONS, STILL, a_table
 
@@ -54,7 +54,7 @@ def test_what_is_no_state_is_refused(policy, state_F, says):
 
 def test_states_are_standardised_as_the_training_prompts_were():
     state_PF = a_table(90).state_PF
-    standard = Standard.of(state_PF)
+    standard = Standard.of(state_PF, FEATURES)
     seen_PF = standard(state_PF)
     moving = [number for number, name in enumerate(FEATURES) if name not in STILL]
     assert seen_PF[:, moving].mean(0).tolist() == pytest.approx([0] * len(moving), abs=1e-9)
@@ -62,3 +62,7 @@ def test_states_are_standardised_as_the_training_prompts_were():
     other_PF = 1 - state_PF
     assert not standard(other_PF)[:, [FEATURES.index(name) for name in STILL]].any()  # never seen to move: ignored
     assert standard(100 * state_PF).abs().max() == 3  # and nothing counts as further away
+    whole_PF, prompt_PF = standard.views(state_PF)
+    assert torch.equal(whole_PF, seen_PF)
+    assert not prompt_PF[:, : len(HARDWARE_FEATURES)].any()
+    assert torch.equal(prompt_PF[:, len(HARDWARE_FEATURES) :], seen_PF[:, len(HARDWARE_FEATURES) :])
