@@ -70,7 +70,7 @@ def run(name: str, choice: argparse.Namespace) -> None:
     folder, text = MODELS[name][0], read_text(name)
     model = load_model(folder)
     steps = {name: " ".join(f"{field}={value}" for field, value in step.items()) for name, step in STEPS.items()}
-    add_line(file, circumstances("bench.methods", model, text) | {"steps": steps})
+    add_line(file, circumstances("bench.methods", model, text, choice.windows) | {"steps": steps})
     run_cells(file, name, wanted, lambda cell: measure(load_model(folder), text, cell))
 
 

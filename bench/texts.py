@@ -66,7 +66,7 @@ def add_line(file: Path, line: dict[str, Any]) -> None:
         lines.write(json.dumps(line) + "\n")
 
 
-def circumstances(module: str, model: PreTrainedModel, text: Text) -> dict[str, Any]:
+def circumstances(module: str, model: PreTrainedModel, text: Text, windows: int = WINDOWS) -> dict[str, Any]:
     """The line that the lines of one start follow: when, how and where, and the dense model's score."""
     score = perplexity(model, text.evaluation_T, WINDOW)
     return {
@@ -76,6 +76,6 @@ def circumstances(module: str, model: PreTrainedModel, text: Text) -> dict[str, 
         "versions": versions(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
-        "calibration": f"{WINDOWS} windows of {WINDOW} tokens",
+        "calibration": f"{windows} windows of {WINDOW} tokens",
         "dense": {"ppl": score.ppl, "nll": score.nll, "tokens": score.tokens, "windows": score.windows},
     }
