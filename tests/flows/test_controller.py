@@ -107,7 +107,7 @@ def test_the_rows_are_a_whole_table_and_what_came_of_it(runs: dict[str, Controll
     assert worth.keys() == LEARNED | GIVEN
     assert all(worth[name]["seeds"] == 2 for name in (*LEARNED, "random"))
     assert worth["best fixed"]["gain"] == 0.0
-    looked = {(row["learner"], row["seed"]) for row in rows_of("learning", outcome)}
+    looked = {(row["learner"], row["learner_seed"]) for row in rows_of("learning", outcome)}
     assert looked == {(learner, seed) for learner in LEARNED for seed in range(2)}
     [table] = [row for row in rows_of("artifacts", outcome) if row["kind"] == "episodes"]
     assert (Path(outcome.profiles).parents[2] / table["folder"] / "episodes.json").is_file()
