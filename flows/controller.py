@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from time import perf_counter
 
 from prefect import flow, runtime
 
 from flows.controller_choices import Controller
-from flows.controller_fit import PreparedController, prepare_controller
+from flows.controller_fit import prepare_controller
 from flows.controller_stages import (
     Chosen,
     Table,
@@ -19,14 +18,14 @@ from flows.controller_stages import (
     measure_table,
     train_policies,
 )
-from flows.outcome import dataset_row, name_run, tokenize_calibration
+from flows.outcome import dataset_row, describe, name_run, tokenize_calibration
 from flows.profiles import artifact_row, build, profile_rows
 from flows.show import show_run
 from tasks.evaluate.task import time_switches
-from tasks.handles import ArtifactRow, Context, DatasetRow, RunRow
+from tasks.handles import ArtifactRow, DatasetRow, RunRow
 from tasks.record import home
 from tasks.record.learned_policies import Learned
-from tasks.record.provenance import machine, versions
+from tasks.record.provenance import machine
 from tasks.record.task import log, record, write_report
 from tasks.stage import Stages, run_always
 from tasks.train_controller.controller_results import Prompts, Trained
@@ -62,7 +61,7 @@ def train_controller(parameters: Controller) -> ControllerOutcome:
     judged = judge(stages, parameters, table, trained, answered)
     switching = stages(time_switches, model=found.model, built=built, device=found.device, machine=machine())
 
-    context = describe(run, parameters, found, table.prompts)
+    context = describe("controller", run, parameters, found, table.prompts)
     calibrated = replace(context, dataset_hash=calibration.dataset_hash)
     asked, episodes = read_rows(table.measured)
     decided, worth = read_judged(judged)
@@ -87,22 +86,6 @@ def train_controller(parameters: Controller) -> ControllerOutcome:
     run_always(show_run, run, report)
     return ControllerOutcome(
         run=run, profiles=str(home.locate(built.folder)), report=report, chosen=chosen(best, decided, worth)
-    )
-
-
-def describe(run: str, parameters: Controller, found: PreparedController, prompts: Prompts) -> Context:
-    return Context(
-        run=run,
-        flow="controller",
-        model=found.name,
-        model_hash=found.model.hash,
-        dataset_hash=prompts.dataset_hash,
-        method=parameters.name,
-        pattern=parameters.pattern,
-        seed=parameters.seed,
-        versions=versions(),
-        machine=machine(),
-        recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 

@@ -7,6 +7,7 @@ from secrets import token_hex
 
 from flows.activation_choices import Activation
 from flows.choices import Oneshot, Slice
+from flows.controller_choices import Controller
 from flows.iterative_choices import Iterative
 from flows.prepare import Found, Prepared, PreparedSlice
 from flows.profile_choices import Profiles
@@ -20,6 +21,7 @@ from tasks.record.provenance import machine, versions
 from tasks.record.task import record
 from tasks.recover.task import Trained, recover_checkpoint
 from tasks.stage import Stages, run_always
+from tasks.train_controller.controller_results import Prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,16 +129,17 @@ def record_recovery(context: Context, recovered: Recovered) -> None:
 def describe(
     flow: str,
     run: str,
-    parameters: Oneshot | Slice | Iterative | Activation | Profiles,
+    parameters: Oneshot | Slice | Iterative | Activation | Profiles | Controller,
     found: Found,
-    evaluation: Tokens,
+    text: Tokens | Prompts,
 ) -> Context:
+    """What every row of this run carries; `text` is what is scored."""
     return Context(
         run=run,
         flow=flow,
         model=found.name,
         model_hash=found.model.hash,
-        dataset_hash=evaluation.dataset_hash,
+        dataset_hash=text.dataset_hash,
         method=parameters.name,
         pattern=parameters.pattern,
         seed=parameters.seed,

@@ -1,16 +1,16 @@
 """What every flow over texts is told: the model, what calibrates and scores it, and where it runs."""
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from flows.device import VALID
 from flows.methods import Strict, one_line
 from tasks.data.sources import parse_source
 
 
 def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+    if not VALID.fullmatch(text):
         raise ValueError(f"device: {text!r} given, valid is auto, cpu, cuda or cuda:1")
     return text
 

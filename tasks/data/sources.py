@@ -3,19 +3,17 @@
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants
-
 from tasks.data import docs
 from tasks.data.documents import Documents, hash_texts
 from tasks.data.files import csv_rows, jsonl_rows, read_txt, texts_of
 from tasks.data.registry import SOURCES
-from tasks.network import PASSING, hub_answers, is_refusal
+from tasks.network import PASSING, hub_answers, is_refusal, offline
 
 OFFLINE = "HF_DATASETS_OFFLINE"  # of `datasets` alone, beside the hub's own
 ENDINGS = (".txt", ".jsonl", ".parquet")
@@ -168,7 +166,7 @@ def _read_hub(source: Source, role: str) -> list[str]:
     split, part = source.split or entry.split_of(role), entry.rows_of(role)
     reachable = hub_answers(OFFLINE)
     try:
-        with nullcontext() if reachable else _offline():
+        with nullcontext() if reachable else offline():
             rows = load_dataset(
                 entry.hub, entry.config, revision=entry.revision, split=split, streaming=entry.first is not None
             )
@@ -197,19 +195,6 @@ def _is_cached(source: Source) -> bool:
     entry = SOURCES[source.name]
     kept = Path(config.HF_DATASETS_CACHE) / entry.hub.replace("/", "___")
     return entry.first is None and any(kept.glob(f"{entry.config or '*'}/*/*/dataset_info.json"))
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """The hub's client and `datasets` in their offline mode, which each keeps in a variable of its own."""
-    from datasets import config
-
-    before = constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = before
 
 
 def _absent(source: Source) -> str:

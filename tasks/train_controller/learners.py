@@ -6,23 +6,11 @@ from tasks.train_controller.bandit import LinUCB
 from tasks.train_controller.dqn import DoubleDQN
 from tasks.train_controller.learner import Learner
 from tasks.train_controller.observation import HARDWARE_FEATURES, PROMPT_FEATURES
-from tasks.train_controller.policy import Policy
-from tasks.train_controller.table import Table
 
 LEARNERS: dict[str, type[Learner]] = {each.name: each for each in (DoubleDQN, LinUCB)}
 ABLATIONS = {"no hardware state": HARDWARE_FEATURES, "no prompt features": PROMPT_FEATURES}  # what is left out
 QUALITIES = (0.0, 1.0, 3.0, 10.0)  # weights of the quality that a sweep compares
 TOLERANCES = (0.0, 1.0)  # and shares of the floor that are free
-
-
-def ablated(learner: Learner, ablation: str, train: Table, floor: float, seed: int) -> Policy:
-    """What `learner` learns without these features; the policy is called "<learner>, <ablation>" in the tables.
-
-    Raises ValueError for an ablation that is none.
-    """
-    if ablation not in ABLATIONS:
-        raise ValueError(f"ablation: {ablation!r} given, valid is {', '.join(ABLATIONS)}")
-    return learner.learn(train.without(ABLATIONS[ablation]), floor, seed)
 
 
 def reweighted(learner: Learner) -> dict[str, Learner]:

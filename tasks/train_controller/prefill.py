@@ -3,7 +3,6 @@
 Axes: T tokens of the prompt, V words, D width of the model; queries are (1, query heads, last tokens, width of a head).
 """
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
+from tasks.evaluate.speed import now
 from tasks.model.anatomy import find_blocks
 from tasks.model.mode import evaluating
 from tasks.prune.cache.budget import KVBudget
@@ -50,9 +50,9 @@ def prefill(profiles: Profiles, ids_1T: Tensor, *, budgets: Iterable[KVBudget] =
         cache = DynamicCache(config=model.config)
         watch = watching_queries(model, observed, queries.__setitem__) if observed else nullcontext()
         with watch, _first_block(model) as states:
-            started = _now(model)
+            started = now(model)
             logits_1TV = model(ids_1T, past_key_values=cache, use_cache=True).logits
-            prefill_ms = (_now(model) - started) * 1000
+            prefill_ms = (now(model) - started) * 1000
         (first_block_in_1TD, first_block_out_1TD) = states
         return Prefill(
             ids_1T=ids_1T,
@@ -97,10 +97,3 @@ def _first_block(model: PreTrainedModel) -> Iterator[list[Tensor]]:
         yield states
     finally:
         hook.remove()
-
-
-def _now(model: PreTrainedModel) -> float:
-    """Seconds, when the device has done what it was given."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return time.perf_counter()
