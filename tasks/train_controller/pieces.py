@@ -30,7 +30,7 @@ class Pieces:
         self.text = ""  # of all pieces so far
         self.stopped = False  # whether a stop token or a stop string has come
         self._tokenizer, self._stop_ids = tokenizer, frozenset(stop_ids)
-        self._ids = [*prompt_ids][-CONTEXT_TOKENS:]  # the last that became text, and those after them that have not
+        self._ids = self._whole([*prompt_ids][-CONTEXT_TOKENS:])  # that became text, and those after them that have not
         self._read = len(self._ids)  # how many of them became text
         self._waiting = ""
 
@@ -53,6 +53,12 @@ class Pieces:
         piece, self._waiting = piece + self._waiting, ""
         self._read = len(self._ids)
         return piece
+
+    def _whole(self, ids: list[int]) -> list[int]:
+        """The tokens up to their last whole character: the answer's bytes must not complete one of the prompt's."""
+        while ids and self._decode(ids).endswith(BROKEN):
+            ids = ids[:-1]
+        return ids
 
     def _unread(self) -> str:
         """The text of the tokens that have not become text, as it is behind those before them."""

@@ -44,14 +44,21 @@ def test_a_character_that_stays_broken_comes_last(tokenizer):
     assert "".join(given) == pieces.text == tokenizer.decode(ids[:-1])
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(50))
 def test_all_pieces_are_the_text_of_all_tokens(tokenizer, seed):
     chance = random.Random(seed)
-    bytes_only = [id for token, id in tokenizer.get_vocab().items() if len(token) == 1]
+    bytes_only = sorted(id for token, id in tokenizer.get_vocab().items() if len(token) == 1)
     for pool in (range(1, len(tokenizer)), bytes_only):  # of all tokens; of bytes, which seldom make characters
         ids = chance.choices(pool, k=60)
         pieces = Pieces(tokenizer, chance.choices(pool, k=9))
         assert "".join(feed(pieces, ids)) == pieces.text == tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def test_a_character_that_the_prompt_left_broken_is_not_completed_by_the_answer(tokenizer):
+    lead, *others = tokenizer("🙂", add_special_tokens=False)["input_ids"]
+    for prompt in ([lead], tokenizer("so ", add_special_tokens=False)["input_ids"] + [lead]):
+        pieces = Pieces(tokenizer, prompt)
+        assert "".join(feed(pieces, [*others, *others])) == tokenizer.decode([*others, *others])
 
 
 @pytest.mark.parametrize("seed", range(5))
