@@ -45,6 +45,12 @@ def cache_key(function: Callable) -> Callable[[Any, dict[str, Any]], str]:
     return key
 
 
+def code_of(function: Callable, inputs: dict[str, Any]) -> str:
+    """SHA-256 of all code of a stage: what `function` runs, and the classes among its inputs."""
+    classes = sorted(set(_classes_in(canonical(inputs))))
+    return hashlib.sha256("\n".join([task_code(function), *classes]).encode()).hexdigest()
+
+
 def canonical(value: Any) -> Any:
     """`value` as JSON for the key. Handles count by their content hash, so a moved folder changes nothing."""
     if isinstance(value, Checkpoint | Tokens):
@@ -95,6 +101,17 @@ def modules_code(*names: str) -> str:
         closure[name], imports = _digest(path)
         todo += imports
     return hashlib.sha256("".join(f"{name}\n{closure[name]}\n" for name in sorted(closure)).encode()).hexdigest()
+
+
+def _classes_in(value: Any) -> Iterator[str]:
+    """The name and the code of every class inside what `canonical` made."""
+    if isinstance(value, dict):
+        if "class" in value and "code" in value:
+            yield f"{value['class']} {value['code']}"
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _classes_in(item)
 
 
 def _without_task_makers(definition: ast.AST) -> ast.AST:

@@ -4,8 +4,7 @@ A handle names content, never a mere place: `hash` is the SHA-256 that `tasks.re
 `tasks.model.load.fingerprint`) computed over the bytes in `folder`, and whoever opens the handle checks it. `folder` is
 absolute for what a user brought and relative to the artifacts folder (`store/<kind>/<hash>`) for what a stage made.
 
-Each row type is the schema of one Parquet table; its docstring states the table's grain. The columns of `Context` stand
-before those of every row, so that any row can be traced without a join.
+Each row type is the schema of a Parquet table, whose grain its docstring states; `Context` stands before every row.
 """
 
 from dataclasses import dataclass
@@ -75,6 +74,7 @@ class StageRow:
     stage: str
     seconds: float
     cached: bool
+    code: str | None = None  # SHA-256 of what it computes with (tasks.caching.code_of); unknown in older rows
 
 
 @dataclass(frozen=True, kw_only=True)

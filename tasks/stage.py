@@ -17,7 +17,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 from rich.console import Console
 
-from tasks.caching import cache_key
+from tasks.caching import cache_key, code_of
 from tasks.handles import StageRow
 from tasks.model.load import fingerprint
 from tasks.progress import tell_finished
@@ -93,9 +93,10 @@ class Stages:
                 raise cause  # a mistake in the words, found where they were first read
             raise StageFailed(stage.name, cause)
         cached = state.name == "Cached"
-        self.rows.append(StageRow(stage=stage.name, seconds=time.perf_counter() - started, cached=cached))
+        seconds, code = time.perf_counter() - started, code_of(stage.fn, inputs)
+        self.rows.append(StageRow(stage=stage.name, seconds=seconds, cached=cached, code=code))
         if not cached:
-            tell_finished(f"{stage.name}: {self.rows[-1].seconds:.1f} s")
+            tell_finished(f"{stage.name}: {seconds:.1f} s")
         return state.result()
 
 

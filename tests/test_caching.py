@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.caching import canonical
+from tasks.caching import canonical, code_of
 from tasks.handles import Checkpoint
+from tasks.prune import PRUNERS, UPDATES
+from tasks.prune.task import pack, prune
+from tasks.prune.weight.pattern import NM
+from tasks.prune.weight.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 PRINT_KEYS = """
@@ -93,3 +97,14 @@ def test_a_handle_counts_by_its_content_not_its_place():
 def test_an_input_without_a_canonical_form_is_refused():
     with pytest.raises(TypeError, match="plain data"):
         canonical({"a": object()})
+
+
+def test_the_code_of_a_stage_follows_its_own_code_and_its_methods_and_no_values():
+    def code(recipe: Recipe, **inputs: object) -> str:
+        return code_of(prune.fn, {"recipe": recipe, **inputs})
+
+    wanda, magnitude = (Recipe(pruner=PRUNERS[name](), pattern=NM()) for name in ("wanda", "magnitude"))
+    refitted = Recipe(pruner=PRUNERS["wanda"](), pattern=NM(), update=UPDATES["refit"]())
+    assert code(wanda) == code(wanda, model=Checkpoint(hash="h", folder="/a"), device="cpu")
+    assert code(wanda) == code(Recipe(pruner=PRUNERS["wanda"](), pattern=NM(n=4, m=8)))
+    assert len({code(wanda), code(magnitude), code(refitted), code_of(pack.fn, {"recipe": wanda})}) == 4
