@@ -56,7 +56,7 @@ def controller_of(arguments: argparse.Namespace) -> "Controller":
 def _profiles_of(policy: Path) -> Path:
     """Those among which it chooses, where a run has stored them."""
     from tasks.record import home
-    from tasks.train_controller.policy_folder import profiles_hash_of
+    from tasks.train_controller.learn.policy_folder import profiles_hash_of
 
     folder = home.locate(f"store/profiles/{profiles_hash_of(policy)}")
     if not folder.is_dir():

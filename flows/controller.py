@@ -28,8 +28,8 @@ from tasks.record.learned_policies import Learned
 from tasks.record.provenance import machine
 from tasks.record.task import log, record, write_report
 from tasks.stage import Stages, run_always
-from tasks.train_controller.controller_results import Prompts, Trained
-from tasks.train_controller.regret import check_floor
+from tasks.train_controller.judge.regret import check_floor
+from tasks.train_controller.results import Prompts, Trained
 from tasks.train_controller.task import read_judged, read_rows, read_table
 
 

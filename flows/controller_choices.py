@@ -13,10 +13,10 @@ from flows.methods import IMPORTANCE_CHOICES, Choice, ImportanceChoice, choices_
 from flows.profile_choices import CutsText, Profiles
 from flows.texts import DeviceText, SourceText, Told
 from tasks.prune.structure.profiles import NONE
-from tasks.train_controller.actions import Action, parse_action, parse_actions
-from tasks.train_controller.learner import Learner
-from tasks.train_controller.learners import ABLATIONS, LEARNERS, reweighted
-from tasks.train_controller.reward import Reward
+from tasks.train_controller.act.actions import Action, parse_action, parse_actions
+from tasks.train_controller.learn.learner import Learner
+from tasks.train_controller.learn.learners import ABLATIONS, LEARNERS, reweighted
+from tasks.train_controller.learn.reward import Reward
 
 BOTH = "both"
 USUAL_BUDGET = "snapkv:0.5"

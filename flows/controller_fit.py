@@ -8,8 +8,8 @@ from flows.controller_choices import Controller
 from flows.prepare import PreparedProfiles, prepare_profiles
 from tasks.data.prompts import identify_prompts
 from tasks.model.load import context_of, load_config, load_tokenizer
-from tasks.train_controller.actions import Action
-from tasks.train_controller.encoded import check_prompts
+from tasks.train_controller.act.actions import Action
+from tasks.train_controller.measure.encoded import check_prompts
 from tasks.train_controller.task import read_encoded
 
 

@@ -10,9 +10,9 @@ from tasks.prune.structure.results import BuiltProfiles
 from tasks.record import home
 from tasks.record.provenance import machine
 from tasks.stage import Stages
-from tasks.train_controller.controller_results import Answered, Judged, Measured, Prompts, Trained
-from tasks.train_controller.episode_rows import ControllerRow, DecisionRow
-from tasks.train_controller.regret import BEST_FIXED
+from tasks.train_controller.judge.regret import BEST_FIXED
+from tasks.train_controller.results import Answered, Judged, Measured, Prompts, Trained
+from tasks.train_controller.rows import ControllerRow, DecisionRow
 from tasks.train_controller.task import answer_prompts, encode_prompts, judge_policies, measure_episodes, train_policy
 
 

@@ -11,7 +11,7 @@ from flows.words import say_model
 if TYPE_CHECKING:
     from flows.controller import ControllerOutcome
     from flows.controller_choices import Controller
-    from tasks.train_controller.episode_rows import ControllerRow
+    from tasks.train_controller.rows import ControllerRow
 
 PURPOSE = "learn for each prompt how much of a model it needs"
 MODES = {

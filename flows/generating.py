@@ -11,7 +11,7 @@ from flows.answer_words import controller_of
 from flows.terminal import say
 
 if TYPE_CHECKING:
-    from tasks.train_controller.answers import Answer
+    from tasks.train_controller.act.answers import Answer
     from tasks.train_controller.runtime import Controller
 
 
@@ -26,8 +26,8 @@ def run_generate(arguments: argparse.Namespace) -> int:
 
 
 def generate(arguments: argparse.Namespace) -> int:
-    from tasks.train_controller.actions import Action
-    from tasks.train_controller.serve_reply import facts
+    from tasks.train_controller.act.actions import Action
+    from tasks.train_controller.service.reply import facts
 
     prompt = sys.stdin.read().removesuffix("\n") if arguments.prompt == "-" else arguments.prompt
     controller = controller_of(arguments)
@@ -49,7 +49,7 @@ def generate(arguments: argparse.Namespace) -> int:
 def how_of(arguments: argparse.Namespace, controller: "Controller") -> dict[str, Any]:
     """How the prompt is to be answered. Raises ValueError for an action that is none, or beside a policy."""
     from tasks.prune.structure.profiles import NONE
-    from tasks.train_controller.actions import parse_action, parse_actions
+    from tasks.train_controller.act.actions import parse_action, parse_actions
 
     how = {"new_tokens": arguments.tokens, "temperature": arguments.temperature, "seed": arguments.seed}
     how |= {"stop": tuple(arguments.stop)}

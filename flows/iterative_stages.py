@@ -15,8 +15,8 @@ from tasks.recover.moments import Moments
 from tasks.recover.stages import CutStage
 from tasks.recover.task import Trained, cut_moments, recover_checkpoint
 from tasks.stage import Stages
+from tasks.train_controller.allocators.results import OfUnits, Searched
 from tasks.train_controller.allocators.task import describe_blocks, search_allocation
-from tasks.train_controller.results import OfUnits, Searched
 
 OF_ONE_CUT = ("cut_error", "repaired_error", "attention_gain", "ffn_gain", "damp")  # against the model just before it
 

@@ -19,10 +19,10 @@ from tasks.record import home
 from tasks.record.provenance import machine
 from tasks.record.task import publish, record, write_report
 from tasks.stage import Stages, run_always
+from tasks.train_controller.allocators.results import OfWeights
 from tasks.train_controller.allocators.search import Searcher
 from tasks.train_controller.allocators.task import rank_weights
 from tasks.train_controller.allocators.weight_rungs import level_pattern
-from tasks.train_controller.results import OfWeights
 
 
 @flow(name="oneshot", flow_run_name=name_run)

@@ -21,7 +21,7 @@ from tasks.record.provenance import machine, versions
 from tasks.record.task import record
 from tasks.recover.task import Trained, recover_checkpoint
 from tasks.stage import Stages, run_always
-from tasks.train_controller.controller_results import Prompts
+from tasks.train_controller.results import Prompts
 
 
 @dataclass(frozen=True, kw_only=True)

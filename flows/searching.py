@@ -8,9 +8,9 @@ from flows.allocator_choices import Searching
 from flows.prepare import Found
 from tasks.handles import Tokens
 from tasks.stage import Stages
+from tasks.train_controller.allocators.results import OfUnits, OfWeights, Searched
+from tasks.train_controller.allocators.rows import LevelRow, SearchRow
 from tasks.train_controller.allocators.task import describe_blocks, measure_levels, search_allocation
-from tasks.train_controller.results import OfUnits, OfWeights, Searched
-from tasks.train_controller.rows import LevelRow, SearchRow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from tasks.record.provenance import machine
 from tasks.record.task import publish, record, write_report
 from tasks.recover.task import Trained
 from tasks.stage import Stages, run_always
-from tasks.train_controller.results import OfUnits
+from tasks.train_controller.allocators.results import OfUnits
 
 
 @flow(name="slice", flow_run_name=name_run)

@@ -19,7 +19,7 @@ GUESTS = {  # library -> the places that may import it
     "fastapi": ("tasks/train_controller/serve.py",),
     "starlette": ("tasks/train_controller/serve.py",),
     "uvicorn": ("tasks/train_controller/serve.py", "flows/server.py"),
-    "prometheus_client": ("tasks/train_controller/serve_metrics.py",),
+    "prometheus_client": ("tasks/train_controller/service/metrics.py",),
     "pydantic": (
         "flows/activation_choices.py",
         "flows/allocator_choices.py",
@@ -35,7 +35,7 @@ GUESTS = {  # library -> the places that may import it
     "rich": ("tasks/progress.py", "tasks/stage.py", "flows/*.py"),
     "pandas": (),
 }
-HOSTS = ("env.py", "serve.py", "serve_metrics.py")  # of the controller's room: they import their guests at the top
+HOSTS = ("env.py", "serve.py", "metrics.py")  # of the controller's room: they import their guests at the top
 DOORS = ("task.py", "__main__.py")  # of a room: they bring rooms together
 BESIDE = {"handles", "network"}  # pure files beside the rooms: every room may know them, they know no room
 MAY_IMPORT = {  # a pure room -> the pure rooms it may know

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.record.names import plain
-from tasks.train_controller.episode_rows import ControllerRow, LearningRow
+from tasks.train_controller.rows import ControllerRow, LearningRow
 
 WORTH = ("ratio", "gain", "gain_low", "gain_high", "violations", "mean_rise", "regret", "decision_ms")
 CURVES = ("reward", "held_out_reward", "loss", "epsilon")  # of a learner, by its steps

@@ -35,8 +35,8 @@ from tasks.prune.structure.cut_row import CutRow
 from tasks.prune.structure.rows import CutStageRow, RemovalRow, RepairRow, SplitRow
 from tasks.record import home
 from tasks.record.names import check_run
-from tasks.train_controller.episode_rows import ControllerRow, DecisionRow, EpisodeRow, LearningRow, PromptRow
-from tasks.train_controller.rows import AllocationRow, AllocatorRow, CandidateRow, LevelRow, SearchRow
+from tasks.train_controller.allocators.rows import AllocationRow, AllocatorRow, CandidateRow, LevelRow, SearchRow
+from tasks.train_controller.rows import ControllerRow, DecisionRow, EpisodeRow, LearningRow, PromptRow
 
 TABLES: dict[str, type] = {
     "runs": handles.RunRow,

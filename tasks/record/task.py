@@ -13,7 +13,7 @@ from tasks.handles import Checkpoint, Context, EvaluationRow, RunRow, SpeedRow
 from tasks.record import metrics, registry, tracking
 from tasks.record import report as pages
 from tasks.record.learned_policies import Learned
-from tasks.train_controller.rows import SearchRow
+from tasks.train_controller.allocators.rows import SearchRow
 
 
 def uncached(name: str) -> Callable[[Callable], Callable[..., Any]]:

@@ -25,7 +25,7 @@ from tasks.record.benchmarks import benchmark_metrics
 from tasks.record.disk import locked
 from tasks.record.learned_policies import Learned
 from tasks.record.names import check_run
-from tasks.train_controller.rows import SearchRow
+from tasks.train_controller.allocators.rows import SearchRow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,9 +9,9 @@ import gymnasium
 import numpy as np
 from torch import Tensor
 
-from tasks.train_controller.reward import Reward
-from tasks.train_controller.table import Table
-from tasks.train_controller.trials import Measure, Trials
+from tasks.train_controller.learn.reward import Reward
+from tasks.train_controller.learn.table import Table
+from tasks.train_controller.learn.trials import Measure, Trials
 
 
 class PromptEnv(gymnasium.Env[np.ndarray, np.int64]):

@@ -1,75 +1,58 @@
-"""What the stages of this room take and hand on."""
+"""What the stages of the run-time controller hand on: content under the home, and what is to be known of it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from tasks.prune.allocation import Allocation
-from tasks.prune.structure.cut import Cut
-from tasks.prune.structure.results import Scored
-from tasks.prune.weight.pattern import Pattern
-from tasks.train_controller.allocators.features import Summary
-from tasks.train_controller.allocators.weight_rungs import level_pattern
-from tasks.train_controller.rows import AllocationRow, AllocatorRow, CandidateRow, SearchRow
+from tasks.train_controller.rows import LearningRow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranked:
-    """How many rungs each weight outlasts: tensors `<block>.<linear>` in `folder/outlasted.safetensors`, uint8 (O, I).
-
-    `scores`: those of each part, in the order of the problem's parts.
-    """
+class Prompts:
+    """Prompts of both splits in `folder` (tasks.train_controller.measure.encoded), as a model's tokenizer has them."""
 
     hash: str
     folder: str
-    scores: tuple[Summary, ...]
+    source: str
+    dataset_hash: str  # of the texts alone: equal for every tokenizer
+    prompts: int
+    text_bytes: int
+    tokens: int
+    longest: int  # tokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfUnits:
-    """A budget of units: those of low scores go first, and `cut` says how much goes, of what, and in which steps."""
+class Measured:
+    """The table from which policies learn, in `folder`: rows of `prompts` and of `episodes` (tasks.record.rows)."""
 
-    scored: Scored
-    cut: Cut
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """What tells a loss apart: not how much is to go in the end, nor what is done then."""
-        cut = self.cut
-        return {"scores": self.scored.hash, "cost": cut.cost, "kinds": cut.kinds, "round_to": cut.round_to}
+    hash: str
+    folder: str
+    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfWeights:
-    """A budget of zeros: weights of low scores go first, and `pattern` says how many in all."""
+class Trained:
+    """A policy in `folder` (tasks.train_controller.learn.policy_folder), and how it was learned."""
 
-    ranked: Ranked
-    pattern: Pattern
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """What tells a loss apart: not how much is to go in the end."""
-        return {"ranks": self.ranked.hash, "pattern": str(level_pattern(self.pattern, 1))}
+    hash: str
+    folder: str
+    size_bytes: int
+    name: str  # the learner, and what it did without
+    floor: float
+    seed: int
+    reward: float  # mean over the training prompts
+    looks: tuple[LearningRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Searched:
-    """What a search found: of zeros an `allocation`, of units how many are `left` in each block (`Cut.left`)."""
+class Judged:
+    """What the policies chose for the test prompts, in `folder`: rows of `decisions` and of `controllers`."""
 
-    levels: tuple[int, ...]
-    allocation: Allocation | None
-    left: tuple[tuple[int, ...], ...] | None
-    allocator: AllocatorRow
-    moves: tuple[SearchRow, ...]
-    parts: tuple[AllocationRow, ...]
-    candidates: tuple[CandidateRow, ...]
+    hash: str
+    folder: str
 
-    @property
-    def tables(self) -> dict[str, Sequence[Any]]:
-        """As they are recorded."""
-        return {
-            "allocators": [self.allocator],
-            "searches": self.moves,
-            "allocations": self.parts,
-            "candidates": self.candidates,
-        }
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What the policies did live, in `folder`: `answers` (tasks.train_controller.judge.live.LiveAnswer)."""
+
+    hash: str
+    folder: str

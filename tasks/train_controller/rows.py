@@ -1,76 +1,88 @@
-"""Rows of the tables that tell how a budget was divided among the parts of a model."""
+"""The rows of the controller's tables: prompts, what each action did to each, how learners learned, what they chose."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class LevelRow:
-    """levels: one row per part and number of rungs per run that measured each part alone."""
+class PromptRow:
+    """prompts: one row per prompt per run."""
 
-    block: int
-    kind: str  # attention | ffn
-    rungs: int  # that are gone; 0 is the dense model
-    share: float  # of the part's units or weights
-    loss: float  # nats per token, on the windows of a search
-    rise: float  # above the dense model's
+    prompt: str  # first 16 hex digits of the SHA-256 of its text and its reference continuation
+    source: str
+    split: str  # train | test
+    tokens: int
+    reference_tokens: int
+    features: str  # JSON: feature of tasks.train_controller.observation -> its value, 0 to 1
+    ppl: float  # of the prompt under the uncut model
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchRow:
-    """searches: one row per move of an allocator per run that searched."""
+class EpisodeRow:
+    """episodes: one row per prompt and action per run: the measured table from which policies learn."""
 
-    move: int
-    allocator: str
+    prompt: str
+    action: str  # as tasks.train_controller.act.actions.Action writes itself
+    nll: float  # of the reference continuation, nats per token, teacher-forced
+    dense_nll: float
+    rise: float  # exp(nll - dense_nll) - 1: the share by which the perplexity of the reference grows
+    kl: float  # KL(dense, this), nats per token, mean over the reference continuation
+    prefill_ms: float  # the uncut model reads the prompt; shared by all actions
+    switch_ms: float  # to put the profile in force and to fit the prompt's cache to it
+    decode_ms: float  # per token, median of the repetitions
+    tokens_per_s: float  # of the whole answer: tokens / (prefill + switch + all decoding)
+    ratio: float  # tokens_per_s over that of "none" on the same prompt, timed beside it; 1.0 for "none"
+    cache_bytes: int  # of the prompt's cache as this action keeps it
+    memory_bytes: int  # of the parameters in force
+    state: str  # JSON: the hardware as it was observed before this timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRow:
+    """learning: one row per look at a learner while it learns, per floor and seed per run."""
+
+    learner: str
+    floor: float  # largest rise that is allowed
+    learner_seed: int  # the seed of the context is that of the texts and the split
     step: int
-    loss: float  # nats per token of what was tried, on the windows of the search
-    best: float  # of the best so far
-    tokens: int  # looked at so far
-    reward: float | None
-    entropy: float | None  # nats, of the policy
-    accepted: bool | None
+    epsilon: float | None  # share of actions that are drawn; None where none are
+    loss: float | None
+    reward: float  # mean over the training prompts if it now chose greedily
+    held_out_reward: float | None  # and over the test prompts; seen, not learned from
 
 
 @dataclass(frozen=True, kw_only=True)
-class AllocationRow:
-    """allocations: one row per part per run that searched."""
+class DecisionRow:
+    """decisions: one row per test prompt, policy, floor and seed per run."""
 
-    block: int
-    kind: str  # attention | ffn
-    rungs: int  # that go
-    most: int  # that could
-    share: float  # of the part's units or weights that goes
-    saved_parameters: float  # of what all blocks have, the share that goes with it
-    saved_flops: float  # of a prompt as long as the context
-    saved_bytes: float
-    saved_kv: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class CandidateRow:
-    """candidates: one row per allocator that another one chose from, per run."""
-
-    name: str
-    tokens: int  # looked at
-    held_out: float  # nats per token
-    low: float  # 95 % interval of the difference to the loss of a uniform allocation, above 0 where it is worse
-    high: float
-    chosen: bool
+    policy: str  # a learner, or oracle | best fixed | random | dense, or a learner without some features
+    floor: float
+    learner_seed: int
+    prompt: str
+    action: str
+    ratio: float
+    rise: float
+    reward: float
+    regret: float  # reward of the oracle's action less that of this one
+    live: bool  # measured by really answering the prompt, not looked up in the episodes
 
 
 @dataclass(frozen=True, kw_only=True)
-class AllocatorRow:
-    """allocators: one row per run that searched; losses are nats per token before repair, update and recovery."""
+class ControllerRow:
+    """controllers: one row per policy and floor per run, over all its seeds and test prompts."""
 
-    allocator: str
-    tokens: int  # it looked at
-    limit: int  # and could have
-    windows: int  # of a look
-    held_out_windows: int
-    forwards: int  # looks, held out or not, that took the model
-    hits: int  # that were known from before
-    seconds: float
-    dense_loss: float  # on the windows held out
-    search_loss: float  # of what it found, on the windows it looked at
-    held_out_loss: float
-    uniform_held_out_loss: float  # of the same share of all parts
-    why: str | None
+    policy: str
+    floor: float
+    live: bool
+    seeds: int
+    prompts: int
+    ratio: float  # mean speed against "none"
+    ratio_low: float  # 95 % interval
+    ratio_high: float
+    gain: float  # mean of the ratio less that of the best fixed action, prompt by prompt
+    gain_low: float
+    gain_high: float
+    violations: float  # share of the prompts whose rise exceeds the floor
+    mean_rise: float
+    regret: float
+    oracle_share: float | None  # gain / the oracle's gain; None where the oracle gains nothing
+    decision_ms: float | None  # median time to choose, beyond the prefill

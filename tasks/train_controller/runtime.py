@@ -21,18 +21,16 @@ from tasks.model.folder import fingerprint
 from tasks.model.load import check_tokenizer, context_of, load_model, load_tokenizer, vocabulary_of
 from tasks.prune.structure.profile_folder import FILES, load_profiles
 from tasks.prune.structure.profiles import NONE, Profiles
-from tasks.train_controller.actions import Action, parse_actions
-from tasks.train_controller.answers import Answer, Decision, Reader
-from tasks.train_controller.decode import Sampling, Timed, decode
-from tasks.train_controller.episodes import check_actions
-from tasks.train_controller.fitting import Fitted, check_fits, in_force
+from tasks.train_controller.act.actions import Action, parse_actions
+from tasks.train_controller.act.answers import Answer, Decision, Reader
+from tasks.train_controller.act.decode import Sampling, Timed, decode
+from tasks.train_controller.act.fitting import Fitted, check_actions, check_fits, in_force
+from tasks.train_controller.act.pieces import Pieces
+from tasks.train_controller.act.prefill import Prefill, read_for
+from tasks.train_controller.act.prompt_features import describe_prompt
+from tasks.train_controller.learn.policy import Policy
+from tasks.train_controller.learn.policy_folder import load_policy
 from tasks.train_controller.observation import FEATURES, Observation
-from tasks.train_controller.pieces import Pieces
-from tasks.train_controller.policy import Policy
-from tasks.train_controller.policy_folder import load_policy
-from tasks.train_controller.prefill import Prefill
-from tasks.train_controller.prompt_features import describe_prompt
-from tasks.train_controller.rounds import read_for
 
 
 class Controller:
@@ -123,7 +121,7 @@ class Controller:
 
         `prompt`: a text, or token ids, which are taken as they are. `new_tokens`: at most so many, and no more than fit
         the model's context; fewer where a token that ends texts comes (not with `ignore_stops`), or a text of `stop`;
-        neither is in the answer. `temperature`, `top_p`, `seed`: as of tasks.train_controller.decode.Sampling.
+        neither is in the answer. `temperature`, `top_p`, `seed`: as of tasks.train_controller.act.decode.Sampling.
         `action`: in place of what the policy would choose.
 
         Whoever stops early closes the iterator; then, as after the last piece, "none" is in force.

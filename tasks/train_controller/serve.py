@@ -1,9 +1,9 @@
 """A resident model behind OpenAI's interface, on loopback: completions and chat, whole or streamed.
 
-One thread answers, in order (`serve_line`); the event loop only reads requests and sends replies. Stopping is graceful:
-what is being answered is answered to its end, what waits is refused by 503, then the port is free. A client that sends
-half a request or reads half a reply holds up neither: a body has `BODY_S` to come, and what is not sent `STOP_S` after
-the stop began is cut off.
+One thread answers, in order (`service.line`); the event loop only reads requests and sends replies. Stopping is
+graceful: what is being answered is answered to its end, what waits is refused by 503, then the port is free. A client
+that sends half a request or reads half a reply holds up neither: a body has `BODY_S` to come, and what is not sent
+`STOP_S` after the stop began is cut off.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
-from tasks.train_controller.answers import Answer
-from tasks.train_controller.serve_chat import ChatTemplate
-from tasks.train_controller.serve_line import Left, Line, Turn
-from tasks.train_controller.serve_metrics import Counted, Metrics
-from tasks.train_controller.serve_refusal import Refused
-from tasks.train_controller.serve_reply import DONE, ChatReply, CompletionReply, Reply, event
-from tasks.train_controller.serve_request import Asked, Body, parse_body, read_chat, read_completion
+from tasks.train_controller.act.answers import Answer
+from tasks.train_controller.service.chat import ChatTemplate
+from tasks.train_controller.service.line import Left, Line, Turn
+from tasks.train_controller.service.metrics import Counted, Metrics
+from tasks.train_controller.service.refusal import Refused
+from tasks.train_controller.service.reply import DONE, ChatReply, CompletionReply, Reply, event
+from tasks.train_controller.service.request import Asked, Body, parse_body, read_chat, read_completion
 
 if TYPE_CHECKING:
     from tasks.train_controller.runtime import Controller

@@ -20,22 +20,22 @@ from tasks.record import home
 from tasks.record.kept import Kept
 from tasks.record.rows import load_rows, save_rows
 from tasks.stage import open_folder, stage
-from tasks.train_controller import episodes
-from tasks.train_controller.actions import Action
-from tasks.train_controller.controller_results import Answered, Judged, Measured, Prompts, Trained
-from tasks.train_controller.encoded import check_prompts, encode_prompt, load_prompts, of_split, save_prompts
-from tasks.train_controller.episode_rows import ControllerRow, DecisionRow, EpisodeRow, LearningRow, PromptRow
-from tasks.train_controller.episodes import EncodedPrompt
-from tasks.train_controller.judging import Contender, every_decision
-from tasks.train_controller.learner import Learner
-from tasks.train_controller.live import LiveAnswer, Named, Rival, answer_live, decision_times, live_decisions
-from tasks.train_controller.policy_folder import load_policy, save_policy
-from tasks.train_controller.regret import BEST_FIXED, DENSE, best_fixed, summaries
-from tasks.train_controller.reward import Reward
+from tasks.train_controller.act.actions import Action
+from tasks.train_controller.judge.contenders import Contender, every_decision
+from tasks.train_controller.judge.live import LiveAnswer, Named, Rival, answer_live, decision_times, live_decisions
+from tasks.train_controller.judge.regret import BEST_FIXED, DENSE, best_fixed, summaries
+from tasks.train_controller.learn.learner import Learner
+from tasks.train_controller.learn.policy_folder import load_policy, save_policy
+from tasks.train_controller.learn.reward import Reward
+from tasks.train_controller.learn.table import Table, table_of
+from tasks.train_controller.learn.trials import mean_reward
+from tasks.train_controller.measure import episodes
+from tasks.train_controller.measure.encoded import check_prompts, encode_prompt, load_prompts, of_split, save_prompts
+from tasks.train_controller.measure.episodes import EncodedPrompt
+from tasks.train_controller.results import Answered, Judged, Measured, Prompts, Trained
+from tasks.train_controller.rows import ControllerRow, DecisionRow, EpisodeRow, LearningRow, PromptRow
 from tasks.train_controller.runtime import Controller
 from tasks.train_controller.state import HardwareReader
-from tasks.train_controller.table import Table, table_of
-from tasks.train_controller.trials import mean_reward
 
 
 @stage(reads_input=True, retry_on=ConnectionError, timeout_seconds=3600)

@@ -18,9 +18,9 @@ from tasks.model.load import fingerprint, load_model
 from tasks.prune.structure.profile_folder import load_profiles
 from tasks.record.metrics import query
 from tasks.record.tracking import tracking
+from tasks.train_controller.learn.policy_folder import load_policy
+from tasks.train_controller.learn.table import Table
 from tasks.train_controller.observation import FEATURES
-from tasks.train_controller.policy_folder import load_policy
-from tasks.train_controller.table import Table
 from tasks.train_controller.task import read_table
 from tests.flows.conftest import WORDS
 from tests.flows.runs import rows_of, sharing, stages_of

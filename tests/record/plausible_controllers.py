@@ -7,7 +7,7 @@ import random
 
 from tasks.handles import Context
 from tasks.record import metrics
-from tasks.train_controller.episode_rows import ControllerRow, DecisionRow, EpisodeRow, LearningRow, PromptRow
+from tasks.train_controller.rows import ControllerRow, DecisionRow, EpisodeRow, LearningRow, PromptRow
 from tests.record.plausible import CONTEXT, finish
 
 RUN = dataclasses.replace(CONTEXT, run="k1", flow="controller", method="dqn+bandit", pattern="floor 2%, 5%")

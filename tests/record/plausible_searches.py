@@ -4,7 +4,7 @@ import dataclasses
 
 from tasks.handles import Context
 from tasks.record import metrics
-from tasks.train_controller.rows import AllocationRow, AllocatorRow, CandidateRow, LevelRow, SearchRow
+from tasks.train_controller.allocators.rows import AllocationRow, AllocatorRow, CandidateRow, LevelRow, SearchRow
 from tests.record.plausible import CONTEXT, evaluation, finish
 
 SEARCH = dataclasses.replace(CONTEXT, run="f1", flow="oneshot", method="wanda+auto", pattern="70%")

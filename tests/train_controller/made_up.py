@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
+from tasks.train_controller.learn.table import Table
 from tasks.train_controller.observation import FEATURES
-from tasks.train_controller.table import Table
 
 ACTIONS = ("none", "ffn10", "ffn20", "ffn30", "ffn50")
 STILL = {"gpu_use": 0.0, "gpu_memory_free": 0.0, "has_gpu": 0.0, "battery": 1.0}  # a laptop on mains

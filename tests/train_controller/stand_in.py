@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-from tasks.train_controller.actions import Action
-from tasks.train_controller.answers import Answer, Decision
+from tasks.train_controller.act.actions import Action
+from tasks.train_controller.act.answers import Answer, Decision
 from tasks.train_controller.observation import Hardware, Observation, PromptFeatures
 
 CONTEXT = 511

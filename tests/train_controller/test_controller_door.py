@@ -11,11 +11,11 @@ from tasks.handles import Checkpoint
 from tasks.prune.structure.results import BuiltProfiles
 from tasks.record import home, kept
 from tasks.train_controller import task
-from tasks.train_controller.actions import Action
-from tasks.train_controller.controller_results import Prompts
-from tasks.train_controller.encoded import save_prompts
-from tasks.train_controller.episode_rows import PromptRow
-from tasks.train_controller.episodes import EncodedPrompt
+from tasks.train_controller.act.actions import Action
+from tasks.train_controller.measure.encoded import save_prompts
+from tasks.train_controller.measure.episodes import EncodedPrompt
+from tasks.train_controller.results import Prompts
+from tasks.train_controller.rows import PromptRow
 from tests.record.plausible_controllers import episode
 
 MODEL = Checkpoint(hash="a" * 64, folder="store/checkpoints/a")

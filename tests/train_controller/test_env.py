@@ -4,8 +4,8 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 from tasks.train_controller.env import PromptEnv
-from tasks.train_controller.reward import Reward
-from tasks.train_controller.trials import Trials, mean_reward
+from tasks.train_controller.learn.reward import Reward
+from tasks.train_controller.learn.trials import Trials, mean_reward
 from tests.train_controller.made_up import a_table
 
 

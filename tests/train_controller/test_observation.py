@@ -10,6 +10,8 @@ from tasks.data import docs
 from tasks.data.docstrings import docstrings
 from tasks.model.load import BUILTIN, load_model, load_tokenizer
 from tasks.prune.structure.profiles import Profiles
+from tasks.train_controller.act.prefill import prefill
+from tasks.train_controller.act.prompt_features import describe_prompt
 from tasks.train_controller.observation import (
     FEATURES,
     HARDWARE_FEATURES,
@@ -18,8 +20,6 @@ from tasks.train_controller.observation import (
     Observation,
     PromptFeatures,
 )
-from tasks.train_controller.prefill import prefill
-from tasks.train_controller.prompt_features import describe_prompt
 
 IDLE = Hardware(cpu_use=0.1, memory_free=0.9)
 SHARES = tuple(each.name for each in fields(PromptFeatures) if each.name not in ("tokens", "ppl"))

@@ -10,13 +10,13 @@ from tasks.model.load import BUILTIN, fingerprint, load_tokenizer, save_model
 from tasks.prune.structure.profile_folder import save_profiles
 from tasks.prune.structure.profiles import NONE
 from tasks.record.manifest import hash_folder
-from tasks.train_controller.actions import Action, parse_action, parse_actions
-from tasks.train_controller.answers import Answer, Decision
-from tasks.train_controller.learners import LEARNERS
+from tasks.train_controller.act.actions import Action, parse_action, parse_actions
+from tasks.train_controller.act.answers import Answer, Decision
+from tasks.train_controller.learn.learners import LEARNERS
+from tasks.train_controller.learn.policy_folder import save_policy
+from tasks.train_controller.learn.table import Table
 from tasks.train_controller.observation import FEATURES, Hardware, Observation, PromptFeatures
-from tasks.train_controller.policy_folder import save_policy
 from tasks.train_controller.runtime import Controller, hash_profiles
-from tasks.train_controller.table import Table
 from tests.cases import llama
 from tests.prune.structure.profiled import built
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from tasks.model.load import BUILTIN, load_model, load_tokenizer
 from tasks.prune.structure.named_cuts import of_equal_scores, parse_cuts
 from tasks.prune.structure.profiles import Profiles
-from tasks.train_controller.actions import parse_actions
+from tasks.train_controller.act.actions import parse_actions
 from tasks.train_controller.observation import FEATURES, LONG_PROMPT, Hardware
 from tasks.train_controller.runtime import Controller
 from tests.train_controller.served import CHAT, COMPLETIONS, Served, chat, completion, events, serving

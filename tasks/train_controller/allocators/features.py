@@ -21,8 +21,8 @@ from tasks.calibrate.importance.importance import BLOCKS
 from tasks.calibrate.importance.influence import Influence
 from tasks.calibrate.importance.outliers import outlier_ratios
 from tasks.train_controller.allocators.problem import Part, Problem
+from tasks.train_controller.allocators.rows import LevelRow
 from tasks.train_controller.allocators.search import Features
-from tasks.train_controller.rows import LevelRow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from tasks.train_controller.allocators.judge import ModelJudge, Rungs, Windows
 from tasks.train_controller.allocators.problem import Levels, Problem
-from tasks.train_controller.rows import LevelRow
+from tasks.train_controller.allocators.rows import LevelRow
 
 
 def looks_of(problem: Problem) -> int:

@@ -6,11 +6,11 @@ from statistics import fmean
 from tasks.prune.allocation import Allocation
 from tasks.train_controller.allocators.judge import ModelJudge
 from tasks.train_controller.allocators.problem import Levels
+from tasks.train_controller.allocators.results import OfUnits, OfWeights, Searched
+from tasks.train_controller.allocators.rows import AllocationRow, AllocatorRow, CandidateRow, SearchRow
 from tasks.train_controller.allocators.search import Found
 from tasks.train_controller.allocators.unit_rungs import UnitRungs, left_in_blocks
 from tasks.train_controller.allocators.weight_rungs import allocation_of
-from tasks.train_controller.results import OfUnits, OfWeights, Searched
-from tasks.train_controller.rows import AllocationRow, AllocatorRow, CandidateRow, SearchRow
 
 
 def searched(

@@ -25,11 +25,11 @@ from tasks.train_controller.allocators.level_table import level_table, looks_of,
 from tasks.train_controller.allocators.outcome import searched
 from tasks.train_controller.allocators.problem import Part
 from tasks.train_controller.allocators.ranked import ranked
+from tasks.train_controller.allocators.results import OfUnits, OfWeights, Ranked, Searched
+from tasks.train_controller.allocators.rows import LevelRow
 from tasks.train_controller.allocators.search import Move, Searcher
 from tasks.train_controller.allocators.unit_rungs import UnitRungs, unit_rungs
 from tasks.train_controller.allocators.weight_rungs import weight_rungs
-from tasks.train_controller.results import OfUnits, OfWeights, Ranked, Searched
-from tasks.train_controller.rows import LevelRow
 
 
 @stage()

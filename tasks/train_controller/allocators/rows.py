@@ -1,0 +1,76 @@
+"""Rows of the tables that tell how a budget was divided among the parts of a model."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelRow:
+    """levels: one row per part and number of rungs per run that measured each part alone."""
+
+    block: int
+    kind: str  # attention | ffn
+    rungs: int  # that are gone; 0 is the dense model
+    share: float  # of the part's units or weights
+    loss: float  # nats per token, on the windows of a search
+    rise: float  # above the dense model's
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRow:
+    """searches: one row per move of an allocator per run that searched."""
+
+    move: int
+    allocator: str
+    step: int
+    loss: float  # nats per token of what was tried, on the windows of the search
+    best: float  # of the best so far
+    tokens: int  # looked at so far
+    reward: float | None
+    entropy: float | None  # nats, of the policy
+    accepted: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllocationRow:
+    """allocations: one row per part per run that searched."""
+
+    block: int
+    kind: str  # attention | ffn
+    rungs: int  # that go
+    most: int  # that could
+    share: float  # of the part's units or weights that goes
+    saved_parameters: float  # of what all blocks have, the share that goes with it
+    saved_flops: float  # of a prompt as long as the context
+    saved_bytes: float
+    saved_kv: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateRow:
+    """candidates: one row per allocator that another one chose from, per run."""
+
+    name: str
+    tokens: int  # looked at
+    held_out: float  # nats per token
+    low: float  # 95 % interval of the difference to the loss of a uniform allocation, above 0 where it is worse
+    high: float
+    chosen: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllocatorRow:
+    """allocators: one row per run that searched; losses are nats per token before repair, update and recovery."""
+
+    allocator: str
+    tokens: int  # it looked at
+    limit: int  # and could have
+    windows: int  # of a look
+    held_out_windows: int
+    forwards: int  # looks, held out or not, that took the model
+    hits: int  # that were known from before
+    seconds: float
+    dense_loss: float  # on the windows held out
+    search_loss: float  # of what it found, on the windows it looked at
+    held_out_loss: float
+    uniform_held_out_loss: float  # of the same share of all parts
+    why: str | None
