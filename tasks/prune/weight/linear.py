@@ -53,7 +53,29 @@ def prune_linears(
     pruned = []
     for name, linear in linears.items():
         with _named(index, name):
-            pruned.append(_prune(index, name, f"{prefix}.{name}.weight", linear, recipe, patterns[name], stat, order_I))
+            started = time.perf_counter()
+            weight_OI = linear.weight.detach() if order_I is None else linear.weight.detach()[:, order_I]
+            made, factors = _prune(name, weight_OI, recipe, patterns[name], stat)
+            seconds = time.perf_counter() - started
+            counted_OI = made.weight_OI if factors is None or factors.pattern is None else factors.sparse_OI
+            zeros = weight_OI.numel() - int(counted_OI.count_nonzero())
+            row = LinearRow(
+                block=index,
+                linear=name,
+                out_features=linear.out_features,
+                in_features=linear.in_features,
+                zeros=zeros,
+                sparsity=zeros / weight_OI.numel(),
+                error=_error(weight_OI, made.weight_OI, stat),
+                error_from=None if stat is None else stat.remembers,
+                sweep_error=_error(weight_OI, made.swept_OI, stat),
+                damp=made.damp,
+                rank=None if factors is None else factors.rank,
+                order=None if order_I is None else "gather",
+                seconds=seconds,
+            )
+            _write(linear, made.weight_OI, order_I)
+        pruned.append(PrunedLinear(row=row, tensor=f"{prefix}.{name}.weight", order_I=order_I, factors=factors))
     return pruned
 
 
@@ -104,51 +126,30 @@ def _named(index: int, name: str) -> Iterator[None]:
 
 
 def _prune(
-    index: int,
-    name: str,
-    tensor: str,
-    linear: nn.Linear,
-    recipe: Recipe,
-    pattern: Pattern,
-    stat: Observer | None,
-    order_I: Tensor | None,
-) -> PrunedLinear:
-    started = time.perf_counter()
-    weight_OI = linear.weight.detach() if order_I is None else linear.weight.detach()[:, order_I]
-    factors = None
+    name: str, weight_OI: Tensor, recipe: Recipe, pattern: Pattern, stat: Observer | None
+) -> tuple[Updated, SparseLowRank | None]:
+    """What the recipe makes of one matrix, and the factors whose product that is, where it has chosen low rank."""
     if recipe.low_rank is not None and recipe.low_rank.chooses(name):
         factors = recipe.low_rank.decompose(weight_OI, stat, recipe.pruner, pattern)
-        made = Updated(weight_OI=factors.merged_OI(), damp=recipe.low_rank.damping)
-    elif recipe.pruner is None:
-        made = Updated(weight_OI=weight_OI)
-    else:
-        pruned_OI, keep_OI = recipe.pruner.prune_and_keep(weight_OI, stat, pattern)
-        made = Updated(weight_OI=pruned_OI)
-        if recipe.update is not None:
-            made = recipe.update.update(weight_OI, keep_OI, stat)
-            recipe.pruner.check_pruned(made.weight_OI, weight_OI, pattern)
-        if made.damp is None:
-            made = replace(made, damp=recipe.pruner.damping)
-    seconds = time.perf_counter() - started
-    counted_OI = made.weight_OI if factors is None or factors.pattern is None else factors.sparse_OI
-    zeros = weight_OI.numel() - int(counted_OI.count_nonzero())
-    row = LinearRow(
-        block=index,
-        linear=name,
-        out_features=linear.out_features,
-        in_features=linear.in_features,
-        zeros=zeros,
-        sparsity=zeros / weight_OI.numel(),
-        error=None if stat is None else output_error(weight_OI, made.weight_OI, stat),
-        error_from=None if stat is None else stat.remembers,
-        sweep_error=None if stat is None or made.swept_OI is None else output_error(weight_OI, made.swept_OI, stat),
-        damp=made.damp,
-        rank=None if factors is None else factors.rank,
-        order=None if order_I is None else "gather",
-        seconds=seconds,
-    )
+        return Updated(weight_OI=factors.merged_OI(), damp=recipe.low_rank.damping), factors
+    if recipe.pruner is None:
+        return Updated(weight_OI=weight_OI), None
+    pruned_OI, keep_OI = recipe.pruner.prune_and_keep(weight_OI, stat, pattern)
+    made = Updated(weight_OI=pruned_OI)
+    if recipe.update is not None:
+        made = recipe.update.update(weight_OI, keep_OI, stat)
+        recipe.pruner.check_pruned(made.weight_OI, weight_OI, pattern)
+    return (made if made.damp is not None else replace(made, damp=recipe.pruner.damping)), None
+
+
+def _error(weight_OI: Tensor, made_OI: Tensor | None, stat: Observer | None) -> float | None:
+    """None where nothing was observed, or nothing made."""
+    return None if stat is None or made_OI is None else output_error(weight_OI, made_OI, stat)
+
+
+def _write(linear: nn.Linear, weight_OI: Tensor, order_I: Tensor | None) -> None:
+    """In place; `order_I` is the order in which the columns come."""
     if order_I is None:
-        linear.weight.data.copy_(made.weight_OI)
+        linear.weight.data.copy_(weight_OI)
     else:
-        linear.weight.data[:, order_I] = made.weight_OI
-    return PrunedLinear(row=row, tensor=tensor, order_I=order_I, factors=factors)
+        linear.weight.data[:, order_I] = weight_OI
