@@ -16,10 +16,10 @@ class BenchmarkRow:
     task: str  # lm-eval's name of it
     within: str | None  # the group that was asked for, of which it is a part
     metric: str  # lm-eval's name of it; behind a / the filter of the replies, where it is not the plain one
-    value: float
+    value: float  # in the unit of the metric, accuracies from 0 to 1
     stderr: float | None  # None where lm-eval has none
     chance: float | None  # what a choice at random scores, exactly; None of a metric that is not of choices
-    higher_is_better: bool
+    higher_is_better: bool  # as lm-eval says of the metric
     examples: int  # questions that were scored
     few_shot: int  # solved examples before each, as they were used
     limited_to: int | None  # of each task the first so many questions; None for all

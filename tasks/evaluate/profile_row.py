@@ -10,10 +10,10 @@ class ProfileRow:
     profile: str  # its name, as Profiles.switch takes it; the subject of its rows in evaluations and speeds
     blocks: int  # that are left
     head_groups: int | None  # in all blocks together; None where no block has any
-    channels: int | None
+    channels: int | None  # in all blocks together; None where no block has any
     parameters: int  # in force
     own_bytes: int  # of memory that it holds beyond the model
     shared_bytes: int  # of the model's own memory that it uses too
     switches: int  # to it, from any other at random, that were timed
-    switch_median_ms: float
-    switch_worst_ms: float
+    switch_median_ms: float  # of these switches
+    switch_worst_ms: float  # of these switches

@@ -35,6 +35,7 @@ from tasks.prune.structure.cut_row import CutRow
 from tasks.prune.structure.rows import CutStageRow, RemovalRow, RepairRow, SplitRow
 from tasks.record import home
 from tasks.record.names import check_run
+from tasks.record.whole import whole_files
 from tasks.train_controller.allocators.rows import AllocationRow, AllocatorRow, CandidateRow, LevelRow, SearchRow
 from tasks.train_controller.rows import ControllerRow, DecisionRow, EpisodeRow, LearningRow, PromptRow
 
@@ -104,7 +105,7 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "prompts": ("prompt",),
     "episodes": ("prompt", "action"),
     "learning": ("learner", "floor", "learner_seed", "step"),
-    "decisions": ("policy", "floor", "learner_seed", "prompt", "live"),
+    "decisions": ("policy", "floor", "learner_seed", "prompt", "action", "live"),
     "controllers": ("policy", "floor", "live"),
     "artifacts": ("kind", "hash"),
 }
@@ -132,7 +133,7 @@ def record(context: Context, table: str, rows: Sequence[Any]) -> Path:
     buffer = io.BytesIO()
     pq.write_table(content, buffer, compression="zstd")
     grain = hashlib.sha256(repr(sorted(keys)).encode()).hexdigest()[:12]
-    path = home.root() / "metrics" / table / f"{context.run}-{grain}.parquet"
+    path = _folder() / table / f"{context.run}-{grain}.parquet"
     home.write_file(path, buffer.getvalue())
     return path
 
@@ -140,28 +141,24 @@ def record(context: Context, table: str, rows: Sequence[Any]) -> Path:
 def connect() -> duckdb.DuckDBPyConnection:
     """A connection with one view per table over the rows of finished runs; use it under `with`, briefly.
 
-    The views are written to espalier.duckdb. DuckDB lets one process at a time hold that file: while another holds or
-    makes it, and where it cannot be written, the connection is to an in-memory database with the same views, which
-    reads the same rows. Raises ValueError, in one line, if the artifacts folder is not there and cannot be made.
+    The views are written to espalier.duckdb. While another process holds that file, and where it cannot be written or
+    is damaged, the connection is to a database in memory with the same views, which reads the same rows. Raises
+    ValueError, in one line, if the artifacts folder cannot be made, or a Parquet file is damaged.
     """
     try:
         home.root().mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
-            f"artifacts: cannot write to {home.root()} ({error.strerror}); set ESPALIER_ARTIFACTS"
-        ) from error
+        said = f"artifacts: cannot write to {home.root()} ({error.strerror}); set ESPALIER_ARTIFACTS"
+        raise ValueError(said) from error
     try:
-        database = duckdb.connect(home.root() / "espalier.duckdb", config=OFFLINE)
-    except duckdb.IOException:
-        database = duckdb.connect(config=OFFLINE)
-    for table in TABLES:
-        database.execute(f"CREATE OR REPLACE VIEW {table} AS {_finished(table)}")
-    return database
+        return _with_views(duckdb.connect(home.root() / "espalier.duckdb", config=OFFLINE))
+    except duckdb.Error:  # held, not to be written, or damaged: nothing is lost, as it owns no row
+        return _with_views(duckdb.connect(config=OFFLINE))
 
 
 def query(sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
     """The rows of a SELECT over the views, as dicts; `parameters` fill `?` (a sequence) or `$name` (a mapping)."""
-    with connect() as database:
+    with connect() as database, whole_files(_folder()):
         database.execute(sql, parameters)
         return _rows(database)
 
@@ -174,8 +171,9 @@ def ask(sql: str) -> list[dict[str, Any]]:
     if not home.root().is_dir():
         raise ValueError(f"artifacts: there is no folder {home.root()}; set ESPALIER_ARTIFACTS to the one to ask")
     with duckdb.connect(config=OFFLINE) as database:
-        for table in TABLES:
-            database.execute(f"CREATE TABLE {table} AS {_finished(table)}")
+        with whole_files(_folder()):
+            for table in TABLES:
+                database.execute(f"CREATE TABLE {table} AS {_finished(table)}")
         database.execute("SET enable_external_access = false; SET lock_configuration = true")
         try:
             database.execute(sql)
@@ -192,10 +190,30 @@ def query_named(name: str, **parameters: Any) -> list[dict[str, Any]]:
     return query(queries[name].read_text(encoding="utf-8"), parameters)
 
 
+def plain(hint: Any) -> tuple[type, bool]:
+    """(str, True) of `str | None`: a column's type, and whether it may be null."""
+    return next((kind for kind in get_args(hint) if kind is not NoneType), hint), NoneType in get_args(hint)
+
+
+def _with_views(database: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    try:
+        with whole_files(_folder()):
+            for table in TABLES:
+                database.execute(f"CREATE OR REPLACE VIEW {table} AS {_finished(table)}")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
 def _rows(database: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """What the last statement answered."""
     names = [column[0] for column in database.description or ()]
     return [dict(zip(names, row, strict=True)) for row in database.fetchall()]
+
+
+def _folder() -> Path:
+    return home.root() / "metrics"
 
 
 def _row_type(table: str) -> type:
@@ -208,12 +226,7 @@ def _row_type(table: str) -> type:
 def _columns(table: str) -> dict[str, tuple[type, bool]]:
     """Column name -> its plain type and whether it may be null, of `Context` followed by the row type."""
     hints = get_type_hints(Context) | get_type_hints(TABLES[table])
-    return {name: (_plain(hint), NoneType in get_args(hint)) for name, hint in hints.items()}
-
-
-def _plain(hint: Any) -> type:
-    """str of `str | None`; a type itself otherwise."""
-    return next((kind for kind in get_args(hint) if kind is not NoneType), hint)
+    return {name: plain(hint) for name, hint in hints.items()}
 
 
 def _schema(table: str) -> pa.Schema:
@@ -230,7 +243,7 @@ def _written(table: str) -> str:
     columns, and a column that came later is null in older files."""
     typed = ", ".join(f"NULL::{SQL[kind]} AS {name}" for name, (kind, _) in _columns(table).items())
     sql = f"SELECT {typed} WHERE false"
-    folder = home.root() / "metrics" / table
+    folder = _folder() / table
     if any(folder.glob("*.parquet")):
         pattern = f"{glob.escape(str(folder))}/*.parquet".replace("'", "''")
         sql += f" UNION ALL BY NAME FROM read_parquet('{pattern}', union_by_name=true, hive_partitioning=false)"

@@ -8,10 +8,10 @@ class PromptRow:
     """prompts: one row per prompt per run."""
 
     prompt: str  # first 16 hex digits of the SHA-256 of its text and its reference continuation
-    source: str
+    source: str  # its registered name or its file
     split: str  # train | test
-    tokens: int
-    reference_tokens: int
+    tokens: int  # of the prompt
+    reference_tokens: int  # of the continuation it is judged by
     features: str  # JSON: feature of tasks.train_controller.observation -> its value, 0 to 1
     ppl: float  # of the prompt under the uncut model
 
@@ -20,10 +20,10 @@ class PromptRow:
 class EpisodeRow:
     """episodes: one row per prompt and action per run: the measured table from which policies learn."""
 
-    prompt: str
+    prompt: str  # as in prompts
     action: str  # as tasks.train_controller.act.actions.Action writes itself
     nll: float  # of the reference continuation, nats per token, teacher-forced
-    dense_nll: float
+    dense_nll: float  # the same of the uncut model
     rise: float  # exp(nll - dense_nll) - 1: the share by which the perplexity of the reference grows
     kl: float  # KL(dense, this), nats per token, mean over the reference continuation
     prefill_ms: float  # the uncut model reads the prompt; shared by all actions
@@ -40,49 +40,50 @@ class EpisodeRow:
 class LearningRow:
     """learning: one row per look at a learner while it learns, per floor and seed per run."""
 
-    learner: str
+    learner: str  # dqn | bandit
     floor: float  # largest rise that is allowed
     learner_seed: int  # the seed of the context is that of the texts and the split
-    step: int
+    step: int  # from 0
     epsilon: float | None  # share of actions that are drawn; None where none are
-    loss: float | None
+    loss: float | None  # Huber loss of the temporal difference; None where none is computed
     reward: float  # mean over the training prompts if it now chose greedily
     held_out_reward: float | None  # and over the test prompts; seen, not learned from
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionRow:
-    """decisions: one row per test prompt, policy, floor and seed per run."""
+    """decisions: one row per test prompt, policy, floor, seed and action that was taken per run."""
 
     policy: str  # a learner, or oracle | best fixed | random | dense, or a learner without some features
-    floor: float
-    learner_seed: int
-    prompt: str
-    action: str
-    ratio: float
-    rise: float
-    reward: float
+    floor: float  # largest rise that is allowed
+    learner_seed: int  # the seed of the context is that of the texts and the split
+    prompt: str  # as in prompts
+    action: str  # that it took, as in episodes
+    ratio: float  # speed against "none"
+    rise: float  # share by which the perplexity of the reference grows
+    reward: float  # of the weights that the run was given
     regret: float  # reward of the oracle's action less that of this one
     live: bool  # measured by really answering the prompt, not looked up in the episodes
+    share: float  # of its answers that took this action: below 1 where a live policy took several, as the machine was
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerRow:
     """controllers: one row per policy and floor per run, over all its seeds and test prompts."""
 
-    policy: str
-    floor: float
-    live: bool
-    seeds: int
-    prompts: int
+    policy: str  # as in decisions
+    floor: float  # largest rise that is allowed
+    live: bool  # as in decisions
+    seeds: int  # of the learner
+    prompts: int  # held out, that it decided on
     ratio: float  # mean speed against "none"
     ratio_low: float  # 95 % interval
-    ratio_high: float
+    ratio_high: float  # its upper end
     gain: float  # mean of the ratio less that of the best fixed action, prompt by prompt
-    gain_low: float
-    gain_high: float
+    gain_low: float  # 95 % interval, prompts drawn in pairs
+    gain_high: float  # its upper end
     violations: float  # share of the prompts whose rise exceeds the floor
-    mean_rise: float
-    regret: float
+    mean_rise: float  # over all prompts and seeds
+    regret: float  # mean, as in decisions
     oracle_share: float | None  # gain / the oracle's gain; None where the oracle gains nothing
     decision_ms: float | None  # median time to choose, beyond the prefill

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class SparseInputRow:
     """sparse_inputs: one row per input that linears share, of each block, per run; what is measured is of new text."""
 
-    block: int
+    block: int  # its number, from 0
     linears: str  # that read it, such as mlp.gate_proj+mlp.up_proj
-    in_features: int
+    in_features: int  # width of the input
     out_features: int  # of all of them
     asked: float  # the share of a token's inputs to drop: the pattern's, or its own where a block's was divided
     dropped: float  # the share that was dropped of all tokens of the evaluation
@@ -24,23 +24,23 @@ class LearnedRow:
     Errors are relative, ||sparse - dense||^2 / ||dense||^2 of the block's output on the held-out windows.
     """
 
-    block: int
-    steps: int
-    error_from: float
-    error_to: float
-    seconds: float
+    block: int  # its number, from 0
+    steps: int  # that it was trained for
+    error_from: float  # without what is learned
+    error_to: float  # with what was kept
+    seconds: float  # of the training
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProductRow:
     """products: one row per shape of a product and number of tokens per run that was timed with sparse inputs."""
 
-    in_features: int
+    in_features: int  # width of the input
     out_features: int  # of all linears that share the input
     dropped: float  # share of the inputs, rounded to 5 %
-    dtype: str
-    threads: int
+    dtype: str  # of weights and inputs
+    threads: int  # of torch
     tokens: int  # at once
-    dense_ms: float
+    dense_ms: float  # of the dense product, median
     sparse_ms: float  # of the product that reads kept rows alone
     sparse: bool  # which of them is used

@@ -18,7 +18,7 @@ class RepairRow:
 
     share: float  # 0 is the plain cut, 1 the whole repair
     loss: float  # nats per token on windows to which nothing was fitted
-    chosen: bool
+    chosen: bool  # whether it is what the model got
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class SplitRow:
     parameters: int  # of the model that is left
     loss: float  # nats per token, with what would go masked
     repaired_loss: float | None  # cut and repaired on a few windows; of the lowest two, where a repair was to follow
-    chosen: bool
+    chosen: bool  # whether the model was cut so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class CutStageRow:
 
     stage: int  # from 1
     parameters: int  # of the whole model, once it is cut
-    parameters_before: int
+    parameters_before: int  # of the whole model, before this stage
     target: int  # what was to be left; the rest is less than the largest unit
     calibration_loss: float  # nats per token of the cut model, on calibration windows to which nothing was fitted
     steps: int  # of the training that is interrupted by the cuts
