@@ -1,4 +1,4 @@
-"""The README is true: its numbers come from stored rows, its commands are commands, its tree is the tree."""
+"""README and its pages are true: numbers come from stored rows, commands are commands, the tree is the tree."""
 
 import json
 import re
@@ -14,9 +14,11 @@ from flows.presets import SWEEPS
 from tasks.prune import MITIGATIONS, PRUNERS, SELECTIONS
 from tasks.record.metrics import TABLES, query
 from tasks.record.report import markdown_table
+from tasks.train_controller.allocators import SEARCHERS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 DEMO = ROOT / "bench" / "results" / "demo"  # the rows that the demo stored, as Parquet
 BUILTIN = json.loads((ROOT / "tasks/model/builtin/manifest.json").read_text(encoding="utf-8"))
 
@@ -56,10 +58,13 @@ def test_the_built_in_model_is_described_by_its_manifest():
     assert stated["bits_per_byte"] <= 1.6
 
 
-def test_every_command_of_ours_is_understood():
-    lines = [line.strip() for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-    ours = [line for line in lines if line.startswith("espalier ")]
-    assert len(ours) > 5
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_ours_is_understood(page: str):
+    blocks = re.findall(r"```sh\n(.*?)```", PAGES[page], re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    inline = re.findall(r"`(espalier \w+ --[^`]*)`", PAGES[page])
+    ours = [line for line in (*lines, *inline) if line.startswith("espalier ")]
+    assert ours or page == "tables.md"
     for line in ours:
         build_parser().parse_args(shlex.split(line.partition("#")[0])[1:])
     targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -76,9 +81,20 @@ def test_every_table_is_named_with_what_a_row_of_it_is():
     assert listed.splitlines()[2:] == [f"| `{table}` | {grain and grain[1]} |" for table, grain in grains.items()]
 
 
-def test_every_method_and_every_place_is_named():
+@pytest.mark.parametrize("page", PAGES)
+def test_a_link_leads_to_a_page_and_to_a_heading_of_it(page: str):
+    here = ROOT / ("" if page == "README.md" else "docs")
+    for place, _, heading in re.findall(r"\]\(((?!https?:)[^)#]*)(#([^)]*))?\)", PAGES[page]):
+        target = here / (place or page)
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+        assert heading in {"", *(re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings)}
+
+
+def test_every_page_is_linked_and_every_method_and_every_place_is_named():
+    assert all(f"(docs/{page}" in README for page in PAGES if page != "README.md")
     assert all(f"`{name}`" in README for name in PRUNERS)
-    assert all(re.search(rf"`(--\w+ )?{name}`", README) for name in SELECTIONS | MITIGATIONS)
+    everywhere = " ".join(PAGES.values())
+    assert all(re.search(rf"`(--\w+ )?{name}`", everywhere) for name in SELECTIONS | MITIGATIONS | SEARCHERS)
     tree = README.partition("```text\n")[2].partition("```")[0]
     places = [line.split()[0] for line in tree.splitlines()]
     assert len(places) > 20

@@ -27,7 +27,7 @@ from tasks.record.registry import load_registered
 from tasks.record.tracking import tracking
 from tests.flows.runs import rows_of, sharing, stages_of
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "sparse-inputs.md").read_text(encoding="utf-8")
 CACHED = {"tokenize calibration", "tokenize evaluation", "sparsify", "evaluate dense", "evaluate sparse"}
 METHODS = {**SELECTIONS, **MITIGATIONS}
 INPUTS = {"self_attn.q_proj+self_attn.k_proj+self_attn.v_proj", "self_attn.o_proj"}
@@ -189,14 +189,14 @@ def test_json_has_what_programs_read(artifacts: Path, tiny_model: Path, stories:
     assert outcome["dense"]["sparsity"] == 0
 
 
-def test_the_readmes_program_reads_a_part(
+def test_the_pages_program_reads_a_part(
     runs: dict[str, Outcome],
     tiny_model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ):
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "load_sparse" in block)
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "load_sparse" in block)
     (tmp_path / "my-llama").symlink_to(tiny_model)
     (tmp_path / "sparse").symlink_to(runs["learned"].checkpoint)
     monkeypatch.chdir(tmp_path)

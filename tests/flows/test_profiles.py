@@ -15,6 +15,7 @@ from flows.methods import parse_importance
 from flows.profile_choices import Profiles
 from flows.profile_words import profiles_of
 from flows.profiles import ProfilesOutcome, make_profiles
+from flows.terminal import profiles_json
 from tasks.evaluate.perplexity import perplexity
 from tasks.model.load import fingerprint, load_model
 from tasks.prune.structure.profile_folder import load_profiles
@@ -23,7 +24,7 @@ from tasks.record.tracking import tracking
 from tests.flows.runs import rows_of, sharing, stages_of
 from tests.flows.tiny import BLOCK, CHANNEL, HEAD_GROUP
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "cut.md").read_text(encoding="utf-8")
 NAMES = ["heads30", "ffn30", "depth50"]
 CACHED = {"tokenize calibration", "tokenize evaluation", "score by wanda_sp", "score by influence", "build profiles"}
 CACHED |= {"evaluate dense", "evaluate profiles", "time switches", "forecast profiles", "time profiles"}
@@ -96,6 +97,8 @@ def test_a_run_leaves_rows_metrics_and_a_page(runs: dict[str, ProfilesOutcome]):
     for key, row in forecasts.items():
         assert (row["pattern"], row["measured_ratio"]) == (key[0], speeds[key])
         assert row["error"] == pytest.approx(row["forecast_ratio"] / speeds[key] - 1)
+        told = profiles_json(outcome)["results"][key[0]]["forecasts"][key[1]]
+        assert told.items() <= row.items()
     with tracking() as client:
         experiment = client.get_experiment_by_name("espalier").experiment_id
         [logged] = client.search_runs([experiment], f"tags.run = '{outcome.run}'")
@@ -130,14 +133,14 @@ def test_without_names_the_profiles_are_the_usual_ones_that_the_model_can_take(r
     assert names == ["heads20", "ffn10", "ffn20"]  # of 4 groups 0.4 would be none, 0.8 and 1.2 one; 64 channels go by 8
 
 
-def test_the_readmes_program_switches_in_place(
+def test_the_pages_program_switches_in_place(
     runs: dict[str, ProfilesOutcome],
     tiny_model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ):
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "load_profiles" in block)
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "load_profiles" in block)
     (tmp_path / "my-llama").symlink_to(tiny_model)
     (tmp_path / "profiles").symlink_to(runs["usual"].profiles)
     monkeypatch.chdir(tmp_path)
