@@ -16,7 +16,9 @@ from flows.texts import OfTexts
 from tasks.data.labelled import ROLE
 from tasks.data.sources import identity
 from tasks.data.task import tokenize, tokenize_labelled
+from tasks.evaluate.forecast_row import ForecastRow
 from tasks.handles import Checkpoint, Context, DatasetRow, EvaluationRow, SpeedRow, Tokens
+from tasks.prune.structure.cut_row import CutRow
 from tasks.record.provenance import machine, versions
 from tasks.record.task import record
 from tasks.recover.task import Trained, recover_checkpoint
@@ -26,7 +28,10 @@ from tasks.train_controller.results import Prompts
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a run leaves: where its checkpoint and report are, and its measured rows. `packed`: where it packs."""
+    """What a run leaves: where its checkpoint and report are, and its measured rows. `packed`: where it packs.
+
+    `cut` and `forecasts`: of a run that cut a model once, the latter where speed was measured.
+    """
 
     run: str
     checkpoint: str
@@ -35,6 +40,8 @@ class Outcome:
     dense: EvaluationRow
     result: EvaluationRow
     speeds: Sequence[SpeedRow]
+    cut: CutRow | None = None
+    forecasts: Sequence[ForecastRow] = ()
 
 
 def name_run() -> str:

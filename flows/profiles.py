@@ -11,7 +11,7 @@ from flows.outcome import dataset_row, describe, name_run, tokenize_texts
 from flows.prepare import PreparedProfiles, prepare_profiles
 from flows.profile_choices import Profiles
 from flows.show import show_run
-from tasks.evaluate.forecast_row import forecast_rows
+from tasks.evaluate.forecast_row import ForecastRow, forecast_rows
 from tasks.evaluate.profile_row import ProfileRow
 from tasks.evaluate.task import evaluate, evaluate_profiles, forecast_profiles, time_profiles, time_switches
 from tasks.handles import ArtifactRow, EvaluationRow, RunRow, SpeedRow, Tokens
@@ -36,6 +36,7 @@ class ProfilesOutcome:
     results: Sequence[EvaluationRow]
     rows: Sequence[ProfileRow]
     speeds: Sequence[SpeedRow]
+    forecasts: Sequence[ForecastRow]
 
 
 @flow(name="profiles", flow_run_name=name_run)
@@ -87,6 +88,7 @@ def make_profiles(parameters: Profiles) -> ProfilesOutcome:
         results=results,
         rows=rows,
         speeds=speeds,
+        forecasts=held,
     )
 
 

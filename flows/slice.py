@@ -56,6 +56,7 @@ def slice_model(parameters: Slice, sweep: str | None = None, sweep_points: int |
     if parameters.speed:
         pair: dict[str, Any] = {"dense": found.model, "pruned": last.checkpoint}
         speeds = stages(time_speed, **pair, device=found.device, machine=machine())
+    foretold = forecast_rows(forecasts, speeds)
 
     context = describe("slice", run, parameters, found, evaluation)
     calibrated = replace(context, dataset_hash=calibration.dataset_hash)
@@ -64,7 +65,7 @@ def slice_model(parameters: Slice, sweep: str | None = None, sweep_points: int |
     if recovered is not None:
         record_recovery(context, recovered)
     run_always(record, context, {"datasets": [dataset_row("evaluation", evaluation)], "evaluations": [dense, result]})
-    run_always(record, context, {"speeds": speeds, "forecasts": forecast_rows(forecasts, speeds)})
+    run_always(record, context, {"speeds": speeds, "forecasts": foretold})
     run_always(record, context, {"artifacts": [artifact_row(last)], "stages": stages.rows})
     row = RunRow(
         command=parameters.command(),
@@ -87,6 +88,8 @@ def slice_model(parameters: Slice, sweep: str | None = None, sweep_points: int |
         dense=dense,
         result=result,
         speeds=speeds,
+        cut=sliced.row,
+        forecasts=foretold,
     )
 
 

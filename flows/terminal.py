@@ -2,15 +2,18 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flows.outcome import Outcome
     from flows.profiles import ProfilesOutcome
+    from tasks.evaluate.forecast_row import ForecastRow
     from tasks.handles import EvaluationRow, SpeedRow
 
 SCORES = ("ppl", "nll", "bits_per_byte", "tokens", "windows")
 SIZES = ("parameters", "size_bytes", "memory_bytes", "sparsity")
+FORETOLD = ("forecast_latency_ms", "forecast_ratio", "measured_ratio", "error")
 HELD = ("own_bytes", "shared_bytes", "switches", "switch_median_ms", "switch_worst_ms")
 
 
@@ -31,7 +34,7 @@ def show_rows(rows: list[dict]) -> None:
 
 def show_end(run: str, report: str, aside: bool) -> None:
     """The results table and where to look; `aside` of a program that reads JSON from stdout."""
-    from tasks.record.cuts import budgets_missed
+    from tasks.record.cuts import budgets_told, forecasts_told
     from tasks.record.metrics import query_named
     from tasks.record.results import markdown_table, overlap_of
 
@@ -39,8 +42,8 @@ def show_end(run: str, report: str, aside: bool) -> None:
     say(f"{found['cached']} of {found['stages']} stages came from the cache")
     if overlap := overlap_of(run):
         say(f"warning: {overlap}")
-    for missed in budgets_missed(run):
-        say(missed)
+    for told in budgets_told(run) + forecasts_told(run):
+        say(told)
     place = sys.stderr if aside else sys.stdout
     print(markdown_table(run), end="", file=place)
     print(f"\nreport   {report}", file=place)
@@ -49,17 +52,26 @@ def show_end(run: str, report: str, aside: bool) -> None:
 
 
 def outcome_json(outcome: "Outcome") -> dict:
-    """The JSON object that programs read; both models with the same fields."""
+    """The JSON object that programs read; both models with the same fields.
+
+    Of a cut also, under `cut`, what was to go and what went, and under `forecasts`, by phase, the speed that was
+    foretold against the one that was measured, where speed was.
+    """
     packed = {"packed": outcome.packed} if outcome.packed is not None else {}
     places = {"checkpoint": outcome.checkpoint, **packed, "report": outcome.report}
     dense, result = (_measured(row, outcome.speeds) for row in (outcome.dense, outcome.result))
-    return {"run": outcome.run, **places, "dense": dense, "result": result}
+    cut = {"cut": asdict(outcome.cut)} if outcome.cut is not None else {}
+    foretold = _foretold(outcome.forecasts, outcome.result.subject)
+    return {"run": outcome.run, **places, **cut, "dense": dense, "result": result, **foretold}
 
 
 def profiles_json(outcome: "ProfilesOutcome") -> dict:
     """As `outcome_json`; under `results` is every profile by its name, with its memory and how long a switch takes."""
     held = {row.profile: {name: getattr(row, name) for name in HELD} for row in outcome.rows}
-    results = {row.subject: _measured(row, outcome.speeds) | held[row.subject] for row in outcome.results}
+    results = {
+        row.subject: _measured(row, outcome.speeds) | held[row.subject] | _foretold(outcome.forecasts, row.subject)
+        for row in outcome.results
+    }
     places = {"profiles": outcome.profiles, "report": outcome.report}
     return {"run": outcome.run, **places, "dense": _measured(outcome.dense, outcome.speeds), "results": results}
 
@@ -68,3 +80,9 @@ def _measured(row: "EvaluationRow", speeds: "Sequence[SpeedRow]") -> dict:
     facts = {name: getattr(row, name) for name in SCORES + SIZES}
     timed = {speed.phase: speed.tokens_per_s for speed in speeds if speed.subject == row.subject}
     return facts | {f"{phase}_tokens_per_s": timed[phase] for phase in ("prefill", "decode") if phase in timed}
+
+
+def _foretold(forecasts: "Sequence[ForecastRow]", subject: str) -> dict:
+    """By phase; nothing where nothing was."""
+    own = {row.phase: {name: getattr(row, name) for name in FORETOLD} for row in forecasts if row.subject == subject}
+    return {"forecasts": own} if own else {}

@@ -38,14 +38,24 @@ def budgets(run: str) -> list[str]:
     return [to_html(columns, rows, "What was to go and what went", caption)] if rows else []
 
 
+def budgets_told(run: str) -> list[str]:
+    """A sentence for every cut: what was to go of the cost of its blocks, and what went."""
+    return [_told(row) for row in query_named("budgets", run=run)]
+
+
 def budgets_missed(run: str) -> list[str]:
-    """A sentence for every cut that removed another share than was asked for, by a percent or more."""
-    return [
-        f"{row['method']} {row['pattern']}: {units.percent(row['asked'])} of the {_cost(row)} of the blocks were to "
-        f"go, {units.percent(row['removed'])} went: units go in steps (--round-to, whole heads and blocks)."
-        for row in query_named("budgets", run=run)
-        if abs(row["asked"] - row["removed"]) >= NEAR
-    ]
+    """Those of the cuts that removed another share than was asked for, by a percent or more."""
+    return [_told(row) for row in query_named("budgets", run=run) if _missed(row)]
+
+
+def _told(row: Row) -> str:
+    asked, went = f"{units.percent(row['asked'])} of the {_cost(row)} of the blocks", units.percent(row["removed"])
+    why = ": units go in steps (--round-to, whole heads and blocks)" if _missed(row) else ""
+    return f"{row['method']} {row['pattern']}: {asked} were to go, {went} went{why}."
+
+
+def _missed(row: Row) -> bool:
+    return abs(row["asked"] - row["removed"]) >= NEAR
 
 
 def _cost(row: Row) -> str:
@@ -158,6 +168,15 @@ def recoveries(run: str) -> str:
         "token: the mean of the first tenth of the steps, and of the last."
     )
     return table_section("Recovery", columns, query_named("recoveries", run=run), caption)
+
+
+def forecasts_told(run: str) -> list[str]:
+    """A sentence for every forecast: the speed that was foretold before the cut, and the one that was measured."""
+    return [
+        f"{row['method']} {row['pattern']}: {row['phase']} forecast at {units.ratio(row['forecast_ratio'])} of dense, "
+        f"measured at {units.ratio(row['measured_ratio'])}: an error of {units.signed_percent(row['error'])}."
+        for row in query_named("forecasts", run=run)
+    ]
 
 
 def forecasts(run: str) -> str:

@@ -17,6 +17,7 @@ from flows.methods import parse_importance
 from flows.outcome import Outcome
 from flows.slice import slice_model
 from flows.sweep import sweep
+from flows.terminal import outcome_json, show_end
 from tasks.record.registry import load_registered
 from tasks.record.tracking import tracking
 from tasks.recover import task as recover_task
@@ -26,6 +27,7 @@ from tests.flows.tiny import BLOCK, CHANNEL, HEAD_GROUP
 
 CACHED = {"tokenize calibration", "tokenize evaluation", "score units", "slice checkpoint"}
 CACHED |= {"evaluate dense", "evaluate sliced"}
+PHASES = ("prefill", "decode")
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,27 @@ def test_the_speed_is_forecast_before_the_cut_and_held_against_what_is_measured(
         assert row["error"] == pytest.approx(row["forecast_ratio"] / measured[phase] - 1)
     assert "Speed forecast" in Path(runs["timed"].report).read_text()
     assert rows_of("forecasts", runs["first"]) == []
+
+
+def test_programs_and_people_are_told_what_really_went_and_how_well_the_speed_was_forecast(
+    runs: dict[str, Outcome], capsys: pytest.CaptureFixture
+):
+    timed, plain = (json.loads(json.dumps(outcome_json(runs[name]))) for name in ("timed", "blocks"))
+    gone = (timed["dense"]["parameters"] - timed["result"]["parameters"]) / (2 * BLOCK)
+    assert (timed["cut"]["cost"], timed["cut"]["asked"], timed["cut"]["form"]) == ("parameters", 0.4, "uniform")
+    assert timed["cut"]["removed"] == pytest.approx(gone)
+    for row in rows_of("forecasts", runs["timed"]):
+        told = timed["forecasts"][row["phase"]]
+        assert told.items() <= row.items()
+        assert told["error"] == pytest.approx(told["forecast_ratio"] / told["measured_ratio"] - 1)
+    assert timed["forecasts"].keys() == {*PHASES}
+    assert plain["cut"]["removed"] == 0.5
+    assert "forecasts" not in plain
+
+    show_end(runs["timed"].run, runs["timed"].report, aside=True)
+    said = capsys.readouterr().err
+    assert "40.0 % of the parameters of the blocks were to go" in said
+    assert all(f"{phase} forecast at" in said for phase in PHASES)
 
 
 def test_a_model_with_its_own_modeling_file_is_scored_registered_and_loaded_by_mlflow_alone(runs: dict[str, Outcome]):
@@ -252,5 +275,6 @@ def test_json_has_what_programs_read(artifacts: Path, tiny_model: Path, stories:
     assert outcome["result"]["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert outcome["result"]["size_bytes"] < outcome["dense"]["size_bytes"]
     assert outcome["dense"].keys() == outcome["result"].keys()
+    assert outcome["cut"].keys() == {"cost", "context", "asked", "removed", "form", "passed_over"}
     assert outcome["dense"].keys() >= {"ppl", "nll", "tokens", "windows", "parameters", "size_bytes", "sparsity"}
     assert Path(outcome["report"]).is_file()

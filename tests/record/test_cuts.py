@@ -4,7 +4,7 @@ import dataclasses
 
 from tasks.prune.structure.cut_row import CutRow
 from tasks.record import metrics
-from tasks.record.cuts import budgets_missed
+from tasks.record.cuts import budgets_missed, budgets_told, forecasts_told
 from tasks.record.report import drawings, markdown_table, write_report
 from tasks.record.results import results_of, summary
 from tests.record.plausible import record_run
@@ -46,8 +46,9 @@ def test_a_budget_that_was_missed_is_told():
     [missed] = budgets_missed("c1")
     assert "30.0 % of the parameters of the blocks were to go, 53.3 % went" in missed
     assert missed in text_of(write_report("c1").read_text())
+    assert budgets_told("c1") == [missed]
     record_run()
-    assert budgets_missed("r1") == []
+    assert budgets_told("r1") == budgets_missed("r1") == []
 
 
 def test_what_went_of_the_cost_stands_beside_what_was_asked_and_why_the_form_is_no_simpler():
@@ -63,6 +64,9 @@ def test_what_went_of_the_cost_stands_beside_what_was_asked_and_why_the_form_is_
     assert "taylor+repair+recover -30% FLOPs at 2,048 tokens 30.0 % 29.5 % uniform" in page
     assert "Not uniform" not in page
     assert budgets_missed("c2") == []
+    assert budgets_told("c2") == [
+        "taylor+repair+recover -30%: 30.0 % of the FLOPs at 2,048 tokens of the blocks were to go, 29.5 % went."
+    ]
 
 
 def test_a_page_says_which_blocks_went_whole_and_what_other_ways_would_have_cost():
@@ -81,7 +85,13 @@ def test_a_page_holds_the_forecast_of_the_speed_against_what_was_measured():
     page = text_of(write_report("c1").read_text())
     assert "taylor+repair+recover -30% prefill 32 ms 1.25× 1.30× -3.8 %" in page
     assert "taylor+repair+recover -30% decode 25 ms 1.60× 1.50× +6.7 %" in page
+    said = "taylor+repair+recover -30%: {} forecast at {} of dense, measured at {}: an error of {}."
+    assert forecasts_told("c1") == [
+        said.format("prefill", "1.25×", "1.30×", "-3.8 %"),
+        said.format("decode", "1.60×", "1.50×", "+6.7 %"),
+    ]
     record_run()
+    assert forecasts_told("r1") == []
     assert "Speed forecast" not in write_report("r1").read_text()  # nothing was forecast there
 
 
