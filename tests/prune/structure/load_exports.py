@@ -1,5 +1,6 @@
 """Run as a script, where this project cannot be imported: loads folders of transformers and says what they do."""
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -50,5 +51,5 @@ root = Path(sys.argv[1])
 ids = load_file(root / "ids.safetensors")["ids"]
 loaded = {folder.name: seen(folder, ids) for folder in sorted((root / "good").iterdir())}
 refused = {folder.name: refusal(folder) for folder in sorted((root / "bad").iterdir())}
-ours = [name for name in sys.modules if name.split(".")[0] in ("tasks", "flows")]
-print(json.dumps({"loaded": loaded, "refused": refused, "ours": ours}))
+ours = [name for name in ("tasks", "flows") if importlib.util.find_spec(name)]
+print(json.dumps({"loaded": loaded, "refused": refused, "ours": ours, "venv": sys.prefix}))

@@ -1,8 +1,9 @@
 import json
 import os
 import shutil
+import site
 import subprocess
-import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,15 @@ def cut_model(case):
     return model, form
 
 
+def venv_without_this_project(folder):
+    """The interpreter of a fresh venv. It has the packages of this one by a .pth; those in there, as that of an
+    editable install, are not followed."""
+    venv.create(folder, symlinks=True)
+    [packages] = folder.glob("lib/python*/site-packages")
+    (packages / "packages.pth").write_text("\n".join(site.getsitepackages()))
+    return folder / "bin" / "python"
+
+
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
     """All cases exported, those that shall not load beside them, and what a process without this project says."""
@@ -114,7 +124,7 @@ def exports(tmp_path_factory):
     save_file({"ids": IDS}, root / "ids.safetensors")
     (root / "elsewhere").mkdir()
     done = subprocess.run(
-        [sys.executable, "-I", SCRIPT, root],
+        [venv_without_this_project(root / "venv"), "-I", SCRIPT, root],
         cwd=root / "elsewhere",
         env=os.environ | {"HF_MODULES_CACHE": str(root / "modules"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
@@ -133,8 +143,10 @@ def truncate(folder, copy):
     save_file(tensors, copy / "model.safetensors", {"format": "pt"})
 
 
-def test_the_other_process_does_without_this_project(exports):
-    assert exports[1]["ours"] == []
+def test_the_other_process_could_not_import_this_project(exports):
+    folder, said = exports
+    assert said["venv"] == str(folder.parent / "venv")
+    assert said["ours"] == []
 
 
 @pytest.mark.parametrize("case", CASES)
