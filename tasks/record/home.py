@@ -29,6 +29,7 @@ __all__ = [
     "Missing",
     "Stored",
     "check_writable",
+    "draft_folder",
     "handles_in",
     "hash_folder",
     "locate",
@@ -99,7 +100,7 @@ def locate(folder: str) -> Path:
 def check_writable(min_free_bytes: int = 0) -> None:
     """Raise ValueError, in one line, if the artifacts folder cannot be written or lacks space. Call before any work."""
     try:
-        with _draft_folder() as folder:
+        with draft_folder() as folder:
             (folder / "probe").touch()
     except OSError as error:
         raise ValueError(
@@ -125,7 +126,7 @@ def store(kind: str) -> Iterator[Draft]:
     If the body raises, nothing is stored. Content that is there already and whole is kept; a damaged one is replaced.
     """
     _sweep()
-    with _draft_folder() as folder:
+    with draft_folder() as folder:
         draft = Draft(folder)
         yield draft
         check_plain(folder)
@@ -143,7 +144,7 @@ def store(kind: str) -> Iterator[Draft]:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: aside, synced, then renamed over `path`."""
-    with _draft_folder() as folder:
+    with draft_folder() as folder:
         aside = folder / path.name
         aside.write_bytes(data)
         sync_tree(folder)
@@ -198,14 +199,14 @@ def _settle(folder: Path, stored: Stored) -> None:
         if target.exists():
             if hash_folder(target) == stored.hash:
                 return
-            with _draft_folder() as damaged:  # removed at the end of this block
+            with draft_folder() as damaged:  # removed at the end of this block
                 os.rename(target, damaged / "content")
         os.rename(folder, target)
         sync(target.parent)
 
 
 @contextmanager
-def _draft_folder() -> Iterator[Path]:
+def draft_folder() -> Iterator[Path]:
     """A new empty folder in store/.writing, locked while in use, removed afterwards unless it was renamed away."""
     parent = root() / "store" / ".writing"
     parent.mkdir(parents=True, exist_ok=True)
