@@ -185,8 +185,12 @@ def training_for(parameters: Recovering, found: Found, folder: Path) -> Training
     if recovery.tokens < (step := recovery.batch * found.window):
         given = f"recover_tokens: {recovery.tokens} given"
         raise ValueError(f"{given}, valid is {step} or more: a step of {recovery.batch} windows of {found.window}")
+    field = "recover_text" if parameters.recover_text else "calibration"
     for text in parameters.texts():
-        check_labelled(text.source, load_tokenizer(folder))
+        try:
+            check_labelled(text.source, load_tokenizer(folder))
+        except ValueError as error:
+            raise ValueError(f"{field}: {error}") from error
     if training.lora is not None:
         training.lora.check(prunable_blocks(load_config(folder)))
     if not fits(folder, "cpu"):

@@ -67,7 +67,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise ValueError(str(error)) from error
     for option, needed in (("alpha", "rank"), ("temperature", "dense")):
         if getattr(given, option) is not None and getattr(given, needed) is None:
-            raise ValueError(f"{option}: given without {needed}, which it belongs to; give both or neither")
+            raise ValueError(f"{option}: given without {needed}; give {needed} too, or leave it out")
     return given
 
 
@@ -128,7 +128,7 @@ def _training(given: argparse.Namespace) -> Training:
 def _windows(given: argparse.Namespace, texts: Sequence[WeightedText]) -> Mixture:
     tokenizer, config = load_tokenizer(given.checkpoint), load_config(given.checkpoint, run_code=given.run_code)
     context = context_of(config)
-    window = given.window or min(USUAL_WINDOW, context or USUAL_WINDOW)
+    window = min(USUAL_WINDOW, context or USUAL_WINDOW) if given.window is None else given.window
     if context is not None and window > context:
         raise ValueError(f"window: {window} given, valid is up to {context}, the model's context")
     for text in texts:

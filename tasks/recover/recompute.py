@@ -17,10 +17,13 @@ def recomputing(model: PreTrainedModel) -> Iterator[None]:
     Done here for every family and version of transformers alike; its own switch leaves a hook on the embeddings.
     """
     _, blocks = find_blocks(model)
+    before = [vars(block).get("forward") for block in blocks]
     try:
         for block in blocks:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         yield
     finally:
-        for block in blocks:
+        for block, own in zip(blocks, before, strict=True):
             block.__dict__.pop("forward", None)  # what the class has is seen again
+            if own is not None:
+                block.forward = own

@@ -154,8 +154,8 @@ ONE_STEP = {"recover-tokens": str(STEP)}
         ({"recover-text": "docs=2", **ONE_STEP}, ("docs=2.0", "leave it out")),
         ({"recover-text": "docs+docs=2", **ONE_STEP}, ("docs given 2 times",)),
         ({"recover-text": "docs=0+c4", **ONE_STEP}, ("weight: 0", "docs", "more than 0")),
-        ({"recover-text": "no.jsonl", **ONE_STEP}, ("no.jsonl", "does not exist")),
-        ({"recover-text": "TALK", **ONE_STEP}, ("talk.jsonl", "chat template")),
+        ({"recover-text": "no.jsonl", **ONE_STEP}, ("recover_text: ", "no.jsonl", "does not exist")),
+        ({"recover-text": "TALK", **ONE_STEP}, ("recover_text: ", "talk.jsonl", "chat template")),
         ({"low-rank": "0.25", **ONE_STEP}, ("low_rank", "recover_tokens")),
     ],
 )

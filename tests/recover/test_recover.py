@@ -1,6 +1,7 @@
 """Recovery: it learns, holds zeros, resumes bit for bit, and does not depend on how a batch is cut."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -113,6 +114,14 @@ def test_recomputing_runs_every_block_twice_and_changes_nothing(dropout):
     assert losses(recomputed) == pytest.approx(losses(done), abs=1e-6)
     assert len(ran) == 2 * len(done.curve)
     assert "forward" not in vars(again.model.decoder.layers[1])
+
+
+def test_a_forward_that_a_block_had_of_its_own_is_put_back():
+    model = pruned_llama()
+    first = model.model.layers[0]
+    own = first.forward = partial(first.forward)
+    recover(model, some_windows(), replace(RECOVERY, tokens=STEP, recompute=True))
+    assert first.forward is own
 
 
 def test_the_random_numbers_of_others_are_left_alone():
