@@ -127,7 +127,12 @@ def say_sweep(made: argparse.ArgumentParser) -> None:
         "--preset", required=True, help="demo, patterns, methods, ladder, activation, llama-1b-sparsegpt-2of4"
     )
     made.add_argument("--model", action="append", default=[], help="instead of the preset's; several may be given")
-    made.add_argument("--pattern", action="append", default=[], help="only this one of the preset's; several if given")
+    made.add_argument(
+        "--pattern",
+        action="append",
+        default=[],
+        help="only this one of the preset's, such as 2:4, or of cuts --pattern=-30%%; several if given",
+    )
     made.add_argument(
         "--pruner", action="append", default=[], help="instead of the preset's, FILE.py:Class too; several may be given"
     )
