@@ -21,7 +21,7 @@ from tasks.train_controller.learn.reward import Reward
 BOTH = "both"
 USUAL_BUDGET = "snapkv:0.5"
 BETWEEN_ACTIONS = re.compile(r",(?![a-z_]+=)")  # a comma before `window=` stands inside an action
-LEARNER_CHOICES = choices_of(LEARNERS, without=("reward",))  # it is the run's
+LEARNER_CHOICES = choices_of(LEARNERS, without=("reward", "target"))  # they are the run's
 REWARD_CHOICES = choices_of({"reward": Reward})
 if TYPE_CHECKING:
     LearnerChoice = Choice
@@ -65,6 +65,7 @@ class Controller(Told):
     actions: Actions | None = Field(None, description="by default each profile, and half of the cache")
     learner: Learners = Field(tuple(choice(method=name) for name, choice in LEARNER_CHOICES.items()))
     reward: RewardChoice = REWARD_CHOICES["reward"](method="reward")
+    target: float = Field(0.005, gt=0, lt=1, description="the share of the prompts on which a floor may be broken")
     seeds: int = Field(5, ge=1, description="so many policies of each learner for each floor")
     ablations: bool = Field(False, description="learn without a part of the state, and with other rewards")
     tokens: int = Field(32, ge=2, description="of an answer, and of a reference at most")
@@ -112,7 +113,7 @@ class Controller(Told):
     def learners(self) -> list[tuple[str, Learner, tuple[str, ...]]]:
         """What rows call each, how it learns, and the features that it does without."""
         reward = self.reward.build()
-        own = [(choice.method, replace(choice.build(), reward=reward)) for choice in self.learner]
+        own = [(choice.method, replace(choice.build(), reward=reward, target=self.target)) for choice in self.learner]
         ways: list[tuple[str, Learner, tuple[str, ...]]] = [(name, learner, ()) for name, learner in own]
         if not self.ablations:
             return ways
@@ -146,8 +147,8 @@ class Controller(Told):
         words += ["--reward", weights] if weights else []
         words += ["--ablations"] if self.ablations else []
         words += [] if self.repair else ["--no-repair"]
-        words += self._changed("profiles", "importance", "round_to", "prompt_limit", "seeds", "tokens", "repetitions")
-        return shlex.join(words + self._changed("calibration", "samples", "window", "seed", "device"))
+        words += self._changed("profiles", "importance", "round_to", "prompt_limit", "target", "seeds", "tokens")
+        return shlex.join(words + self._changed("repetitions", "calibration", "samples", "window", "seed", "device"))
 
 
 def parse_learners(text: str) -> tuple[Choice, ...]:

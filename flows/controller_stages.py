@@ -94,6 +94,7 @@ def answer_live(
         prompts=table.prompts,
         measured=table.measured,
         policies=tuple(best.values()),
+        target=parameters.target,
         **_answering(parameters, found, table.built),
     )
 
@@ -102,8 +103,14 @@ def judge(
     stages: Stages, parameters: Controller, table: Table, trained: Sequence[Trained], answered: Answered | None
 ) -> Judged:
     """All policies, beside the oracle, the best fixed action, chance and dense."""
-    reward = parameters.reward.build()
-    return stages(judge_policies, measured=table.measured, trained=tuple(trained), answered=answered, reward=reward)
+    return stages(
+        judge_policies,
+        measured=table.measured,
+        trained=tuple(trained),
+        answered=answered,
+        reward=parameters.reward.build(),
+        target=parameters.target,
+    )
 
 
 def chosen(

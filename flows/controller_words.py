@@ -56,6 +56,11 @@ def _say_training(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--reward", default="", help="quality=3 (what a rise of the perplexity by 1 costs), tolerance=1, most=1"
     )
+    made.add_argument(
+        "--target",
+        default=0.005,
+        help="the share of the prompts on which policies and the best fixed action may break a floor (0.005)",
+    )
     made.add_argument("--seeds", default=5, help="policies of each learner for each floor (5)")
     made.add_argument(
         "--ablations", action="store_true", help="learn without a part of the state too, and with other rewards"

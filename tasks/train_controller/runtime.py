@@ -173,7 +173,7 @@ class Controller:
     def _decide(self, read: Prefill, action: Action | None) -> Decision:
         started = perf_counter()
         observation = Observation(hardware=self.reader.read(), prompt=describe_prompt(read))
-        scores: dict[str, float] = {}
+        scores, named = dict[str, float](), action is not None
         if action is None and self.policy is not None:
             score_A = self.policy.scores_A(observation.as_vector())
             action = self.actions[int(score_A.argmax())]  # as Policy.choose has it
@@ -183,6 +183,7 @@ class Controller:
             observation=observation,
             scores=scores,
             floor=self.policy.floor if self.policy is not None and scores else None,
+            named=named,
             decision_ms=1000 * (perf_counter() - started) if scores else 0.0,
         )
 

@@ -162,12 +162,16 @@ def answer_prompts(
     measured: Measured,
     policies: tuple[Trained, ...],
     actions: tuple[Action, ...],
+    target: float,
     tokens: int,
     repetitions: int,
     device: str,
     machine: str,
 ) -> Answered:
-    """The test prompts, answered by the controller: dense, with the best fixed action, and as each policy chooses."""
+    """The test prompts, answered by the controller: dense, with the best fixed action, and as each policy chooses.
+
+    `target`: the share of the training prompts on which the best fixed action may break the floor.
+    """
     asked = of_split(load_prompts(open_folder(prompts)), "test")
     profiles, tokenizer, train = (
         _opened(model, built, device),
@@ -182,7 +186,7 @@ def answer_prompts(
         named = Named(policy=each.name, floor=each.floor, seed=each.seed)
         rivals.append(Rival(named=named, controller=Controller(profiles, tokenizer, actions, policy, reader=reader)))
         fixed = replace(named, policy=BEST_FIXED, seed=0)
-        rivals.append(Rival(named=fixed, controller=whole, action=actions[best_fixed(train, each.floor)]))
+        rivals.append(Rival(named=fixed, controller=whole, action=actions[best_fixed(train, each.floor, target)]))
     dense = Rival(named=Named(policy=DENSE, floor=0.0, seed=0), controller=whole, action=actions[0])
     answers: list[LiveAnswer] = []
     with progress("live answers", total=len(asked)) as reach:
@@ -198,7 +202,7 @@ def answer_prompts(
 
 @stage()
 def judge_policies(
-    measured: Measured, trained: tuple[Trained, ...], answered: Answered | None, reward: Reward
+    measured: Measured, trained: tuple[Trained, ...], answered: Answered | None, reward: Reward, target: float
 ) -> Judged:
     """What every policy chose for the test prompts, beside those that learn nothing, and its worth; also live."""
     train, test = (read_table(measured, split) for split in ("train", "test"))
@@ -207,7 +211,7 @@ def judge_policies(
         for each in trained
     ]
     answers = [] if answered is None else load_rows(open_folder(answered), "answers", LiveAnswer)
-    made = every_decision(train, test, learned, reward) + live_decisions(answers, test, reward)
+    made = every_decision(train, test, learned, reward, target) + live_decisions(answers, test, reward)
     with home.store("decisions") as draft:
         save_rows(draft.path, {"decisions": made, "controllers": summaries(made, decision_times(answers))})
     return Judged(hash=draft.stored.hash, folder=draft.stored.folder)

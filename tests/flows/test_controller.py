@@ -193,7 +193,8 @@ def test_the_command_line_says_where_the_policy_is_and_how_to_use_it(
         monkeypatch.setattr(controller, "read_table", lambda measured, split: worse(read_table(measured, split)))
         assert main(["controller", "train", *said, "--floor", "0.04"]) == 2
         [*_, line] = capsys.readouterr().err.splitlines()
-        assert line == "espalier: floor: 0.04 given, which no action but none meets, valid is at least 0.5"
+        unmet = "floor: 0.04 given, which no action but none meets on 2 of 24 prompts"
+        assert line == f"espalier: {unmet}, valid is at least 0.5, which ffn30 meets"
     [count] = query("select count(*) as runs from runs where pattern = 'floor 4%'")
     assert count["runs"] == 0
 

@@ -28,7 +28,7 @@ def prompts(tmp_path: Path) -> Path:
     "words",
     [
         {},
-        {"floor": "0.02,0.05,0.1", "live": True, "prompt_limit": 50, "seeds": 7},
+        {"floor": "0.02,0.05,0.1", "live": True, "prompt_limit": 50, "seeds": 7, "target": 0.01},
         {"actions": "ffn20,ffn20@snapkv:0.25,none@window:0.5", "tokens": 16, "repetitions": 5},
         {"profiles": "ffn20,depth17", "actions": "ffn20,depth17@key_norm:0.5", "repair": False, "round_to": 32},
         {"learner": parse_learners("dqn,passes=8"), "reward": parse_reward("quality=1,tolerance=0"), "ablations": True},
@@ -58,6 +58,7 @@ def test_every_learner_learns_with_the_run_s_reward_and_ablations_without_a_part
     plain = Controller.parse(reward=parse_reward("quality=5"))
     assert [(name, without) for name, _, without in plain.learners()] == [("dqn", ()), ("bandit", ())]
     assert all(learner.reward.quality == 5 for _, learner, _ in plain.learners())
+    assert {learner.target for _, learner, _ in Controller.parse(target="0.02").learners()} == {0.02}
     ways = Controller.parse(learner=parse_learners("bandit"), ablations=True).learners()
     assert len({name for name, _, _ in ways}) == len(ways)
     assert {len(without) for _, _, without in ways} == {0, 6, 7}
@@ -75,6 +76,8 @@ def test_every_learner_learns_with_the_run_s_reward_and_ablations_without_a_part
         ({"learner": "sarsa"}, ("learner", "sarsa", "dqn, bandit, both")),
         ({"learner": "dqn,depth=3"}, ("learner", "depth=3", "passes=")),
         ({"learner": "dqn+dqn"}, ("learner", "once")),
+        ({"learner": "dqn,target=0.1"}, ("learner", "target=0.1", "passes=")),
+        ({"target": "1"}, ("target",)),
         ({"reward": "speed=3"}, ("reward", "speed=3", "quality=")),
         ({"actions": "ffn50,ffn50"}, ("actions: 'ffn50' given twice",)),
         ({"actions": "ffn50@window:2"}, ("actions", "window")),

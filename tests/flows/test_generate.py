@@ -49,7 +49,7 @@ def test_the_answer_is_on_stdout_and_what_made_it_on_stderr(controller: Controll
     answer = controller.answer(PROMPT, new_tokens=6, seed=2, temperature=0.9)
     assert printed.out == answer.text + "\n" * (not answer.text.endswith("\n"))
     why, saw, speed = printed.err.splitlines()
-    assert "none was set, no policy was asked" in why
+    assert "none was taken, as there is no policy to choose" in why
     assert all(f"{name} " in saw for name in answer.decision.observation.as_dict())
     assert f"{answer.tokens} tokens after {answer.prompt_tokens} at " in speed
 

@@ -20,6 +20,7 @@ DECISION = Decision(
     observation=OBSERVATION,
     scores={"none": 1.0, "ffn20": 1.5, "ffn30": -math.inf},
     floor=0.05,
+    named=False,
     decision_ms=0.5,
 )
 

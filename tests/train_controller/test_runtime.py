@@ -231,14 +231,14 @@ def test_why_is_a_sentence_of_scores_and_state():
         prompt=PromptFeatures(tokens=40, ppl=25.0, entropy=0.5, confidence=0.5, worst=0.5, first_block=0.5),
     )
 
-    def decision(action, scores):
-        floor = 0.05 if scores else None
-        action = Action(profile=action)
-        return Decision(action=action, observation=seen, scores=scores, floor=floor, decision_ms=0.1).why
+    def decision(action, scores, named=False):
+        chosen = {"action": Action(profile=action), "scores": scores, "floor": 0.05 if scores else None}
+        return Decision(observation=seen, named=named, decision_ms=0.1, **chosen).why
 
     rest = "; the prompt has 40 tokens, a perplexity of 25.0 and a complexity of 0.32; "
     rest += "25% of the CPU is in use and 50% of the memory is free."
-    assert decision("none", {}) == "none was set, no policy was asked" + rest
+    assert decision("none", {}) == "none was taken, as there is no policy to choose" + rest
+    assert decision("ffn", {}, named=True) == "ffn was asked for" + rest
     assert decision("ffn", {"none": 1.0, "ffn": 1.25}) == (
         "ffn was chosen with a score of 1.250, ahead of none with 1.000" + rest
     )

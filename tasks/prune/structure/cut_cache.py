@@ -3,8 +3,11 @@
 Axes: G head groups that stay; keys and values are (prompts, KV heads, positions, width of a head).
 """
 
+from collections.abc import Mapping
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
@@ -12,6 +15,17 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from tasks.model.anatomy import find_blocks
 from tasks.model.heads import attention_of
 from tasks.prune.structure.profiles import NONE, Profiles
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Fit:
+    """`empty`: a cache of a profile; `shares`: of its slots, each with the whole cache's and with the groups kept."""
+
+    empty: Cache
+    shares: Mapping[int, tuple[int, Tensor | None]]
+
+
+_FITS: WeakKeyDictionary[Profiles, dict[str, _Fit]] = WeakKeyDictionary()  # a profile never changes, so seen once
 
 
 def cut_cache(profiles: Profiles, name: str, cache: Cache) -> Cache:
@@ -24,17 +38,28 @@ def cut_cache(profiles: Profiles, name: str, cache: Cache) -> Cache:
         made = copy(cache)
         made.layers = [copy(layer) for layer in cache.layers]
         return made
+    known = _FITS.setdefault(profiles, {})
+    if name not in known:
+        known[name] = _fit_of(profiles, name)
+    made = copy(known[name].empty)
+    made.layers = [copy(layer) for layer in made.layers]
+    for slot, (whole, groups_G) in known[name].shares.items():
+        made.layers[slot] = _of_groups(cache.layers[whole], groups_G)
+    return made
+
+
+def _fit_of(profiles: Profiles, name: str) -> _Fit:
     kept = profiles.cut(name).kept
     with profiles.using(NONE) as model:
         blocks, whole = list(find_blocks(model)[1]), slots_of(model)
     with profiles.using(name) as model:
-        left = slots_of(model)
-        made = DynamicCache(config=model.config)
-    for index, block in enumerate(blocks):
-        if block in left:
-            groups_G = kept.get(index, {}).get("head_groups")
-            made.layers[left[block]] = _of_groups(cache.layers[whole[block]], groups_G)
-    return made
+        left, empty = slots_of(model), DynamicCache(config=model.config)
+    shares = {
+        left[block]: (whole[block], kept.get(index, {}).get("head_groups"))
+        for index, block in enumerate(blocks)
+        if block in left
+    }
+    return _Fit(empty=empty, shares=shares)
 
 
 def slots_of(model: PreTrainedModel) -> dict[nn.Module, int]:

@@ -23,6 +23,7 @@ class Decision:
     observation: Observation
     scores: dict[str, float]  # action -> its score, -inf where the floor bars it; empty where no policy was asked
     floor: float | None  # the largest rise that the policy allows
+    named: bool  # by the caller, in place of what a policy would choose
     decision_ms: float  # to see and to choose, beyond the prefill; 0 where nothing chose
 
     @property
@@ -40,7 +41,7 @@ class Decision:
     def _standing(self) -> str:
         own = self.scores.get(str(self.action))
         if own is None:
-            return f"{self.action} was set, no policy was asked"
+            return f"{self.action} was {'asked for' if self.named else 'taken, as there is no policy to choose'}"
         others = {name: score for name, score in self.scores.items() if name != str(self.action)}
         free = [name for name, score in others.items() if score > -math.inf]
         said = f"{self.action} was chosen with a score of {own:.3f}"

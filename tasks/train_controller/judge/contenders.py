@@ -20,12 +20,17 @@ class Contender:
     policy: Policy
 
 
-def every_decision(train: Table, test: Table, learned: Sequence[Contender], reward: Reward) -> list[DecisionRow]:
-    """Floor by floor, chance with as many seeds as there are; then what was learned. All is looked up in the table."""
+def every_decision(
+    train: Table, test: Table, learned: Sequence[Contender], reward: Reward, target: float
+) -> list[DecisionRow]:
+    """Floor by floor, chance with as many seeds as there are; then what was learned. All is looked up in the table.
+
+    `target`: the share of the training prompts on which the best fixed action may break the floor.
+    """
     made: list[DecisionRow] = []
     for floor in dict.fromkeys(each.floor for each in learned):
         for seed in sorted({each.seed for each in learned}):
-            for name, choice_P in baselines(train, test, floor, reward, seed).items():
+            for name, choice_P in baselines(train, test, floor, reward, seed, target).items():
                 if name == RANDOM or not seed:  # the others draw nothing
                     made += decisions(name, floor, seed, choice_P, test, reward)
     for each in learned:

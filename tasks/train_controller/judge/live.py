@@ -44,7 +44,10 @@ class Rival:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveAnswer:
-    """What a policy did with a prompt: the action of most rounds, its speed against dense, the time to choose it."""
+    """What a policy did with a prompt by one action: its speed against dense, the time to choose it.
+
+    `share`: of the rounds that took it, as another round may see another machine.
+    """
 
     policy: str
     floor: float
@@ -53,16 +56,17 @@ class LiveAnswer:
     action: str
     ratio: float
     decision_ms: float
+    share: float
 
 
 def answer_live(
     dense: Rival, rivals: Sequence[Rival], prompts: Sequence[EncodedPrompt], *, tokens: int, repetitions: int
 ) -> Iterator[list[LiveAnswer]]:
-    """Of each prompt, as soon as it is answered, what every rival did; `dense` always takes "none"."""
+    """Of each prompt, as soon as it is answered, what every rival did, action by action; `dense` takes "none"."""
     everyone = {each.named: each for each in (dense, *rivals)}
     for prompt in prompts:
         rounds = [_round(everyone, prompt, tokens, number) for number in counted(repetitions)][1:]
-        yield [_together(rival.named, dense.named, prompt, rounds) for rival in rivals]
+        yield [answer for rival in rivals for answer in _by_action(rival.named, dense.named, prompt, rounds)]
 
 
 def live_decisions(answers: Sequence[LiveAnswer], test: Table, reward: Reward) -> list[DecisionRow]:
@@ -73,7 +77,8 @@ def live_decisions(answers: Sequence[LiveAnswer], test: Table, reward: Reward) -
         choice_P = table.rise_PA.new_tensor([test.actions.index(answer.action)]).long()
         [row] = decisions(answer.policy, answer.floor, answer.seed, choice_P, table, reward)
         paid = reward.once(answer.ratio, row.rise, answer.floor)
-        made.append(replace(row, ratio=answer.ratio, reward=paid, regret=row.regret + row.reward - paid, live=True))
+        regret = row.regret + row.reward - paid
+        made.append(replace(row, ratio=answer.ratio, reward=paid, regret=regret, live=True, share=answer.share))
     return made
 
 
@@ -90,14 +95,20 @@ def _round(everyone: Mapping[Named, Rival], prompt: EncodedPrompt, tokens: int, 
     return {named: everyone[named].answer(prompt, tokens) for named in in_order([*everyone], number)}
 
 
-def _together(
+def _by_action(
     named: Named, dense: Named, prompt: EncodedPrompt, rounds: Sequence[Mapping[Named, Answer]]
-) -> LiveAnswer:
-    decided = [each[named].decision for each in rounds]
-    return LiveAnswer(
-        **vars(named),
-        prompt=prompt.prompt,
-        action=statistics.mode(str(decision.action) for decision in decided),
-        ratio=statistics.median(each[named].tokens_per_s / each[dense].tokens_per_s for each in rounds),
-        decision_ms=statistics.median(decision.decision_ms for decision in decided),
-    )
+) -> list[LiveAnswer]:
+    taken: dict[str, list[Mapping[Named, Answer]]] = {}
+    for each in rounds:
+        taken.setdefault(str(each[named].decision.action), []).append(each)
+    return [
+        LiveAnswer(
+            **vars(named),
+            prompt=prompt.prompt,
+            action=action,
+            ratio=statistics.median(each[named].tokens_per_s / each[dense].tokens_per_s for each in own),
+            decision_ms=statistics.median(each[named].decision.decision_ms for each in own),
+            share=len(own) / len(rounds),
+        )
+        for action, own in taken.items()
+    ]

@@ -3,7 +3,8 @@
 Axes: S seeds, P prompts, A actions, N resamples.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,21 +18,26 @@ from tasks.train_controller.rows import ControllerRow, DecisionRow
 
 ORACLE, BEST_FIXED, RANDOM, DENSE = "oracle", "best fixed", "random", "dense"
 CONFIDENCE = 0.95
+WORTH_LEARNING = 0.05  # share of the prompts: what meets a floor more seldom does so by chance
 
 
 class FloorUnmet(ValueError):  # noqa: N818
-    """No action but "none" meets the floor on any prompt, so that there is nothing to choose."""
+    """No action but "none" meets the floor on prompts worth mention, so that there is nothing to choose."""
 
 
 def check_floor(train: Table, floor: float) -> None:
-    """Raises FloorUnmet, with the smallest floor that some action meets on some prompt."""
-    least = train.rise_PA[:, 1:].min().item() if len(train.actions) > 1 else torch.inf
-    if least > floor:
-        valid = f"at least {least:.4g}" if least < torch.inf else "any once there are other actions"
-        raise FloorUnmet(f"floor: {floor:g} given, which no action but {train.actions[0]} meets, valid is {valid}")
+    """Raises FloorUnmet, with the smallest floor that some action meets on `WORTH_LEARNING` of the prompts."""
+    if len(train.actions) == 1:
+        raise FloorUnmet(f"floor: {floor:g} given, but there is no action beside {train.actions[0]} to meet it")
+    needed = math.ceil(WORTH_LEARNING * len(train))
+    least_A = train.rise_PA[:, 1:].kthvalue(needed, dim=0).values
+    if (least := least_A.min().item()) > floor:
+        given = f"{floor:g} given, which no action but {train.actions[0]} meets on {needed} of {len(train)} prompts"
+        mildest = train.actions[1 + int(least_A.argmin())]
+        raise FloorUnmet(f"floor: {given}, valid is at least {least:.4g}, which {mildest} meets")
 
 
-def best_fixed(train: Table, floor: float, target: float = 0.005) -> int:
+def best_fixed(train: Table, floor: float, target: float) -> int:
     """The fastest action that breaks the floor on no larger share of the training prompts than `target`."""
     broken_A = (train.rise_PA > floor).double().mean(0)
     return int(train.ratio_PA.mean(0).masked_fill(broken_A > target, -torch.inf).argmax())
@@ -43,9 +49,7 @@ def oracle(table: Table, floor: float, reward: Reward) -> Tensor:
     return reward_PA.masked_fill(table.rise_PA > floor, -torch.inf).argmax(1)
 
 
-def baselines(
-    train: Table, test: Table, floor: float, reward: Reward, seed: int, target: float = 0.005
-) -> dict[str, Tensor]:
+def baselines(train: Table, test: Table, floor: float, reward: Reward, seed: int, target: float) -> dict[str, Tensor]:
     """The choices (P,) on the test prompts of those who learn nothing, by name."""
     chance = torch.Generator().manual_seed(seed)
     return {
@@ -75,6 +79,7 @@ def decisions(policy: str, floor: float, seed: int, choice_P: Tensor, test: Tabl
             reward=reward_PA[row, action].item(),
             regret=(best_P[row] - reward_PA[row, action]).item(),
             live=False,
+            share=1.0,
         )
         for row, (prompt, action) in enumerate(zip(test.prompts, choice_P.tolist(), strict=True))
     ]
@@ -86,8 +91,9 @@ def summaries(
     """One row for each policy, floor and way of measuring, in their order; `decision_ms`: by policy.
 
     Intervals hold prompts together: both are resampled, prompts and the seeds within. The gain is taken prompt by
-    prompt over the best fixed action, measured the same way or else looked up. Raises ValueError where that is missing,
-    and where not all seeds of a policy decided the same prompts.
+    prompt over the best fixed action, measured the same way or else looked up. Where a policy took several actions for
+    a prompt each counts by its share. Raises ValueError where the best fixed action is missing, and where not all seeds
+    of a policy decided the same prompts.
     """
     grids: dict[tuple[str, float, bool], _Grid] = {}
     for key in dict.fromkeys((row.policy, row.floor, row.live) for row in rows):
@@ -115,20 +121,30 @@ class _Grid:
     prompts: tuple[str, ...]
     ratio_SP: np.ndarray
     rise_SP: np.ndarray
+    broken_SP: np.ndarray  # the share of the answers that broke the floor
     regret_SP: np.ndarray
 
     @classmethod
     def of(cls, rows: Sequence[DecisionRow]) -> "_Grid":
-        by = {(row.learner_seed, row.prompt): row for row in rows}
         seeds, prompts = sorted({row.learner_seed for row in rows}), tuple(dict.fromkeys(row.prompt for row in rows))
-        if len(by) != len(rows) or len(by) != len(seeds) * len(prompts):
+        place = {(seed, prompt): (s, p) for s, seed in enumerate(seeds) for p, prompt in enumerate(prompts)}
+
+        def grid(value: Callable[[DecisionRow], float]) -> np.ndarray:
+            value_SP = np.zeros((len(seeds), len(prompts)))
+            for row in rows:
+                value_SP[place[row.learner_seed, row.prompt]] += row.share * value(row)
+            return value_SP
+
+        if not np.allclose(grid(lambda row: 1.0), 1.0):
             given = f"{len(rows)} of {rows[0].policy!r} for {len(seeds)} seeds and {len(prompts)} prompts"
-            raise ValueError(f"rows: {given} given, valid is one for each seed and prompt")
-
-        def grid(field: str) -> np.ndarray:
-            return np.array([[getattr(by[seed, prompt], field) for prompt in prompts] for seed in seeds])
-
-        return cls(prompts=prompts, ratio_SP=grid("ratio"), rise_SP=grid("rise"), regret_SP=grid("regret"))
+            raise ValueError(f"rows: {given} given, valid is one for each seed and prompt, or several of it by share")
+        return cls(
+            prompts=prompts,
+            ratio_SP=grid(lambda row: row.ratio),
+            rise_SP=grid(lambda row: row.rise),
+            broken_SP=grid(lambda row: row.rise > row.floor),
+            regret_SP=grid(lambda row: row.regret),
+        )
 
     def ratio_of(self, prompts: Sequence[str]) -> np.ndarray:
         """(P,): of these prompts, the mean over the seeds."""
@@ -154,7 +170,7 @@ def _summary(
         gain=gain_SP.mean().item(),
         gain_low=gain_low,
         gain_high=gain_high,
-        violations=(grid.rise_SP > floor).mean().item(),
+        violations=grid.broken_SP.mean().item(),
         mean_rise=grid.rise_SP.mean().item(),
         regret=grid.regret_SP.mean().item(),
         oracle_share=None,

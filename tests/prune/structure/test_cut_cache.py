@@ -1,5 +1,7 @@
 """A profile that goes on from the uncut model's cache, against the uncut model with the same units silenced."""
 
+import gc
+import weakref
 from contextlib import ExitStack
 from copy import deepcopy
 
@@ -9,6 +11,7 @@ from transformers import DynamicCache
 
 from tasks.model.anatomy import find_blocks
 from tasks.model.units import units_of
+from tasks.prune.structure import cut_cache as cutting
 from tasks.prune.structure.cut_cache import cut_cache, slots_of
 from tasks.prune.structure.profiles import NONE, Profile, Profiles
 from tasks.prune.structure.width import masked
@@ -128,6 +131,23 @@ def test_a_model_that_came_with_holes_is_read_by_its_own_slots():
     fitted = cut_cache(inner, "less", cache)
     with inner.using("less"):
         torch.testing.assert_close(continued(model, fitted), expected, rtol=0, atol=1e-5)
+
+
+def test_the_slots_of_a_profile_are_looked_up_once_and_go_with_it(monkeypatch):
+    model = llama()
+    profiles, cache = built(model), read(model)
+    looked = []
+    monkeypatch.setattr(cutting, "slots_of", lambda given: looked.append(given) or slots_of(given))
+    first, second = (cut_cache(profiles, "all", cache) for _ in range(2))
+    assert len(looked) == 2  # of the whole model and of the cut one
+    assert first is not second
+    with profiles.using("all"):
+        once = continued(model, first)
+        torch.testing.assert_close(continued(model, second), once, rtol=0, atol=0)
+    known = weakref.ref(profiles)
+    del profiles
+    gc.collect()
+    assert known() is None
 
 
 def test_the_profile_in_force_stays():

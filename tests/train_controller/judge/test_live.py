@@ -39,15 +39,23 @@ def rival(policy: str, controller: Clock, action: Action | None = None) -> Rival
 def test_speeds_are_compared_round_by_round_behind_the_first_and_everyone_begins():
     asked: list[str] = []
     dense = rival("dense", Clock("dense", [1.0, 10.0, 20.0, 40.0], asked), Action())
-    policy = rival("dqn", Clock("dqn", [9.0, 11.0, 30.0, 60.0], asked, ("ffn20", "ffn20", "none", "ffn20")))
+    policy = rival("dqn", Clock("dqn", [9.0, 11.0, 30.0, 60.0], asked))
     [answers] = list(answer_live(dense, [policy], PROMPTS[:1], tokens=4, repetitions=3))
     [answer] = answers
     assert answer.ratio == pytest.approx(1.5)  # the median of 1.1, 1.5 and 1.5; the 9 of the first round is no part
     assert (answer.policy, answer.floor, answer.seed, answer.prompt) == ("dqn", 0.05, 1, "a")
-    assert answer.action == "ffn20"
-    assert answer.decision_ms == 3.0
+    assert (answer.action, answer.share, answer.decision_ms) == ("none", 1.0, 3.0)
     assert len(asked) == 8
     assert {*asked[::2]} == {"dense", "dqn"}
+
+
+def test_each_action_that_a_policy_took_has_the_times_of_its_own_rounds():
+    dense = rival("dense", Clock("dense", [1.0], []), Action())
+    policy = rival("dqn", Clock("dqn", [9.0, 1.1, 1.5, 1.3, 1.2], [], ("none", "ffn20", "none", "ffn20", "ffn20")))
+    [[often, seldom]] = list(answer_live(dense, [policy], PROMPTS[:1], tokens=4, repetitions=4))
+    assert (often.action, often.share, often.ratio) == ("ffn20", 0.75, pytest.approx(1.2))
+    assert (seldom.action, seldom.share, seldom.ratio) == ("none", 0.25, pytest.approx(1.5))
+    assert (often.decision_ms, seldom.decision_ms) == (4.0, 3.0)
 
 
 def test_every_prompt_has_an_answer_of_each_rival_and_none_of_dense():
@@ -71,10 +79,15 @@ def test_rows_have_the_speed_that_was_live_and_the_rise_that_was_measured():
         rise_PA=torch.tensor([[0.0, 0.04], [0.0, 0.15]]).double(),
         kl_PA=torch.zeros(2, 2).double(),
     )
-    facts = {"policy": "dqn", "floor": 0.05, "seed": 1, "action": "ffn20", "decision_ms": 0.5}
-    answers = [LiveAnswer(prompt="b", ratio=1.1, **facts), LiveAnswer(prompt="a", ratio=1.25, **facts)]
-    broken, met = live_decisions(answers, test, Reward(quality=3.0, tolerance=1.0))
-    assert (broken.prompt, broken.ratio, broken.live) == ("b", 1.1, True)
+    facts = {"policy": "dqn", "floor": 0.05, "seed": 1, "decision_ms": 0.5}
+    answers = [
+        LiveAnswer(prompt="b", ratio=1.1, action="ffn20", share=0.75, **facts),
+        LiveAnswer(prompt="b", ratio=0.98, action="none", share=0.25, **facts),
+        LiveAnswer(prompt="a", ratio=1.25, action="ffn20", share=1.0, **facts),
+    ]
+    broken, spared, met = live_decisions(answers, test, Reward(quality=3.0, tolerance=1.0))
+    assert (broken.prompt, broken.ratio, broken.live, broken.share) == ("b", 1.1, True, 0.75)
+    assert (spared.rise, spared.regret, spared.share) == (0.0, pytest.approx(0.02), 0.25)
     assert broken.rise == pytest.approx(0.15)
     assert broken.reward == pytest.approx(1.1 - 3 * 0.10)
     assert broken.regret == pytest.approx(1.0 - (1.1 - 3 * 0.10))  # the best that meets the floor there is "none"
@@ -83,7 +96,7 @@ def test_rows_have_the_speed_that_was_live_and_the_rise_that_was_measured():
 
 
 def test_only_who_chooses_has_a_time_to_choose():
-    facts = {"floor": 0.05, "seed": 0, "prompt": "a", "action": "none", "ratio": 1.0}
+    facts = {"floor": 0.05, "seed": 0, "prompt": "a", "action": "none", "ratio": 1.0, "share": 1.0}
     answers = [LiveAnswer(policy="dqn", decision_ms=each, **facts) for each in (0.5, 0.25, 4.0)]
     answers.append(LiveAnswer(policy="best fixed", decision_ms=1.0, **facts))
     assert decision_times(answers) == {"dqn": 0.5}

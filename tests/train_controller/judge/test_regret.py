@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -49,15 +50,24 @@ def test_the_best_fixed_action_breaks_the_floor_on_few_enough_training_prompts(f
 
 def test_a_floor_that_nothing_meets_is_refused_with_the_smallest_that_something_does():
     check_floor(small(), 0.01)
-    with pytest.raises(
-        FloorUnmet, match=r"floor: 0\.009 given, which no action but none meets, valid is at least 0\.01"
-    ):
+    said = "floor: 0.009 given, which no action but none meets on 1 of 4 prompts, valid is at least 0.01, "
+    with pytest.raises(FloorUnmet, match=re.escape(f"{said}which mild meets")):
         check_floor(small(), 0.009)
     alone = replace(
         small(), actions=("none",), **{name: torch.zeros(4, 1) for name in ("ratio_PA", "rise_PA", "kl_PA")}
     )
-    with pytest.raises(FloorUnmet, match="valid is any once there are other actions"):
+    with pytest.raises(FloorUnmet, match=r"floor: 0\.5 given, but there is no action beside none"):
         check_floor(alone, 0.5)
+
+
+def test_a_floor_that_one_prompt_in_fifty_meets_by_chance_is_not_met():
+    table = a_table(100)
+    rise_PA = torch.full_like(table.rise_PA, 0.3)
+    rise_PA[:, 0], rise_PA[[7, 60], 2] = 0.0, 0.001
+    with pytest.raises(FloorUnmet, match=r"meets on 5 of 100 prompts, valid is at least 0\.3"):
+        check_floor(replace(table, rise_PA=rise_PA), 0.05)
+    rise_PA[[8, 9, 10], 2] = 0.04
+    check_floor(replace(table, rise_PA=rise_PA), 0.05)
 
 
 def test_a_decision_is_what_was_measured_and_how_much_better_the_oracle_is():
@@ -94,6 +104,18 @@ def test_what_was_answered_live_is_compared_with_what_was_answered_live():
     assert told["learned", True] == pytest.approx(told["learned", False])
     alone = summaries([*fixed, *[row for row in live if row.policy == "learned"]])
     assert alone[-1].gain == pytest.approx(told["learned", False] + 0.2)
+
+
+def test_several_actions_for_one_prompt_count_by_their_shares():
+    fixed = rows_of([1] * 4, "best fixed")
+    often, seldom = rows_of([1] * 4), rows_of([2] * 4)
+    mixed = [replace(row, share=0.75) for row in often[:2]] + [replace(row, share=0.25) for row in seldom[:2]]
+    told = summaries([*fixed, *mixed, *often[2:]])[-1]
+    assert told.prompts == 4
+    assert told.gain == pytest.approx(0.25 * (0.1 + 0.2) / 4)
+    assert told.violations == pytest.approx((0.25 + 1) / 4)  # prompt 1 by "wild", prompt 2 by both
+    with pytest.raises(ValueError, match="rows: 7 of 'learned' for 1 seeds and 4 prompts given"):
+        summaries([*fixed, *mixed, *often[1:]])
 
 
 def test_rows_that_cannot_be_compared_are_refused():
@@ -133,5 +155,5 @@ def test_those_who_learn_nothing_are_all_there():
     assert set(chosen["best fixed"].tolist()) == {best_fixed(train, FLOOR, 0.1)}
     assert not chosen["dense"].any()
     assert set(chosen["random"].tolist()) == set(range(5))
-    assert torch.equal(chosen["random"], baselines(train, test, FLOOR, Reward(), 3)["random"])
-    assert not torch.equal(chosen["random"], baselines(train, test, FLOOR, Reward(), 4)["random"])
+    assert torch.equal(chosen["random"], baselines(train, test, FLOOR, Reward(), 3, 0.1)["random"])
+    assert not torch.equal(chosen["random"], baselines(train, test, FLOOR, Reward(), 4, 0.1)["random"])

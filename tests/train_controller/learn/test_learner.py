@@ -23,7 +23,7 @@ def named(learner):
 def judged(policy, train, fresh):
     """The mean gain over the best fixed action, that of the oracle, and the share of prompts that break the floor."""
     chosen_P1, best_P1 = policy.choices(fresh.state_PF)[:, None], oracle(fresh, FLOOR, Reward())[:, None]
-    fixed_P1 = fresh.ratio_PA[:, [best_fixed(train, FLOOR)]]
+    fixed_P1 = fresh.ratio_PA[:, [best_fixed(train, FLOOR, 0.005)]]
     gain, most = ((fresh.ratio_PA.gather(1, each) - fixed_P1).mean().item() for each in (chosen_P1, best_P1))
     return gain, most, (fresh.rise_PA.gather(1, chosen_P1) > FLOOR).double().mean().item()
 
