@@ -1,7 +1,6 @@
 """What a model's folder must hold: a configuration, safetensors weights without NaN, the files of a tokenizer."""
 
 import hashlib
-import json
 import time
 from functools import cache
 from pathlib import Path
@@ -9,6 +8,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from tasks.model.trust import check_blocks, check_links, file_in, read_object
 
 CONFIG_FILES = ("config.json", "generation_config.json")
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
@@ -36,17 +37,19 @@ def check_folder(folder: Path) -> None:
     What has passed is not read again by this process until it changes.
 
     Raises ValueError, in one line, for: no folder, no or unreadable config.json, weights that are absent, incomplete,
-    not safetensors, damaged, NaN or infinite (the tensor is named), no tokenizer.
+    not safetensors, damaged, NaN or infinite (the tensor is named), no tokenizer, and what tasks.model.trust refuses.
     """
     if not folder.is_dir():
         raise ValueError(f"model: {folder} is not a folder")
     if not (folder / "config.json").is_file():
         raise ValueError(f"model: {folder} has no config.json")
-    _read_json(folder / "config.json")
-    for shard in weight_shards(folder):
+    config, shards = read_object(folder / "config.json", "model"), weight_shards(folder)
+    check_blocks(config, sum(len(tensor_names(shard)) for shard in shards), folder)
+    for shard in shards:
         _check_weights(_version(shard))
     if not any((folder / name).is_file() for name in VOCABULARY_FILES):
         raise ValueError(f"model: {folder} has no tokenizer, one of {', '.join(VOCABULARY_FILES)} is needed")
+    check_links(folder, _model_files(folder))
 
 
 def weight_shards(folder: Path) -> list[Path]:
@@ -101,10 +104,12 @@ def _named_shards(folder: Path) -> dict[Path, set[str]]:
     if not index.is_file():
         pickled = " (pickled .bin weights are not read: safetensors only)" if any(folder.glob("*.bin")) else ""
         raise ValueError(f"model: {folder} has no weights, model.safetensors or its index is needed{pickled}")
-    shard_of = _read_json(index)["weight_map"]
-    promised: dict[Path, set[str]] = {folder / name: set() for name in sorted(set(shard_of.values()))}
-    for tensor, name in shard_of.items():
-        promised[folder / name].add(tensor)
+    shard_of = read_object(index, "model").get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
+        raise ValueError(f"model: {index} has no weight_map that names its shards")
+    promised: dict[Path, set[str]] = {}
+    for tensor, name in sorted(shard_of.items(), key=lambda entry: str(entry[1])):
+        promised.setdefault(file_in(folder, name, "model"), set()).add(tensor)
     return promised
 
 
@@ -164,10 +169,3 @@ def _is_finite(tensor: Tensor) -> bool:
         return True
     extremes = torch.stack(tensor.float().aminmax() if tensor.itemsize == 1 else tensor.aminmax())
     return bool(extremes.isfinite().all())
-
-
-def _read_json(file: Path) -> dict:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"model: {file} is not JSON: {error}") from error

@@ -28,9 +28,12 @@ from tasks.model.folder import (
     WEIGHT_FILES,
     check_folder,
     fingerprint,
+    tensor_names,
     tokenizer_files,
     weight_bytes,
+    weight_shards,
 )
+from tasks.model.trust import check_blocks, check_no_kernels, check_parameters
 from tasks.network import PASSING, hub_answers, is_refusal
 
 __all__ = [
@@ -71,14 +74,16 @@ def resolve(name_or_path: str | Path) -> Path:
 def load_config(folder: Path, *, run_code: bool = False) -> PreTrainedConfig:
     """The model's configuration; `run_code` as of `load_model`. ValueError where transformers does not know it."""
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=run_code)
-    except (ValueError, KeyError, OSError) as error:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=run_code)
+    except Exception as error:  # whatever it raises over a file, it is the file that cannot be used
         if "trust_remote_code" in str(error):
             valid = "a model that transformers has itself, such as a cut exported as uniform or padded"
             raise ValueError(
                 f"model: {folder} brings code of its own, which is not run here; valid is {valid}"
             ) from error
-        raise ValueError(f"model: config.json in {folder} cannot be used: {_first_line(error)}") from error
+        raise ValueError(f"model: config.json in {folder} cannot be used: {_in_short(error)}") from error
+    check_no_kernels(config, folder)
+    return config
 
 
 def context_of(config: PreTrainedConfig) -> int | None:
@@ -101,15 +106,20 @@ def load_model(folder: Path, device: str = "cpu", *, run_code: bool = False) -> 
     project has written; no code otherwise. Raises ValueError where the weights do not fit the configuration exactly:
     transformers would initialise what is missing at random.
     """
-    model_class = AutoModelForCausalLM if run_code else _model_class(load_config(folder))
+    model_class: Any = AutoModelForCausalLM
+    if not run_code:
+        shards = weight_shards(folder)
+        stored = sum(len(tensor_names(shard)) for shard in shards), sum(shard.stat().st_size for shard in shards)
+        model_class = _model_class(load_config(folder), folder, *stored)
     local = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": run_code}
     return _load_strictly(model_class, folder, folder, **local).to(device)
 
 
 def model_from(weights: dict[str, Tensor], folder: Path, device: str = "cpu") -> PreTrainedModel:
     """As `load_model`, from `weights` in memory, named as in a checkpoint; `folder` holds the configuration alone."""
-    config = load_config(folder)
-    model = _load_strictly(_model_class(config), None, folder, config=config, state_dict=weights)
+    config, stored_bytes = load_config(folder), sum(weight.nbytes for weight in weights.values())
+    model_class = _model_class(config, folder, len(weights), stored_bytes)
+    model = _load_strictly(model_class, None, folder, config=config, state_dict=weights)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model.to(device)
@@ -120,8 +130,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         with _quiet():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, OSError) as error:
-        raise ValueError(f"model: the tokenizer in {folder} cannot be read: {_first_line(error)}") from error
+    except Exception as error:  # as above
+        raise ValueError(f"model: the tokenizer in {folder} cannot be read: {_in_short(error)}") from error
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
@@ -157,20 +167,27 @@ def _from_hub(name: str) -> Path:
         raise ConnectionError(f"model: {name}: the hub failed: {_first_line(error)}") from error
 
 
-def _model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+def _model_class(config: PreTrainedConfig, folder: Path, tensors: int, stored_bytes: int) -> type[PreTrainedModel]:
+    """Of the model whose weights are so many `tensors` of `stored_bytes` in all, which the configuration must fit."""
+    check_blocks(config.to_dict(), tensors, folder)
     try:
         with torch.device("meta"):
-            return type(AutoModelForCausalLM.from_config(config))
-    except ValueError as error:
-        raise ValueError(f"model: {config.model_type} is no causal language model: {_first_line(error)}") from error
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # nothing is computed here, so it is the configuration that cannot be used
+        raise ValueError(f"model: {config.model_type} is no causal language model: {_in_short(error)}") from error
+    check_parameters(sum(parameter.numel() for parameter in model.parameters()), stored_bytes, folder)
+    return type(model)
 
 
 def _load_strictly(model_class: Any, source: Path | None, folder: Path, **how: Any) -> Any:
     """Load with `from_pretrained`; whatever it would only warn of is an error that says where and what."""
-    with _quiet():  # its table of misfits would stand before our one line
-        model, report = model_class.from_pretrained(
-            source, dtype="auto", ignore_mismatched_sizes=True, output_loading_info=True, **how
-        )
+    try:
+        with _quiet():  # its table of misfits would stand before our one line
+            model, report = model_class.from_pretrained(
+                source, dtype="auto", ignore_mismatched_sizes=True, output_loading_info=True, **how
+            )
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise ValueError(f"model: {folder} cannot be loaded: {_in_short(error)}") from error
     for misfit in ("missing", "unexpected", "mismatched"):
         names = sorted(key if isinstance(key, str) else key[0] for key in report[f"{misfit}_keys"])
         if names:
@@ -195,3 +212,10 @@ def _quiet() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+def _in_short(error: Exception) -> str:
+    """The first line of a ValueError; of others, whose messages are no sentences, the type and two lines."""
+    if isinstance(error, ValueError):
+        return _first_line(error)
+    return f"{type(error).__name__}: {' '.join(' '.join(str(error).strip().splitlines()[:2]).split())}"

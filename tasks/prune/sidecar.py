@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tasks.model.trust import read_object
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
@@ -41,18 +43,16 @@ class Sidecar:
         Raises ValueError for a folder without them, of another format, version or model, and for damaged tensors.
         """
         index = self._read_index(folder / self.index)
-        if model_hash is not None and index["model_hash"] != model_hash:
-            raise ValueError(f"{self.name}: {folder} is of model {index['model_hash']}, valid is one of {model_hash}")
+        if model_hash is not None and index.get("model_hash") != model_hash:
+            given = index.get("model_hash")
+            raise ValueError(f"{self.name}: {folder} is of model {given}, valid is one of {model_hash}")
         try:
             return index, load_file(folder / self.tensors)
         except (SafetensorError, FileNotFoundError) as error:
             raise ValueError(f"{self.name}: {folder / self.tensors} cannot be read: {error}") from error
 
     def _read_index(self, file: Path) -> dict[str, Any]:
-        try:
-            index = json.loads(file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError) as error:
-            raise ValueError(f"{self.name}: {file} cannot be read: {error}") from error
+        index = read_object(file, self.name)
         if (index.get("format"), index.get("version")) != (self.format, self.version):
             given = f"{index.get('format')} of version {index.get('version')}"
             raise ValueError(f"{self.name}: {file} is {given}, valid is {self.format} of version {self.version}")

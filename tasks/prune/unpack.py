@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from tasks.model.folder import CONFIG_FILES, tokenizer_files
 from tasks.model.folder import INDEX as SHARD_INDEX
 from tasks.model.load import model_from
+from tasks.model.trust import file_in, read_object
 from tasks.prune.factors import merge
 from tasks.prune.orders import check_order
 from tasks.prune.packing import PACKINGS
@@ -33,7 +34,7 @@ def read_packed(folder: Path) -> Iterator[tuple[str, Tensor]]:
     Raises ValueError for a folder that is not packed, not whole or damaged (the tensor is named).
     """
     for name, entry in _read_index(folder).items():
-        file = folder / entry["file"]
+        file = file_in(folder, entry["file"], "packed")
         parts = _read_parts(file, name)
         if digest(parts) != entry["sha256"]:
             raise ValueError(f"packed: {name} in {file} is damaged: its bytes are not those that were written")
@@ -44,8 +45,8 @@ def read_packed(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 weight = _add_product(weight, parts["left"], parts["right"], entry["rank"])
             if "order" in parts:
                 weight = _in_place(name, weight, parts["order"])
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(f"packed: {name} in {file} is damaged: {error}") from error
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise ValueError(f"packed: {name} in {file} is damaged: {error}".partition("\n")[0]) from error
         if dtype_name(weight) != entry["dtype"]:
             raise ValueError(f"packed: {name} in {file} is {dtype_name(weight)}, {INDEX} says {entry['dtype']}")
         yield name, weight
@@ -117,15 +118,31 @@ def dtype_name(tensor: Tensor) -> str:
 def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
     if not is_packed(folder):
         raise ValueError(f"packed: {folder} has no {INDEX}, it is no packed checkpoint or an unfinished one")
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"packed: {folder / INDEX} is not JSON: {error}") from error
+    index = read_object(folder / INDEX, "packed")
     if (index.get("format"), index.get("version")) != (FORMAT, VERSION):
         raise ValueError(
             f"packed: {folder / INDEX} is {index.get('format')} {index.get('version')}, {FORMAT} {VERSION} can be read"
         )
-    return index["tensors"]
+    tensors = index.get("tensors")
+    if not isinstance(tensors, dict):
+        raise ValueError(f"packed: {folder / INDEX} lists no tensors")
+    for name, entry in tensors.items():
+        if not isinstance(entry, dict) or not _is_whole(entry):
+            raise ValueError(f"packed: {folder / INDEX} does not say how {name} is packed, in a way that is known")
+    return tensors
+
+
+def _is_whole(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry says all that is read of it; the file's name and the options of the format are seen to there."""
+    shape, dtype = entry.get("shape"), entry.get("dtype")
+    return (
+        {"file", "sha256", "options"} <= entry.keys()
+        and entry.get("format") in PACKINGS
+        and isinstance(shape, list)
+        and all(isinstance(size, int) and size >= 0 for size in shape)
+        and isinstance(dtype, str)
+        and isinstance(getattr(torch, dtype, None), torch.dtype)
+    )
 
 
 def _read_parts(file: Path, name: str) -> dict[str, Tensor]:

@@ -93,7 +93,12 @@ def root() -> Path:
 
 
 def locate(folder: str) -> Path:
-    """The place of a handle's folder: an absolute one as it is, a relative one under the artifacts folder."""
+    """The place of a handle's folder: an absolute one as it is, a relative one under the artifacts folder.
+
+    Raises Damaged for a relative one that leads out of it.
+    """
+    if not Path(folder).is_absolute() and ".." in Path(folder).parts:
+        raise Damaged(f"{folder} leads out of {root()}, valid is a place in it")
     return root() / folder
 
 
@@ -161,6 +166,9 @@ def verify(handle: Handle) -> None:
     folder = locate(handle.folder)
     if not folder.is_dir():
         raise Missing(f"{handle.folder} is missing from {root()}")
+    for path in folder.rglob("*"):
+        if path.is_symlink():  # what it leads to may change, and is not ours
+            raise Altered(f"{handle.folder}/{path.relative_to(folder)} is a link, valid is the file that was stored")
     found = list_files(folder)
     if hash_text(found) == handle.hash:
         return
@@ -228,6 +236,8 @@ def _sweep() -> None:
     parent.mkdir(parents=True, exist_ok=True)
     with locked(parent):
         for folder in parent.iterdir():
+            if folder.is_symlink() or not folder.is_dir():  # no draft: what a file system or a file manager leaves
+                continue
             try:
                 with locked(folder, wait=False):
                     shutil.rmtree(folder)

@@ -44,6 +44,8 @@ def _inode(folder: Path) -> int | None:
 
 def _sweep(parent: Path) -> None:
     for folder in parent.iterdir():
+        if folder.is_symlink() or not folder.is_dir():  # no work: what a file system or a file manager leaves
+            continue
         try:
             if time.time() - folder.stat().st_mtime > ABANDONED_S:
                 with locked(folder, wait=False):

@@ -62,13 +62,16 @@ def load_sparse(
     method that is not among `methods`, and tensors that are missing or damaged.
     """
     index, tensors = FILES.read(folder, model_hash)
-    recipe = ActivationRecipe(
-        selection=_made(index["selection"], methods),
-        pattern=parse_pattern(index["pattern"]),
-        mitigations=tuple(_made(each, methods) for each in index["mitigations"]),
-        modules=tuple(index["modules"]),
-        prefill=index["prefill"],
-    )
+    try:
+        recipe = ActivationRecipe(
+            selection=_made(index["selection"], methods),
+            pattern=parse_pattern(index["pattern"]),
+            mitigations=tuple(_made(each, methods) for each in index["mitigations"]),
+            modules=tuple(index["modules"]),
+            prefill=index["prefill"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"activation: {folder / FILES.index} is no recipe: {error}") from error
     anatomy = dissect(model)
     installed = Installed(model, anatomy, [])
     try:

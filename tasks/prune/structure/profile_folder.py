@@ -41,12 +41,16 @@ def save_profiles(profiles: Profiles, model_hash: str, folder: Path) -> None:
 def load_profiles(model: PreTrainedModel, model_hash: str, folder: Path) -> Profiles:
     """The profiles in `folder`, built upon `model`, which has to be the one they were made of.
 
-    Raises ValueError for a folder without profiles, those of another model or a later version, damaged tensors.
+    Raises ValueError for a folder without profiles, those of another model or a later version, damaged tensors, and an
+    index that does not go with them.
     """
     index, tensors = FILES.read(folder, model_hash)
     profiles = Profiles(model)
-    for number, entry in enumerate(index["profiles"]):
-        profiles.add(_profile(entry, number, tensors))
+    try:
+        for number, entry in enumerate(index["profiles"]):
+            profiles.add(_profile(entry, number, tensors))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"profiles: {folder / FILES.index} does not fit its tensors: {error}") from error
     return profiles
 
 
