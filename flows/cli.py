@@ -12,12 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flows.answer_words import say_generate, say_serve
+from flows.comparing import run_compare, run_runs, say_compare, say_runs
 from flows.controller_words import PURPOSE, say_controller
 from flows.environment import use_project_settings
 from flows.evaluate_words import run_evaluate, say_evaluate
 from flows.generating import run_generate
 from flows.iterative_words import run_iterative, say_iterative
 from flows.profile_words import run_profiles, say_profiles
+from flows.promoting import run_promote, say_promote
+from flows.rebuilding import run_rebuild, say_rebuild
 from flows.server import prefect_server
 from flows.serving import run_serve
 from flows.terminal import outcome_json, say, show_end, show_rows
@@ -75,7 +78,10 @@ def build_parser() -> Words:
     made = command("report", run_report, "write a run's page anew from the stored rows")
     made.add_argument("run_id", nargs="?", metavar="RUN", help="a run or a sweep; the latest if not given")
 
-    command("runs", run_runs, "list the runs, the latest first")
+    say_runs(command("runs", run_runs, "list the runs, the latest first, or say what one came of"))
+    say_compare(command("compare", run_compare, "hold two runs, or two registered versions, side by side"))
+    say_promote(command("promote", run_promote, "move an alias to a version that passes every gate"))
+    say_rebuild(command("rebuild", run_rebuild, "make a version once more, and compare its bytes"))
     made = command("sql", run_sql, "ask the stored rows; the statement 'show tables' lists the tables")
     made.add_argument("statement", help='such as "select pattern, method, ppl from evaluations"')
     command("up", run_up, "start Prefect's server and a worker, and MLflow, on loopback")
@@ -198,13 +204,6 @@ def run_report(arguments: argparse.Namespace) -> int:
     page = write_report(run)
     print(markdown_table(run))
     print(page)
-    return 0
-
-
-def run_runs(arguments: argparse.Namespace) -> int:
-    from tasks.record.listing import runs_table
-
-    print(runs_table(), end="")
     return 0
 
 

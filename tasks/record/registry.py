@@ -81,7 +81,7 @@ def load_registered(name: str, version: str, device: str = "cpu") -> tuple[Any, 
     from tasks.prune.pack import load_packed
 
     with tracking() as client:
-        found = _find(client, name, version)
+        found = find(client, name, version)
         checkpoint, kind = found.tags["checkpoint"], found.tags.get("kind", "packed")
         folder = Path(client.get_model_version_download_uri(name, found.version), "artifacts", checkpoint)
     home.verify(Checkpoint(hash=checkpoint, folder=str(folder), kind=kind))
@@ -95,7 +95,14 @@ def load_registered(name: str, version: str, device: str = "cpu") -> tuple[Any, 
     return load_model(folder, device, run_code=kind == "per_layer"), AutoTokenizer.from_pretrained(folder)
 
 
-def _find(client: "MlflowClient", name: str, version: str) -> "ModelVersion":
+def number_of(name: str, version: str) -> str:
+    """The number of a version that is given by an alias, such as "best", or by its number. ValueError if none is."""
+    with tracking() as client:
+        return str(find(client, name, version).version)
+
+
+def find(client: "MlflowClient", name: str, version: str) -> "ModelVersion":
+    """A registered version by its number or an alias; ValueError that lists what is registered."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -22,7 +22,7 @@ WITH scope AS (
     QUALIFY row_number() OVER (PARTITION BY run, subject, phase ORDER BY batch, tokens) = 1
 )
 SELECT
-    run, flow, model, model_hash, subject, method, pattern, seed, source, "window", windows, tokens,
+    run, flow, model, model_hash, subject, method, pattern, seed, source, dataset_hash, "window", windows, tokens,
     nll, ppl, bits_per_byte, sparsity, least_rank, largest_rank, parameters, size_bytes, memory_bytes, kv_bytes, seconds,
     checkpoint,
     prefill.tokens_per_s AS prefill_tokens_per_s, prefill.ratio AS prefill_ratio,
