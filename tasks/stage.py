@@ -4,7 +4,6 @@
 on a hit the body does not run, so a checkpoint that somebody deleted or altered would come back as a mere name.
 """
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 from prefect import State, Task, task
 from prefect.client.schemas import TaskRun
 from prefect.logging import get_run_logger
+from prefect.serializers import JSONSerializer
 from prefect.settings import get_current_settings
 from rich.console import Console
 
@@ -22,6 +22,9 @@ from tasks.handles import StageRow
 from tasks.model.load import fingerprint
 from tasks.progress import tell_finished
 from tasks.record import home
+from tasks.result_file import drop_foreign_result
+
+AS_JSON = JSONSerializer()
 
 
 class StageFailed(RuntimeError):  # noqa: N818
@@ -52,7 +55,9 @@ def stage(
         vars(function)["reads_input"] = reads_input
 
         def key(context: Any, parameters: dict[str, Any]) -> str:
-            return _drop_torn_result(key_of(context, parameters))
+            name = key_of(context, parameters)
+            drop_foreign_result(Path(get_current_settings().results.local_storage_path) / name, AS_JSON.model_dump())
+            return name
 
         return task(  # type: ignore[call-overload]
             function,
@@ -63,7 +68,7 @@ def stage(
             timeout_seconds=timeout_seconds,
             cache_key_fn=key,
             persist_result=True,
-            result_serializer="json",
+            result_serializer=AS_JSON,
         )
 
     return decorate
@@ -132,14 +137,3 @@ def _damage(result: Any) -> str | None:
         except home.Damaged as damage:
             return str(damage)
     return None
-
-
-def _drop_torn_result(key: str) -> str:
-    """A result file that a killed process left half-written is removed, so that it is computed again and never read."""
-    path = Path(get_current_settings().results.local_storage_path) / key
-    if path.is_file():
-        try:
-            json.loads(path.read_bytes())
-        except ValueError:
-            path.unlink()
-    return key
