@@ -8,7 +8,6 @@ the next writer takes the lock was left by a writer that was killed. It is ended
 is in the table `runs`, which is the last thing that a run leaves. A sweep is SCHEDULED until its page is attached.
 """
 
-import json
 import logging
 import math
 import os
@@ -23,8 +22,10 @@ from tasks.handles import Context, EvaluationRow, SpeedRow
 from tasks.record import home, metrics
 from tasks.record.benchmarks import benchmark_metrics
 from tasks.record.disk import locked
+from tasks.record.flat import flat, text_of
 from tasks.record.learned_policies import Learned
 from tasks.record.names import check_run
+from tasks.record.shown_in_mlflow import curves_of_rows, describe_run
 from tasks.train_controller.allocators.rows import SearchRow
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def log_run(
         if sweep:
             tags["mlflow.parentRunId"] = _find(client, sweep, name=f"sweep {sweep}")
             client.update_run(tags["mlflow.parentRunId"], "SCHEDULED")
-        facts = dict(parameters) | {name: getattr(context, name) for name in ("model", "method", "pattern", "seed")}
+        facts = flat(parameters) | {name: getattr(context, name) for name in ("model", "method", "pattern", "seed")}
         measured, points = metrics_of(evaluations, speeds) | benchmark_metrics(benchmarks), curves_of(moves)
         if learned is not None:
             measured, points = learned.metrics(), learned.curves()
@@ -92,16 +93,16 @@ def log_run(
         with _open(client, context.run, name=f"{context.method} {context.pattern} {context.run}") as run_id:
             client.log_batch(
                 run_id,
-                params=[Param(name, _text(value)) for name, value in facts.items()],
+                params=[Param(name, text_of(value)) for name, value in facts.items()],
                 metrics=[Metric(*metric, now_ms, 0) for metric in measured.items()],
                 tags=[RunTag(*tag) for tag in tags.items()],
             )
-            curves = [Metric(name, value, now_ms, step) for name, value, step in points]
-            for first in range(0, len(curves), AT_ONCE):
-                client.log_batch(run_id, metrics=curves[first : first + AT_ONCE])
+            _log_curves(client, run_id, points)
             for name, folder in ({} if learned is None else learned.folders).items():
                 client.log_artifacts(run_id, str(folder), f"policies/{name}")
             yield client, run_id
+            _log_curves(client, run_id, curves_of_rows(context.run))  # the rows are whole now
+            describe_run(client, run_id, context.run)
 
 
 def curves_of(moves: Sequence[SearchRow]) -> list[tuple[str, float, int]]:
@@ -139,6 +140,15 @@ def metrics_of(evaluations: Sequence[EvaluationRow], speeds: Sequence[SpeedRow])
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
+def _log_curves(client: "MlflowClient", run_id: str, points: Sequence[tuple[str, float, int]]) -> None:
+    from mlflow.entities import Metric
+
+    now_ms = int(time.time() * 1000)
+    curves = [Metric(name, value, now_ms, step) for name, value, step in points]
+    for first in range(0, len(curves), AT_ONCE):
+        client.log_batch(run_id, metrics=curves[first : first + AT_ONCE])
+
+
 @contextmanager
 def _open(client: "MlflowClient", run: str, name: str) -> Iterator[str]:
     """MLflow's id of the run with the tag `run`, which is RUNNING and ends with the `with`, in either way."""
@@ -173,7 +183,3 @@ def _experiment(client: "MlflowClient") -> str:
     """MLflow's id of the experiment, made if it is not there."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     return experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, str(home.root() / "mlruns"))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

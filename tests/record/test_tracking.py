@@ -11,7 +11,7 @@ import pytest
 
 from tasks.handles import Checkpoint
 from tasks.record import home, metrics, registry, tracking
-from tests.record.plausible import CONTEXT, evaluation, finish, speed
+from tests.record.plausible import CONTEXT, evaluation, finish, record_run, speed
 from tests.record.publishing import publish, stub
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -114,3 +114,18 @@ def test_a_run_is_logged_once_under_its_sweep_with_what_the_interface_compares(a
     assert run.data.metrics["dense_ppl"] == rows[0].ppl
     assert run.data.metrics["sparsity"] == 0.5
     assert run.data.metrics["decode_speed_ratio_high"] == 1.2
+
+
+def test_what_the_interface_draws_comes_from_the_rows():
+    facts = {"parameters": {"pruner": {"method": "sparsegpt", "damp": 0.01}}, "evaluations": [evaluation("dense")]}
+    for _ in range(2):  # logged again, it is there once
+        with tracking.log_run(CONTEXT, **facts) as (client, logged):
+            record_run()
+    run = client.get_run(logged)
+    assert {"pruner.method": "sparsegpt", "pruner.damp": "0.01"}.items() <= run.data.params.items()
+    error = {point.step: point.value for point in client.get_metric_history(logged, "block_error")}
+    assert error == {row["block"]: row["error"] for row in metrics.query("SELECT block, error FROM blocks")}
+    assert run.data.metrics["seconds"] == 12.5
+    assert "espalier oneshot --pruner wanda" in run.data.tags["mlflow.note.content"]
+    texts = {each.tags[0].value: each.dataset.digest for each in run.inputs.dataset_inputs}
+    assert texts == {"calibration": "b" * 36, "evaluation": "d" * 36}
