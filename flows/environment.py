@@ -23,4 +23,7 @@ def use_project_settings() -> None:
     }
     for name, value in (SETTINGS | places).items():
         os.environ.setdefault(name, value)
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy of the network knows nothing of the servers of this machine
+        known = os.environ.get(name, "").split(",")
+        os.environ[name] = ",".join(dict.fromkeys([*filter(None, known), "127.0.0.1", "localhost"]))
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # or Prefect warns when it is imported

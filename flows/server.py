@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from flows.loopback import OnlyFromHere
 from tasks.record import home
 
 STARTUP_S = 120.0
@@ -96,7 +97,8 @@ def serve(port: int) -> None:
     from prefect.server.api.server import create_app
 
     # clients are silent while a stage computes; keep their connections open meanwhile
-    config = uvicorn.Config(create_app(), host="127.0.0.1", port=port, log_level="error", timeout_keep_alive=24 * 3600)
+    app = OnlyFromHere(create_app(), port)
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_keep_alive=24 * 3600)
     server = uvicorn.Server(config)
 
     def stop_with_parent() -> None:
