@@ -103,6 +103,6 @@ def test_an_index_that_does_not_fit_is_refused(folder, damage):
 
 def test_a_folder_without_a_policy_is_refused(folder, tmp_path):
     (folder / "policy.json").write_text("{")
-    for where in (folder, tmp_path / "nowhere"):
-        with pytest.raises(ValueError, match=r"policy\.json cannot be read"):
+    for where, why in ((folder, "is not JSON"), (tmp_path / "nowhere", "cannot be read")):
+        with pytest.raises(ValueError, match=rf"policy\.json {why}"):
             load_policy(where)
