@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from tasks.secret import without_secrets
+
 if TYPE_CHECKING:
     from flows.outcome import Outcome
     from flows.profiles import ProfilesOutcome
@@ -18,7 +20,7 @@ HELD = ("own_bytes", "shared_bytes", "switches", "switch_median_ms", "switch_wor
 
 
 def say(line: str) -> None:
-    print(f"espalier: {line}", file=sys.stderr, flush=True)
+    print(f"espalier: {without_secrets(line)}", file=sys.stderr, flush=True)
 
 
 def show_rows(rows: list[dict]) -> None:

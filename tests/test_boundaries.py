@@ -37,7 +37,7 @@ GUESTS = {  # library -> the places that may import it
 }
 HOSTS = ("env.py", "serve.py", "metrics.py")  # of the controller's room: they import their guests at the top
 DOORS = ("task.py", "__main__.py")  # of a room: they bring rooms together
-BESIDE = {"handles", "network"}  # pure files beside the rooms: every room may know them, they know no room
+BESIDE = {"handles", "network", "secret"}  # pure files beside the rooms: every room may know them, they know no room
 MAY_IMPORT = {  # a pure room -> the pure rooms it may know
     "data": set(),
     "model": set(),

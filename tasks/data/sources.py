@@ -14,6 +14,7 @@ from tasks.data.documents import Documents, hash_texts
 from tasks.data.files import csv_rows, jsonl_rows, read_txt, texts_of
 from tasks.data.registry import SOURCES
 from tasks.network import PASSING, hub_answers, is_refusal, offline
+from tasks.secret import without_secrets
 
 OFFLINE = "HF_DATASETS_OFFLINE"  # of `datasets` alone, beside the hub's own
 ENDINGS = (".txt", ".jsonl", ".parquet")
@@ -176,7 +177,7 @@ def _read_hub(source: Source, role: str) -> list[str]:
     except PASSING as error:
         if not reachable or is_refusal(error):
             raise ValueError(_absent(source)) from error
-        reason = str(error).strip().partition("\n")[0]
+        reason = without_secrets(str(error).strip().partition("\n")[0])
         raise ConnectionError(f"source: {source} ({entry.hub} on the hub): the hub failed: {reason}") from error
     return texts if entry.join is None else [entry.join.join(texts)]
 

@@ -35,6 +35,7 @@ from tasks.model.folder import (
 )
 from tasks.model.trust import check_blocks, check_no_kernels, check_parameters
 from tasks.network import PASSING, hub_answers, is_refusal
+from tasks.secret import without_secrets
 
 __all__ = [
     "BUILTIN",
@@ -211,7 +212,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    return without_secrets(str(error).strip().partition("\n")[0])
 
 
 def _in_short(error: Exception) -> str:

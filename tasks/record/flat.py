@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.secret import without_secrets
+
 
 def flat(parameters: Mapping[str, Any], within: str = "") -> dict[str, Any]:
     """Dotted name -> value; a mapping becomes its members, an empty one and a list stay values."""
@@ -15,5 +17,5 @@ def flat(parameters: Mapping[str, Any], within: str = "") -> dict[str, Any]:
 
 
 def text_of(value: Any) -> str:
-    """A string as it is, any other value as JSON, such as null and [0.4, 0.6]."""
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    """A string as it is, any other value as JSON, such as null and [0.4, 0.6]; neither with a secret."""
+    return without_secrets(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str))

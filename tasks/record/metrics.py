@@ -36,6 +36,7 @@ from tasks.prune.structure.rows import CutStageRow, RemovalRow, RepairRow, Split
 from tasks.record import home
 from tasks.record.names import check_run
 from tasks.record.whole import whole_files
+from tasks.secret import row_without_secrets
 from tasks.train_controller.allocators.rows import AllocationRow, AllocatorRow, CandidateRow, LevelRow, SearchRow
 from tasks.train_controller.rows import ControllerRow, DecisionRow, EpisodeRow, LearningRow, PromptRow
 
@@ -122,14 +123,13 @@ def record(context: Context, table: str, rows: Sequence[Any]) -> Path:
     """
     row_type = _row_type(table)
     check_run(context.run)
-    for row in rows:
-        if not isinstance(row, row_type):
-            raise TypeError(f"{table} takes {row_type.__name__}, not {type(row).__name__}")
+    if other := next((type(row) for row in rows if not isinstance(row, row_type)), None):
+        raise TypeError(f"{table} takes {row_type.__name__}, not {other.__name__}")
     keys = [tuple(getattr(row, name) for name in GRAIN[table]) for row in rows]
     if len(set(keys)) < len(keys):
         raise ValueError(f"{table}: two rows with the same {', '.join(GRAIN[table]) or 'run'}")
-    facts = dataclasses.asdict(context)
-    content = pa.Table.from_pylist([facts | dataclasses.asdict(row) for row in rows], schema=_schema(table))
+    whole = [row_without_secrets(dataclasses.asdict(context) | dataclasses.asdict(row)) for row in rows]
+    content = pa.Table.from_pylist(whole, schema=_schema(table))
     buffer = io.BytesIO()
     pq.write_table(content, buffer, compression="zstd")
     grain = hashlib.sha256(repr(sorted(keys)).encode()).hexdigest()[:12]
