@@ -23,15 +23,17 @@ from tasks.model.load import fingerprint
 from tasks.progress import tell_finished
 from tasks.record import home
 from tasks.result_file import drop_foreign_result
+from tasks.secret import without_secrets
 
 AS_JSON = JSONSerializer()
 
 
 class StageFailed(RuntimeError):  # noqa: N818
-    """A stage that raised; what was finished before it is kept, so the same command goes on from here."""
+    """A stage that raised; what was finished before it is kept, so the same command goes on from here. One line."""
 
     def __init__(self, stage: str, cause: BaseException) -> None:
-        super().__init__(f"stage {stage}: {cause}")
+        said = str(cause).strip().partition("\n")[0] or type(cause).__name__  # a database adds its whole statement
+        super().__init__(f"stage {stage}: {without_secrets(said)}")
         self.stage, self.cause = stage, cause
 
 
