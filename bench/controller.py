@@ -47,6 +47,7 @@ from tasks.train_controller.judge.regret import BEST_FIXED, DENSE, FloorUnmet, b
 from tasks.train_controller.learn.learners import ABLATIONS, LEARNERS
 from tasks.train_controller.learn.policy import Policy
 from tasks.train_controller.learn.table import Table
+from tasks.train_controller.measure.encoded import FEWEST
 from tasks.train_controller.measure.episodes import measure_episodes
 from tasks.train_controller.runtime import Controller
 from tasks.train_controller.state import HardwareReader
@@ -123,12 +124,12 @@ class Study:
         return train, test
 
     def to_learn(self) -> list[Cell]:
-        """First every learner as it is; seed by seed. Nothing before there is a prompt to test on."""
+        """First every learner as it is; seed by seed."""
         ways = [", ".join(filter(None, (learner, way))) for way, learner in product(WAYS, self.choice.learners)]
         every = product(ways, range(self.choice.seeds), self.choice.floors)
         train, test = self.tables()
         cells = [self._learned(LEARN, of, train, test, floor=floor, seed=seed) for of, seed, floor in every]
-        return self._left(cells if len(train) and len(test) else ())
+        return self._left(cells if enough(train, test) else ())
 
     def learn(self, cell: Cell) -> Line:
         """The number of the action that is chosen for each test prompt, and what the guard of the floor found."""
@@ -153,7 +154,8 @@ class Study:
 
     def to_answer(self) -> list[Cell]:
         train, test = self.tables()
-        return self._left(self._learned(LIVE, prompt, train, test) for prompt in test.prompts[: self.choice.live])
+        asked = test.prompts[: self.choice.live] if enough(train, test) else ()
+        return self._left(self._learned(LIVE, prompt, train, test) for prompt in asked)
 
     def answer(self, cell: Cell) -> Line:
         """One prompt, answered by everybody in turn."""
@@ -196,6 +198,11 @@ class Study:
 
     def _left(self, cells: Iterable[Cell]) -> list[Cell]:
         return left(self.file, cells, Cell, done="cell")
+
+
+def enough(train: Table, test: Table) -> bool:
+    """Whether something can be learned and said, as the flow has it."""
+    return len(train) >= FEWEST["train"] and len(test) >= FEWEST["test"]
 
 
 def shuffled(table: Table, seed: int) -> Table:

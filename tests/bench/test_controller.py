@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.cells import left
-from bench.controller import SHUFFLED, WAYS, shuffled
+from bench.controller import SHUFFLED, WAYS, enough, shuffled
 from bench.controller_measured import LEARN, LIVE, MEASURE, Cell, line_of, of_part, setup_of, table_from
 from bench.controller_subjects import AGAIN, Again, actions_of
 from bench.controller_table import BY_RISES, by_rises, markdown
@@ -117,6 +117,13 @@ def test_what_each_ablation_takes_away():
     of_hardware = [FEATURES.index(name) for name in HARDWARE_FEATURES]
     assert not blind.state_PF[:, of_hardware].any()
     assert WAYS[""](table, 0) is table
+
+
+def test_too_few_prompts_are_no_table_to_learn_from():
+    table = a_table(20)
+    assert enough(table.of(range(8)), table.of(range(2)))
+    assert not enough(table.of(range(7)), table.of(range(10)))
+    assert not enough(table, table.of([0]))
 
 
 def test_a_cell_of_another_table_or_target_is_done_anew(tmp_path):
