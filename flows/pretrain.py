@@ -106,7 +106,7 @@ def prepare(scratch: Path) -> tuple[PreTrainedTokenizerBase, Tensor, dict[str, i
         if facts.get("origin") != origin:
             raise ValueError(f"pretrain: {stored} is of other packages or another tokenizer; delete it to begin anew")
         ids_T, text = file.get_tensor("ids"), {name: int(facts[name]) for name in ("documents", "bytes")}
-    return AutoTokenizer.from_pretrained(scratch), ids_T, text
+    return AutoTokenizer.from_pretrained(scratch, trust_remote_code=False), ids_T, text
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:

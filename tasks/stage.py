@@ -116,10 +116,15 @@ def run_always(task: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def open_folder(handle: home.Handle) -> Path:
-    """The folder of a handle, after a check that it still has the content which the handle names."""
+    """The folder of a handle, after a check that it still has the content which the handle names.
+
+    Raises home.Damaged where it has not, and for a model outside of the store whose kind says that it brings code.
+    """
     folder = home.locate(handle.folder)
     if not Path(handle.folder).is_absolute():
         home.verify(handle)
+    elif getattr(handle, "kind", "") == "per_layer":
+        raise home.Damaged(f"{folder} is not in the store, and code that it brings is run from the store alone")
     elif fingerprint(folder) != handle.hash:
         raise home.Altered(f"{folder} has changed since this run began; start the run again")
     return folder

@@ -43,7 +43,7 @@ class StoredModel(PythonModel):
             folder = Path(context.artifacts["folder"])
             written_for_it = (folder / "modeling_per_layer.py").is_file()
             self.model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=written_for_it).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
     def predict(self, context: Any, model_input: list[str]) -> list[str]:  # type: ignore[override]
         """The continuation of each prompt, without the prompt."""

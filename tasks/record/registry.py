@@ -73,9 +73,8 @@ def load_registered(name: str, version: str, device: str = "cpu") -> tuple[Any, 
     Raises ValueError if there is no such version, home.Damaged if its files are not those that were registered.
     """
     from torch import nn
-    from transformers import AutoTokenizer
 
-    from tasks.model.load import fingerprint, load_model
+    from tasks.model.load import fingerprint, load_model, load_tokenizer
     from tasks.prune.activation.folder import load_sparse
     from tasks.prune.activation.methods import METHODS
     from tasks.prune.pack import load_packed
@@ -86,13 +85,13 @@ def load_registered(name: str, version: str, device: str = "cpu") -> tuple[Any, 
         folder = Path(client.get_model_version_download_uri(name, found.version), "artifacts", checkpoint)
     home.verify(Checkpoint(hash=checkpoint, folder=str(folder), kind=kind))
     if kind == "packed":
-        return load_packed(folder, device), AutoTokenizer.from_pretrained(folder)
+        return load_packed(folder, device), load_tokenizer(folder)
     if kind == "sparse_inputs":
         dense = Path(found.tags["dense"])
         model = load_model(dense)
         load_sparse(model, fingerprint(dense), folder, METHODS)
-        return nn.Module.to(model, device), AutoTokenizer.from_pretrained(dense)
-    return load_model(folder, device, run_code=kind == "per_layer"), AutoTokenizer.from_pretrained(folder)
+        return nn.Module.to(model, device), load_tokenizer(dense)
+    return load_model(folder, device, run_code=kind == "per_layer"), load_tokenizer(folder)
 
 
 def number_of(name: str, version: str) -> str:
