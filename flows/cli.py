@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flows.answer_words import say_generate, say_serve
 from flows.comparing import run_compare, run_runs, say_compare, say_runs
@@ -18,6 +18,7 @@ from flows.environment import use_project_settings
 from flows.evaluate_words import run_evaluate, say_evaluate
 from flows.generating import run_generate
 from flows.iterative_words import run_iterative, say_iterative
+from flows.planning import PLAN, say_plan
 from flows.profile_words import run_profiles, say_profiles
 from flows.promoting import run_promote, say_promote
 from flows.rebuilding import run_rebuild, say_rebuild
@@ -27,7 +28,6 @@ from flows.terminal import outcome_json, say, show_end, show_rows
 from flows.words import Words, say_activation, say_oneshot, say_slice, say_sweep
 
 if TYPE_CHECKING:
-    from flows.choices import Oneshot, Slice
     from flows.outcome import Outcome
 
 
@@ -78,6 +78,7 @@ def build_parser() -> Words:
     made = command("report", run_report, "write a run's page anew from the stored rows")
     made.add_argument("run_id", nargs="?", metavar="RUN", help="a run or a sweep; the latest if not given")
 
+    say_plan(commands.add_parser("plan", help=PLAN, description=PLAN))
     say_runs(command("runs", run_runs, "list the runs, the latest first, or say what one came of"))
     say_compare(command("compare", run_compare, "hold two runs, or two registered versions, side by side"))
     say_promote(command("promote", run_promote, "move an alias to a version that passes every gate"))
@@ -88,40 +89,8 @@ def build_parser() -> Words:
     return parser
 
 
-def oneshot_of(arguments: argparse.Namespace) -> "Oneshot":
-    """The words of `espalier oneshot` as the parameters of its flow. ValueError in one line."""
-    from flows.choices import Oneshot
-    from flows.methods import parse_allocation, parse_low_rank, parse_pruner, parse_reconstruct, parse_update
-
-    taken = {name: value for name, value in vars(arguments).items() if name in Oneshot.model_fields}
-    taken["pruner"] = parse_pruner(arguments.pruner)
-    taken["update"] = None if arguments.update is None else parse_update(arguments.update)
-    taken["low_rank"] = None if arguments.low_rank is None else parse_low_rank(arguments.low_rank)
-    taken["reconstruct"] = None if arguments.reconstruct is None else parse_reconstruct(arguments.reconstruct)
-    taken["allocation"] = parse_allocation(arguments.allocation)
-    return Oneshot.parse(**taken | recovery_of(arguments))
-
-
-def slice_of(arguments: argparse.Namespace) -> "Slice":
-    """The words of `espalier slice` as the parameters of its flow. ValueError in one line."""
-    from flows.choices import Slice
-    from flows.methods import parse_importance
-
-    taken = {name: value for name, value in vars(arguments).items() if name in Slice.model_fields}
-    taken["importance"] = parse_importance(arguments.importance)
-    taken["units"] = tuple(arguments.units.split(","))
-    return Slice.parse(**taken | recovery_of(arguments))
-
-
-def recovery_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The words of a recovery that are choices. ValueError in one line."""
-    from flows.recoveries import parse_distil, parse_recover
-
-    said = (("recover", parse_recover), ("distil", parse_distil))
-    return {name: parse(getattr(arguments, name)) for name, parse in said if getattr(arguments, name) is not None}
-
-
 def run_oneshot(arguments: argparse.Namespace) -> int:
+    from flows.parameters import oneshot_of
     from flows.prepare import prepare
 
     parameters = oneshot_of(arguments)
@@ -133,6 +102,7 @@ def run_oneshot(arguments: argparse.Namespace) -> int:
 
 
 def run_slice(arguments: argparse.Namespace) -> int:
+    from flows.parameters import slice_of
     from flows.prepare import prepare_slice
 
     parameters = slice_of(arguments)
@@ -167,12 +137,10 @@ def run_flow(start: Callable[[], "Outcome"], aside: bool) -> int:
 
 
 def run_sweep(arguments: argparse.Namespace) -> int:
+    from flows.parameters import sweep_of
     from flows.prepare import check_points
-    from flows.presets import sweep_named
 
-    names = ("calibration", "evaluation", "samples", "window", "seed")
-    changed = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    parameters = sweep_named(arguments.preset, arguments.model, arguments.pattern, arguments.pruner, **changed)
+    parameters = sweep_of(arguments)
     check_points(parameters.points)
 
     from flows.sweep import sweep

@@ -1,8 +1,7 @@
 """What passes between stages, and the rows of the tables: frozen values of plain types, so that they travel as JSON.
 
-A handle names content, never a mere place: `hash` is the SHA-256 that `tasks.record.home` (or, of a user's model,
-`tasks.model.load.fingerprint`) computed over the bytes in `folder`, and whoever opens the handle checks it. `folder` is
-absolute for what a user brought and relative to the artifacts folder (`store/<kind>/<hash>`) for what a stage made.
+A handle names content: `hash` is the SHA-256 that `tasks.record.home` (of a user's model `tasks.model.load`) computed
+over `folder`, and who opens it checks it. `folder` is absolute for what a user brought, else in the artifacts folder.
 
 Each row type is the schema of a Parquet table, whose grain its docstring states; `Context` stands before every row.
 """
@@ -75,6 +74,7 @@ class StageRow:
     seconds: float  # that it took, or that finding its result took
     cached: bool  # its result was there from an earlier run
     code: str | None = None  # SHA-256 of what it computes with (tasks.caching.code_of); unknown in older rows
+    peak_bytes: int | None = None  # of the process while it was computed; None where found again, or not on Linux
 
 
 @dataclass(frozen=True, kw_only=True)

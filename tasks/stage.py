@@ -20,6 +20,7 @@ from rich.console import Console
 from tasks.caching import cache_key, code_of
 from tasks.handles import StageRow
 from tasks.model.load import fingerprint
+from tasks.peak import forget_peak, peak_bytes
 from tasks.progress import tell_finished
 from tasks.record import home
 from tasks.result_file import drop_foreign_result
@@ -87,7 +88,7 @@ class Stages:
         on_gpu = str(inputs.get("device")).startswith("cuda")
         # a tag is what a concurrency limit counts; asking the server about it at each run can be slow (LOG.md)
         stage = stage.with_options(name=named or stage.name, tags={"gpu"} if on_gpu else None)
-        started = time.perf_counter()
+        knows_peak, started = forget_peak(), time.perf_counter()
         state = stage(**inputs, return_state=True)
         if state.is_completed() and state.name == "Cached":
             damage = _damage(state.result())
@@ -101,7 +102,8 @@ class Stages:
             raise StageFailed(stage.name, cause)
         cached = state.name == "Cached"
         seconds, code = time.perf_counter() - started, code_of(stage.fn, inputs)
-        self.rows.append(StageRow(stage=stage.name, seconds=seconds, cached=cached, code=code))
+        peak = peak_bytes() if knows_peak and not cached else None
+        self.rows.append(StageRow(stage=stage.name, seconds=seconds, cached=cached, code=code, peak_bytes=peak))
         if not cached:
             tell_finished(f"{stage.name}: {seconds:.1f} s")
         return state.result()

@@ -5,6 +5,7 @@ The row types are the only source: a table's docstring states its grain, and the
 
 import inspect
 import io
+import sys
 import tokenize
 from dataclasses import fields
 from typing import get_type_hints
@@ -55,4 +56,4 @@ def _comments(kind: type) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(markdown(), end="")
+    sys.stdout.write(markdown())

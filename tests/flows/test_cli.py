@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flows.choices import Oneshot
-from flows.cli import build_parser, main, oneshot_of
+from flows.cli import build_parser, main
 from flows.methods import parse_low_rank, parse_pruner, parse_update
+from flows.parameters import oneshot_of
 from flows.presets import SWEEPS
 from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.svd import SVD, ActivationSVD

@@ -12,10 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flows.choices import Oneshot, Slice
-from flows.cli import build_parser, main, oneshot_of, slice_of
+from flows.cli import build_parser, main
 from flows.methods import parse_importance, parse_pruner
 from flows.oneshot import oneshot
 from flows.outcome import Outcome
+from flows.parameters import oneshot_of, slice_of
 from flows.recoveries import parse_distil, parse_recover
 from flows.slice import slice_model
 from tasks.data.chat import encode_chat

@@ -8,8 +8,9 @@ import pytest
 
 from flows.allocator_choices import TOKENS
 from flows.choices import Oneshot, Slice
-from flows.cli import build_parser, main, oneshot_of, slice_of
+from flows.cli import build_parser, main
 from flows.methods import parse_allocation, parse_pruner
+from flows.parameters import oneshot_of, slice_of
 from tasks.record.metrics import query
 
 

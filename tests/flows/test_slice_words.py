@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from flows.choices import Slice
-from flows.cli import build_parser, main, slice_of
+from flows.cli import build_parser, main
 from flows.methods import parse_importance
+from flows.parameters import slice_of
 from flows.words import Words, say_slice
 from tasks.prune.structure.cut import BEST_FORMS
 from tasks.prune.structure.export import FORMS

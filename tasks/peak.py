@@ -1,0 +1,21 @@
+"""How much memory this process has held at its highest. Linux keeps that peak, and lets a process set it back."""
+
+from pathlib import Path
+
+PROCESS = Path("/proc/self")
+
+
+def forget_peak() -> bool:
+    """From now on the peak is what is held from now on; False where the system keeps none that can be set back."""
+    try:
+        (PROCESS / "clear_refs").write_text("5")  # "reset the peak resident set size", proc_pid_clear_refs(5)
+    except OSError:
+        return False
+    return True
+
+
+def peak_bytes() -> int:
+    """Of the resident memory, all threads together, since `forget_peak`."""
+    lines = (PROCESS / "status").read_text().splitlines()
+    (kilobytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(kilobytes) * 1024
