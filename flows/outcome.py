@@ -45,8 +45,8 @@ class Outcome:
 
 
 def name_run() -> str:
-    """A run's id is the name of its Prefect flow run: its time, and four random digits."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{token_hex(2)}"
+    """A run's id is the name of its Prefect flow run: its time, and six random digits, as many start in a second."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{token_hex(3)}"
 
 
 def tokenize_texts(

@@ -62,9 +62,13 @@ def test_where_a_model_was_cut_its_parameters_are_named():
 
 def test_no_line_is_wider_than_a_terminal_and_what_is_cut_says_so():
     long = "sparsegpt,damp=0.02,block=64+refit,drift=0.5+reconstruct,epochs=10+permute+group"
-    name = "20260102-030405-abcd"
+    name = "20260102-030405-abcd12"
     record(
-        name, sweep="20260102-030400-ef01", method=long, model="a-model-with-a-long-name-instruct", pattern="50%@matrix"
+        name,
+        sweep="20260102-030400-ef0156",
+        method=long,
+        model="a-model-with-a-long-name-instruct",
+        pattern="50%@matrix",
     )
     lines = runs_table().splitlines()
     assert max(map(len, lines)) == WIDTH
