@@ -25,6 +25,7 @@ from flows.rebuilding import run_rebuild, say_rebuild
 from flows.server import prefect_server
 from flows.serving import run_serve
 from flows.terminal import outcome_json, say, show_end, show_rows
+from flows.up import run_up, say_up
 from flows.words import Words, say_activation, say_oneshot, say_slice, say_sweep
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def build_parser() -> Words:
     say_rebuild(command("rebuild", run_rebuild, "make a version once more, and compare its bytes"))
     made = command("sql", run_sql, "ask the stored rows; the statement 'show tables' lists the tables")
     made.add_argument("statement", help='such as "select pattern, method, ppl from evaluations"')
-    command("up", run_up, "start Prefect's server and a worker, and MLflow, on loopback")
+    say_up(command("up", run_up, "start Prefect's server and a worker, and MLflow, on loopback"))
     return parser
 
 
@@ -180,12 +181,6 @@ def run_sql(arguments: argparse.Namespace) -> int:
 
     show_rows(ask(arguments.statement))
     return 0
-
-
-def run_up(arguments: argparse.Namespace) -> int:
-    from flows.up import up
-
-    return up()
 
 
 if __name__ == "__main__":
