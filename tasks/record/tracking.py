@@ -11,6 +11,7 @@ is in the table `runs`, which is the last thing that a run leaves. A sweep is SC
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "espalier"
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+OF_SQLITE = re.compile(r"\(sqlite3\.\w+\) (.+)")  # what SQLite said, in an error that goes on with the statement
 AT_ONCE = 1000  # metrics that MLflow takes in one request
 CURVES = ("loss", "best", "reward", "entropy")  # of a search, by its tokens
 MEASURED = ("ppl", "nll", "bits_per_byte", "sparsity", "parameters", "size_bytes", "memory_bytes")
@@ -40,17 +42,26 @@ MEASURED = ("ppl", "nll", "bits_per_byte", "sparsity", "parameters", "size_bytes
 
 @contextmanager
 def tracking() -> Iterator["MlflowClient"]:
-    """A client of the stores, for one process at a time: what is looked up here is still true when it is used."""
+    """A client of the stores, for one process at a time: what is looked up here is still true when it is used.
+
+    Raises RuntimeError, in one line, where the database is held by somebody else, damaged or not to be written.
+    """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     import mlflow  # takes a second, and reads its settings at this moment
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # a failure is one line of ours
     place = home.root() / "mlruns"
     place.mkdir(parents=True, exist_ok=True)
     with locked(place):
-        mlflow.set_tracking_uri(tracking_uri())
-        yield mlflow.MlflowClient(tracking_uri())
+        try:
+            mlflow.set_tracking_uri(tracking_uri())
+            yield mlflow.MlflowClient(tracking_uri())
+        except Exception as error:
+            if found := OF_SQLITE.search(str(error)):
+                database = home.root() / "mlflow.db"
+                raise RuntimeError(f"MLflow's database {database} cannot be used: {found[1]}") from error
+            raise
 
 
 def tracking_uri() -> str:

@@ -129,3 +129,14 @@ def test_what_the_interface_draws_comes_from_the_rows():
     assert "espalier oneshot --pruner wanda" in run.data.tags["mlflow.note.content"]
     texts = {each.tags[0].value: each.dataset.digest for each in run.inputs.dataset_inputs}
     assert texts == {"calibration": "b" * 36, "evaluation": "d" * 36}
+
+
+def test_a_damaged_database_is_one_line_that_names_it(artifacts, capfd):
+    with tracking.log_run(CONTEXT, parameters={}, evaluations=[]):
+        pass
+    database = artifacts / "mlflow.db"
+    database.write_bytes(b"this is no database\n" * 1000)
+    with pytest.raises(RuntimeError) as error, tracking.log_run(CONTEXT, parameters={}, evaluations=[]):
+        pass
+    assert str(error.value) == f"MLflow's database {database} cannot be used: file is not a database"
+    assert capfd.readouterr().err == ""  # it would log the whole statement
