@@ -144,11 +144,14 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     parameters = sweep_of(arguments)
     check_points(parameters.points)
 
-    from flows.sweep import sweep
+    from flows.runners import Running
+    from flows.sweep import sweep_on
 
+    running = Running.parse(**{name: getattr(arguments, name) for name in Running.model_fields})
+    running.check()
     with prefect_server() as interface:
         say(f"watch this run at {interface}")
-        outcome = sweep(parameters)
+        outcome = sweep_on(parameters, running)
     show_end(outcome.run, outcome.report, arguments.json)
     if arguments.json:
         points = [outcome_json(point) for point in outcome.outcomes]
