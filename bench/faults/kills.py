@@ -4,6 +4,8 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import psutil
 
 from bench.faults.subject import end, start
 from bench.faults.tries import Try, judged
+
+LINES = 8  # that a whole run says on its way: where it can be watched, six stages, how many came from the cache
 
 
 def kill_flow(of: Try) -> dict[str, Any]:
@@ -30,17 +34,22 @@ def kill_both(of: Try) -> dict[str, Any]:
     return _killed(of, both)
 
 
-def _killed(of: Try, kill: Any) -> dict[str, Any]:
-    after_s = random.Random(of.number).uniform(0.2, of.lasted_s)
+def _killed(of: Try, kill: Callable[[subprocess.Popen[str]], None]) -> dict[str, Any]:
+    """The moment is counted in what the run has said, since a busy machine makes one run twice as long as another."""
+    chance = random.Random(f"{of.fault} {of.number}")
+    lines, then_s = chance.randrange(LINES), chance.uniform(0, of.lasted_s / LINES)
     run = start(of.artifacts)
+    assert run.stderr is not None
+    said = "".join(line for _, line in zip(range(lines), run.stderr, strict=False))
     try:
-        run.wait(timeout=after_s)
+        run.wait(timeout=then_s)
     except subprocess.TimeoutExpired:
         kill(run)
     first = end(run)
+    first = replace(first, complaint=said + first.complaint)
     time.sleep(0.5)  # for what the kernel has to tell the server
     left = left_behind(of.artifacts)
-    return judged(of, first) | {"after_s": round(after_s, 2), "left_behind": len(left)}
+    return judged(of, first) | {"after_lines": lines, "then_s": round(then_s, 2), "left_behind": len(left)}
 
 
 def _server_of(run: subprocess.Popen[str]) -> psutil.Process | None:
