@@ -2,6 +2,7 @@
 
 Prefect would start a temporary server by itself, but that one outlives a killed run. Ours reads a pipe from the command
 that started it: when the command ends, however it ends, the pipe closes and the server goes. It serves the interface.
+Should it end before the command, another takes its place, and the run goes on where it waits for it.
 """
 
 import json
@@ -18,6 +19,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from flows.loopback import OnlyFromHere
+from flows.terminal import say
 from tasks.record import home
 
 STARTUP_S = 120.0
@@ -31,7 +33,9 @@ def prefect_server() -> Iterator[str]:
         with _talking_to(given):
             yield given.removesuffix("/api")
         return
-    _, url = start_server(_free_port())  # ends with this process, after Prefect has sent its last log lines
+    port = _free_port()
+    process, url = start_server(port)  # ends with this process, after Prefect has sent its last log lines
+    threading.Thread(target=_start_again, args=(process, port), daemon=True).start()
     with _talking_to(f"{url}/api"):
         yield url
 
@@ -63,6 +67,18 @@ def start_server(port: int) -> tuple[subprocess.Popen[bytes], str]:
             raise RuntimeError(f"Prefect's server did not start; its words are in {log}")
         time.sleep(0.1)
     return process, url
+
+
+def _start_again(process: subprocess.Popen[bytes], port: int) -> None:
+    """Whenever the server ends, start one at the same port upon the same database, in the time that Prefect tries."""
+    while True:
+        process.wait()
+        say("Prefect's server was stopped; starting it again")
+        try:
+            process, _ = start_server(port)
+        except RuntimeError as failure:
+            say(str(failure))
+            return
 
 
 def answers(url: str) -> bool:

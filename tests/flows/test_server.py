@@ -1,0 +1,24 @@
+"""The server beside a command comes back when somebody kills it, and goes with the command."""
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.server import answers, prefect_server
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_is_started_again_at_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ESPALIER_ARTIFACTS", str(tmp_path))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with prefect_server() as url:
+        port = url.rpartition(":")[2]
+        servers = [each for each in psutil.Process().children() if each.cmdline()[-2:] == ["flows.server", port]]
+        servers[0].kill()
+        give_up = time.monotonic() + 300
+        while not answers(f"{url}/api/health"):
+            assert time.monotonic() < give_up
+            time.sleep(0.2)
