@@ -13,7 +13,6 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.types import SecretDict
 from prefect.workers.process import ProcessWorker
-from pydantic import SecretStr
 
 POOL = "espalier"
 GPU = "tag:gpu"  # Prefect's name of the limit on tasks with the tag that a stage on a GPU has
@@ -42,7 +41,7 @@ def tell_of_failures(client: SyncPrefectClient, url: str | None) -> None:
         client.delete_automation(automation.id)
     if url is None:
         return
-    hook = Webhook(url=SecretStr(url), headers=SecretDict({"Content-Type": "application/json"}))
+    hook = Webhook(url=url, headers=SecretDict({"Content-Type": "application/json"}))  # type: ignore[arg-type]
     kept = cast(UUID, hook.save(WATCH, overwrite=True))  # its address is encrypted there
     failed = EventTrigger(
         expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},

@@ -30,6 +30,7 @@ GUESTS = {  # library -> the places that may import it
         "flows/methods.py",
         "flows/profile_choices.py",
         "flows/recoveries.py",
+        "flows/runners.py",
         "flows/texts.py",
     ),
     "rich": ("tasks/progress.py", "tasks/stage.py", "flows/*.py"),
