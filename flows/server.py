@@ -42,11 +42,18 @@ def prefect_server() -> Iterator[str]:
 
 @contextmanager
 def _talking_to(api_url: str) -> Iterator[None]:
-    """Prefect reads the environment once, when it is imported: afterwards only this changes its mind."""
+    """Prefect reads the environment once, when it is imported: afterwards only this changes its mind.
+
+    Raises RuntimeError where the server is lost on the way.
+    """
+    from httpx import TransportError
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: api_url}):
-        yield
+        try:
+            yield
+        except TransportError as error:  # after all the times that Prefect tries
+            raise RuntimeError(f"Prefect's server at {api_url} cannot be reached any more: {error}") from error
 
 
 def start_server(port: int) -> tuple[subprocess.Popen[bytes], str]:

@@ -15,6 +15,7 @@ from bench.faults.subject import end, start
 from bench.faults.tries import Try, judged
 
 LINES = 8  # that a whole run says on its way: where it can be watched, six stages, how many came from the cache
+GONE_S = 30  # in which a server has noticed that its command is gone, and ended
 
 
 def kill_flow(of: Try) -> dict[str, Any]:
@@ -47,8 +48,9 @@ def _killed(of: Try, kill: Callable[[subprocess.Popen[str]], None]) -> dict[str,
         kill(run)
     first = end(run)
     first = replace(first, complaint=said + first.complaint)
-    time.sleep(0.5)  # for what the kernel has to tell the server
-    left = left_behind(of.artifacts)
+    give_up = time.monotonic() + GONE_S
+    while (left := left_behind(of.artifacts)) and time.monotonic() < give_up:
+        time.sleep(0.5)
     return judged(of, first) | {"after_lines": lines, "then_s": round(then_s, 2), "left_behind": len(left)}
 
 

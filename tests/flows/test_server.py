@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -22,3 +23,10 @@ def test_a_server_that_is_killed_is_started_again_at_its_place(tmp_path: Path, m
         while not answers(f"{url}/api/health"):
             assert time.monotonic() < give_up
             time.sleep(0.2)
+
+
+def test_a_server_that_is_lost_for_good_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    lost = r"Prefect's server at http://127.0.0.1:9/api cannot be reached any more: no answer"
+    with pytest.raises(RuntimeError, match=lost), prefect_server():
+        raise httpx.ConnectError("no answer")
