@@ -9,7 +9,7 @@ from urllib.request import proxy_bypass
 
 import pytest
 
-from flows.environment import use_project_settings
+from flows.environment import SETTINGS, use_project_settings
 from flows.loopback import OnlyFromHere
 from tasks.train_controller import serve
 
@@ -85,7 +85,8 @@ def test_the_service_listens_on_loopback():
 
 
 def test_what_is_said_to_a_server_of_this_machine_passes_no_proxy(monkeypatch, tmp_path):
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    for name in (*SETTINGS, "PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH"):  # put back for other tests
+        monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("HTTP_PROXY", "http://me:password@proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "intranet.example,localhost")
     monkeypatch.setenv("no_proxy", "")
