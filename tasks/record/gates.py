@@ -100,7 +100,7 @@ def _row(row: Row, *names: str) -> str:
 
 
 def _times(value: float) -> str:
-    return f"{units.digits(value)}×"
+    return f"{value:.6g}×"  # six digits: what misses a limit by little must not read as equal to it
 
 
 def closed(gates: Sequence[Gate]) -> list[Gate]:

@@ -87,7 +87,7 @@ def plan(ahead: Ahead) -> Plan | None:
     return Plan(
         after=model["run"],
         same=json.loads(model["parameters"]) == told,
-        steps=tuple(_step(stage, planned, computed) for stage in model["stages"]),
+        steps=tuple(_step(stage, planned, computed) for stage in model["stages"] if _is_asked(stage, told)),
         stored_bytes=stored,
     )
 
@@ -125,7 +125,7 @@ def _step(stage: str, planned: Mapping[str, Any], computed: Sequence[Row]) -> St
     alike, found = _most_alike([row for row in computed if row["stage"] == stage], planned)
     if not found:
         return Step(stage=stage, seconds=0.0, least=0.0, most=0.0, peak_bytes=None, looks=0, alike="nothing")
-    ratios = np.array([_work(stage, row) / _work(stage, planned) for row in found])
+    ratios = np.array([_of_work(stage, row, planned) for row in found])
     seconds = np.array([row["seconds"] for row in found])
     bounds = np.concatenate([seconds, seconds / ratios])
     peaks = [_peak(row, planned["size_bytes"]) for row in found if row["peak_bytes"] is not None]
@@ -160,15 +160,26 @@ def _most_alike(rows: Sequence[Row], planned: Mapping[str, Any]) -> tuple[str, l
     return "nothing", []
 
 
-def _work(stage: str, row: Mapping[str, Any]) -> float:
-    """Proportional to what the stage computes: weights times tokens; of a text alone, or a model alone, just that."""
-    kind = stage.split()[0].rstrip(",")
-    tokens = row[{"evaluate": "evaluation_tokens", "recover": "recovery_tokens"}.get(kind, "calibration_tokens")]
+def _of_work(stage: str, row: Mapping[str, Any], planned: Mapping[str, Any]) -> float:
+    """The work of a computed stage as a share of the planned one's: by weights and tokens, or either where one counts.
+
+    A run of a method that looks at no text has no row of its calibration text: it counts as the planned one's.
+    """
+    kind, _, what = stage.replace(",", "").partition(" ")
+    of_text = {"evaluate": "evaluation", "recover": "recovery", "tokenize": what.partition(" ")[0]}
+    name = f"{of_text.get(kind, 'calibration')}_tokens"
+    tokens = row[name] / planned[name] if row.get(name) and planned.get(name) else 1.0
+    weights = row["size_bytes"] / planned["size_bytes"]
     if kind == "tokenize":
-        return float(row.get(f"{stage.split()[1].rstrip(',')}_tokens") or 1)
-    if kind in ("pack", "time", "forecast", "switch"):
-        return float(row["size_bytes"])
-    return float(row["size_bytes"]) * float(tokens or 1)
+        return float(tokens)
+    return float(weights) if kind in ("pack", "time", "forecast", "switch") else float(weights * tokens)
+
+
+def _is_asked(stage: str, told: Mapping[str, Any]) -> bool:
+    """Whether the words ask for a stage that the run before had."""
+    if stage.startswith(("time", "forecast")):
+        return bool(told.get("speed", True))
+    return bool(told.get("recover_tokens", 1)) or not stage.startswith(("recover", "tokenize recovery"))
 
 
 def _peak(row: Row, size_bytes: int) -> int:

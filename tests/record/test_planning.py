@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from tasks.handles import StageRow
+from tasks.record import metrics
 from tasks.record.planning import Ahead, expected_seconds, plan, together
-from tests.record.plausible import CONTEXT, finish, record_run
+from tests.record.plausible import CONTEXT, evaluation, finish, record_run
 
 PARAMETERS = {"pattern": "2:4", "pruner": "wanda", "evaluation": "docs"}
 AHEAD = Ahead(
@@ -59,6 +61,23 @@ def test_twice_the_model_and_thrice_the_tokens_are_at_most_six_times_the_work():
     prune = stages_of(dataclasses.replace(AHEAD, size_bytes=25_200_000, calibration_tokens=2997))["prune"]
     assert (prune.least, prune.seconds, prune.most) == (1.5, pytest.approx(9), pytest.approx(9))
     assert stages_of(dataclasses.replace(AHEAD, machine="{}"))["prune"].looks == 0
+
+
+def test_a_run_that_looked_at_no_text_counts_as_if_it_were_as_long():
+    record_run()
+    other = dataclasses.replace(CONTEXT, run="r2", method="magnitude", model_hash="e" * 64)
+    metrics.record(other, "stages", [StageRow(stage="tokenize calibration", seconds=3.0, cached=False)])
+    metrics.record(other, "evaluations", [evaluation("dense")])
+    finish(other, parameters=json.dumps(PARAMETERS))
+    ahead = dataclasses.replace(AHEAD, model_hash="e" * 64, calibration_tokens=65536)
+    assert stages_of(ahead)["tokenize calibration"].seconds == 3
+
+
+def test_a_stage_that_the_words_switch_off_is_not_planned():
+    record_run()
+    metrics.record(CONTEXT, "stages", [StageRow(stage="time speed", seconds=5.0, cached=False)])
+    assert "time speed" in stages_of(AHEAD)
+    assert "time speed" not in stages_of(dataclasses.replace(AHEAD, parameters=PARAMETERS | {"speed": False}))
 
 
 def test_the_stages_are_those_of_the_run_whose_parameters_are_most_alike():
