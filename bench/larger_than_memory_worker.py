@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.larger_than_memory_table import Measured
-from bench.memory import PROCESS, resident_bytes
 from tasks.evaluate.task import evaluate
 from tasks.handles import Checkpoint, EvaluationRow, Packed, Pruned, Tokens
 from tasks.model.load import fingerprint
+from tasks.peak import forget_peak, resident_bytes
 from tasks.prune import PRUNERS
 from tasks.prune.shards import Shards
 from tasks.prune.task import pack, prune
@@ -63,7 +63,7 @@ def main(method: str, model: str, windows: int, evaluation_windows: int, only: s
 
 def measure(method: str, stage: str, compute: Callable[..., Any], **inputs: Any) -> Any:
     """Compute, and print what it took."""
-    (PROCESS / "clear_refs").write_text("5")  # "reset the peak resident set size", proc_pid_clear_refs(5)
+    forget_peak()
     started = time.perf_counter()
     made: Pruned | Packed | EvaluationRow = compute(**inputs)
     measured = Measured(

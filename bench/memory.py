@@ -16,9 +16,9 @@ import torch
 
 from bench.models import SUBJECTS
 from bench.sides import sides_of
+from tasks.peak import forget_peak, resident_bytes
 
 ROOT = Path(__file__).parents[1]
-PROCESS = Path("/proc/self")
 TRIAL_TOKENS = 16
 
 
@@ -39,17 +39,10 @@ def main(subject: str, method: str, pattern: str, side: str, threads: int) -> No
     with torch.no_grad():
         model(batches[0][:1, :TRIAL_TOKENS])
     gc.collect()
-    (PROCESS / "clear_refs").write_text("5")  # "reset the peak resident set size", proc_pid_clear_refs(5)
+    forget_peak()
     before = resident_bytes("VmRSS")
     sides_of(method, pattern)[side](model, batches)
     print(resident_bytes("VmHWM") - before)
-
-
-def resident_bytes(field: str) -> int:
-    """`VmRSS` (now) or `VmHWM` (peak) of this process."""
-    lines = (PROCESS / "status").read_text().splitlines()
-    (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{field}:"))
-    return int(kilobytes) * 1024
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def share_of_zeros(weights: dict[str, Tensor]) -> float:
 
 
 def resident_bytes(field: str) -> int:
-    """`VmRSS` (now) or `VmHWM` (peak) of this process; as in `bench.memory`, which needs our environment."""
+    """`VmRSS` (now) or `VmHWM` (peak) of this process; as in `tasks.peak`, which this environment has not."""
     lines = (PROCESS / "status").read_text().splitlines()
     (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{field}:"))
     return int(kilobytes) * 1024

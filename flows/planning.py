@@ -45,12 +45,12 @@ def run_plan(arguments: argparse.Namespace) -> int:
 def warnings(found: "Plan") -> list[str]:
     """What this machine may not have enough of."""
     from tasks.calibrate.memory import free_bytes
-    from tasks.record import home
+    from tasks.record import home, units
 
     peak = max((step.peak_bytes or 0 for step in found.steps), default=0)
     needs = (("memory", peak, free_bytes()), ("disk", found.stored_bytes or 0, shutil.disk_usage(home.root()).free))
     return [
-        f"warning: about {_size(needed)} of {what} may be needed, {_size(free)} are free"
+        f"warning: about {units.size(needed)} of {what} may be needed, {units.size(free)} are free"
         for what, needed, free in needs
         if needed > free
     ]
@@ -94,6 +94,8 @@ def _ahead(point: Any, found: "Found") -> Any:
 
 
 def _show(found: "Plan", points: int, aside: bool) -> None:
+    from tasks.record import units
+
     total, least, most = (sum(getattr(step, name) for step in found.steps) for name in ("seconds", "least", "most"))
     peak = max((step.peak_bytes or 0 for step in found.steps), default=0) or None
     warned = warnings(found)
@@ -108,10 +110,10 @@ def _show(found: "Plan", points: int, aside: bool) -> None:
             " | ".join(f"{each:.1f}" for each in (step.seconds, step.least, step.most)) if step.looks else "? | ? | ?"
         )
         seen = f"{step.looks} of {step.alike}" if step.looks else "nothing"
-        print(f"| {step.stage} | {times} | {_size(step.peak_bytes) if step.peak_bytes else '?'} | {seen} |")
+        print(f"| {step.stage} | {times} | {units.size(step.peak_bytes) if step.peak_bytes else '?'} | {seen} |")
     runs = f" for {points} runs, what they share once" if points > 1 else ""
-    stored = f", {_size(found.stored_bytes)} on the disk" if found.stored_bytes else ""
-    times = f"{_time(total)} ({_time(least)} to {_time(most)})"
+    stored = f", {units.size(found.stored_bytes)} on the disk" if found.stored_bytes else ""
+    times = f"{units.seconds(total)} ({units.seconds(least)} to {units.seconds(most)})"
     print(f"\nIn all {times}{runs}{stored}; the stages are those of {found.after}.")
     unknown = [step.stage for step in found.steps if not step.looks]
     if unknown:
@@ -121,13 +123,3 @@ def _show(found: "Plan", points: int, aside: bool) -> None:
         print("The very same parameters have been run already.")
     for warning in warned:
         say(warning)
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e8 else f"{size_bytes / 1e6:.1f} MB"
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,8 +1,7 @@
-"""Where the points of a sweep run: one after the other in this process, or at once in those of Dask or Ray.
+"""Where the points of a sweep run: one after the other in this process, or at once in processes of Dask.
 
 Each point is a task of the sweep that runs its own flow, so what it leaves is the same wherever it runs: rows under the
-name of its own run, written last. A worker that dies takes an unfinished run with it, which no table shows, and its
-point is begun again elsewhere. Workers need the server's address and a folder of artifacts that they share.
+name of its own run, written last. What a run leaves that dies half-way is in no table.
 """
 
 import importlib.util
@@ -22,32 +21,32 @@ from pydantic import Field, model_validator
 from flows.choices import Sweep
 from flows.texts import Told
 
+WORKERS = 2  # where nobody says how many
+
 
 class Running(Told):
-    """`here`: one point after the other. `dask`, `ray`: so many at once, in processes made for it or of a cluster."""
+    """`here`: one point after the other. `dask`: `workers` at once, in processes of this machine made for it."""
 
-    runner: Literal["here", "dask", "ray"] = "here"
-    workers: int | None = Field(None, ge=1, description="processes to make for it; 2 if none are said")
-    address: str | None = Field(None, description="of a cluster that is up: tcp://host:8786, ray://host:10001")
+    runner: Literal["here", "dask"] = "here"
+    workers: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _every_option_is_used(self) -> Self:
-        for name in ("workers", "address"):
-            if self.runner == "here" and getattr(self, name) is not None:
-                raise ValueError(
-                    f"{name}: one point runs after the other here; give runner dask or ray, or leave it out"
-                )
-        if self.workers and self.address:
-            raise ValueError(f"workers: the cluster at address {self.address} has its own; leave one of the two out")
+        if self.runner == "here" and self.workers is not None:
+            raise ValueError("workers: one point runs after the other here; give runner dask, or leave it out")
         return self
 
     def check(self) -> None:
         """Raises ValueError where what it needs is not installed."""
-        if self.runner != "here" and importlib.util.find_spec(f"prefect_{self.runner}") is None:
-            raise ValueError(f"runner: {self.runner} is not installed; pip install 'espalier[{self.runner}]'")
+        if self.runner == "dask" and importlib.util.find_spec("prefect_dask") is None:
+            raise ValueError("runner: dask is not installed; pip install 'espalier[dask]'")
 
     def task_runner(self) -> TaskRunner:
-        return _dask(self) if self.runner == "dask" else _ray(self)
+        """Of the runner dask."""
+        from prefect_dask import DaskTaskRunner
+
+        made = {"n_workers": self.workers or WORKERS, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+        return DaskTaskRunner(cluster_kwargs=made)
 
 
 def run_at_once(
@@ -86,20 +85,3 @@ def with_server_in_reach() -> Iterator[None]:
 def _state_of(future: PrefectFuture) -> State:
     future.wait()
     return future.state
-
-
-def _dask(running: Running) -> TaskRunner:
-    from prefect_dask import DaskTaskRunner
-
-    if running.address is not None:
-        return DaskTaskRunner(address=running.address)
-    made = {"n_workers": running.workers or 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-    return DaskTaskRunner(cluster_kwargs=made)
-
-
-def _ray(running: Running) -> TaskRunner:
-    from prefect_ray import RayTaskRunner
-
-    if running.address is not None:
-        return RayTaskRunner(address=running.address)
-    return RayTaskRunner(init_kwargs={"num_cpus": running.workers or 2, "include_dashboard": False})

@@ -141,11 +141,8 @@ def say_sweep(made: argparse.ArgumentParser) -> None:
     made.add_argument("--samples", help="calibration windows, instead of the preset's")
     made.add_argument("--window", help="tokens of a window, instead of the preset's")
     made.add_argument("--seed", help="of the sampling, instead of the preset's")
-    made.add_argument(
-        "--runner", default="here", help="here: one run after the other (the default); dask or ray: at once"
-    )
-    made.add_argument("--workers", help="processes that dask or ray makes for it (2)")
-    made.add_argument("--address", help="of a cluster of dask or ray that is up, such as tcp://host:8786")
+    made.add_argument("--runner", default="here", help="here: one run after the other (the default); dask: at once")
+    made.add_argument("--workers", help="processes that dask makes for it (2)")
     made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
 
 

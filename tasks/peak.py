@@ -1,4 +1,4 @@
-"""How much memory this process has held at its highest. Linux keeps that peak, and lets a process set it back."""
+"""How much memory this process holds, and has held at its highest. Linux keeps that peak, and lets it be set back."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ def forget_peak() -> bool:
     return True
 
 
-def peak_bytes() -> int:
-    """Of the resident memory, all threads together, since `forget_peak`."""
+def resident_bytes(field: str) -> int:
+    """`VmRSS` (now) or `VmHWM` (peak since `forget_peak`) of this process, all threads together. Linux."""
     lines = (PROCESS / "status").read_text().splitlines()
-    (kilobytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{field}:"))
     return int(kilobytes) * 1024

@@ -20,7 +20,7 @@ from rich.console import Console
 from tasks.caching import cache_key, code_of
 from tasks.handles import StageRow
 from tasks.model.load import fingerprint
-from tasks.peak import forget_peak, peak_bytes
+from tasks.peak import forget_peak, resident_bytes
 from tasks.progress import tell_finished
 from tasks.record import home
 from tasks.result_file import drop_foreign_result
@@ -102,7 +102,7 @@ class Stages:
             raise StageFailed(stage.name, cause)
         cached = state.name == "Cached"
         seconds, code = time.perf_counter() - started, code_of(stage.fn, inputs)
-        peak = peak_bytes() if knows_peak and not cached else None
+        peak = resident_bytes("VmHWM") if knows_peak and not cached else None
         self.rows.append(StageRow(stage=stage.name, seconds=seconds, cached=cached, code=code, peak_bytes=peak))
         if not cached:
             tell_finished(f"{stage.name}: {seconds:.1f} s")

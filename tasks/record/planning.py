@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Ahead:
-    """A run that is yet to be. `parameters` are those of its flow, `machine` the JSON that rows carry."""
+    """A run that is yet to be. `parameters`: its flow's, as JSON has them; `machine`: the JSON of rows."""
 
     flow: str
     parameters: Mapping[str, Any]
@@ -72,7 +72,7 @@ def plan(ahead: Ahead) -> Plan | None:
     runs = query_named("alike", flow=ahead.flow)
     if not runs:
         return None
-    told = json.loads(json.dumps(ahead.parameters))
+    told = ahead.parameters
     model = max(runs, key=lambda run: _shared(json.loads(run["parameters"]), told))  # of equals, the newest
     text = ahead.parameters["evaluation"]
     evaluation = next((run["evaluation_tokens"] for run in runs if run["evaluation"] == text), None)

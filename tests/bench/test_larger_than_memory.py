@@ -9,10 +9,10 @@ import pytest
 from bench.larger_than_memory import parse
 from bench.larger_than_memory_table import LargeBench, Measured, Resumed, write
 from bench.larger_than_memory_worker import DENSE, RECIPES, main, make_checkpoint
-from bench.memory import PROCESS
 from tasks.evaluate import task
 from tasks.model.folder import check_folder
 from tasks.model.load import load_model
+from tasks.peak import PROCESS
 from tasks.prune import PRUNERS
 
 BLOCKS, WIDTH = 2, 64

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from bench.__main__ import parse
-from bench.memory import resident_bytes
 from bench.pruning import PruningRow
 from bench.selection import SelectionRow
 from bench.sides import ESPALIER, ONE_PASS, SAME_ORDER, TEXTBOOK
 from bench.sweep import SweepRow
 from bench.table import Bench, write
+from tasks.peak import resident_bytes
 
 PRUNING = PruningRow(
     model="tiny",

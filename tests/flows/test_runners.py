@@ -14,11 +14,9 @@ from tasks.record.metrics import query
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--runner", "slurm"], ("runner", "here", "dask", "ray")),
+        (["--runner", "slurm"], ("runner", "here", "dask")),
         (["--workers", "2"], ("workers", "dask")),
-        (["--address", "tcp://127.0.0.1:1"], ("address", "dask")),
         (["--runner", "dask", "--workers", "0"], ("workers", "0")),
-        (["--runner", "dask", "--workers", "2", "--address", "tcp://127.0.0.1:1"], ("workers", "address")),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(words: list[str], says: tuple[str, ...], capsys: pytest.CaptureFixture):
@@ -29,8 +27,8 @@ def test_what_cannot_be_meant_is_one_line(words: list[str], says: tuple[str, ...
 
 def test_a_runner_that_is_not_installed_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"^runner: ray is not installed; pip install 'espalier\[ray\]'$"):
-        Running(runner="ray").check()
+    with pytest.raises(ValueError, match=r"^runner: dask is not installed; pip install 'espalier\[dask\]'$"):
+        Running(runner="dask").check()
 
 
 @pytest.mark.slow
