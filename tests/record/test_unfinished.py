@@ -38,7 +38,7 @@ def test_two_take_turns_and_the_second_begins_anew(parent):
         with workplace("work") as folder:
             (folder / "mine").touch()
             holds.set()
-            ends.wait(10)
+            ends.wait(60)
             seen.append("first")
 
     def second():
@@ -47,13 +47,13 @@ def test_two_take_turns_and_the_second_begins_anew(parent):
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]
     threads[0].start()
-    assert holds.wait(10)
+    assert holds.wait(60)
     threads[1].start()
     time.sleep(0.1)
     assert not seen
     ends.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert seen == ["first", []]
     assert not list(parent.iterdir())
 

@@ -1,6 +1,7 @@
 """A service that runs in a thread, on a port of its own, and what its clients send and read."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from tests.train_controller.stand_in import StandIn
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 MODEL = "stand-in"
+HEAD = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,26 @@ def serving(controller, name: str = MODEL, **limits) -> Iterator[Served]:
     thread = threading.Thread(target=service.run, args=(listening, ready.set))
     thread.start()
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
-            assert ready.wait(20)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as client:
+            assert ready.wait(120)
             yield Served(service, controller, client, port)
     finally:
         service.stop()
-        thread.join(20)
+        thread.join(120)
     assert not thread.is_alive()
 
 
+@contextmanager
+def asking(served: Served, prompt: str, tokens: int = 4, **more) -> Iterator[socket.socket]:
+    """A connection that has asked, and goes away in the end whatever was answered."""
+    body = json.dumps(completion(prompt, tokens, **more))
+    with socket.create_connection(("127.0.0.1", served.port), timeout=120) as client:
+        client.sendall(f"{HEAD}{len(body)}\r\n\r\n{body}".encode())
+        yield client
+
+
 def until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.005)

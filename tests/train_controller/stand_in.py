@@ -67,7 +67,7 @@ class StandIn:
                 text += word
                 self.written += 1
                 time.sleep(self.pace_s)
-                assert self.hold.wait(20)
+                assert self.hold.wait(120)
         except GeneratorExit:
             self.closed.append(prompt)
             raise

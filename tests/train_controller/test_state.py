@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 
+from tasks.train_controller import state
 from tasks.train_controller.state import LOOK_EVERY, HardwareReader, busy_share, charge
 
 BURN = "import time\nend = time.monotonic() + 1.2\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
@@ -56,16 +57,13 @@ def test_every_value_is_a_share():
 def test_load_on_the_cores_is_seen():
     cores = psutil.cpu_count()
     reader = HardwareReader(nvml=NO_GPU)
-    time.sleep(3 * LOOK_EVERY)
-    before = reader.read().cpu_use
+    time.sleep(1.5 * LOOK_EVERY)
+    reader.read()
     started = time.monotonic()
     with subprocess.Popen([sys.executable, "-c", BURN], stdout=subprocess.PIPE, text=True) as burner:
         burnt = float(burner.communicate(timeout=60)[0])
     share = burnt / (time.monotonic() - started) / cores
-    use = reader.read().cpu_use
-    assert use >= 0.9 * share - 0.02  # what was burnt was time at work
-    if before + share < 0.9:  # and where there was room, it came on top of the rest
-        assert use > before + 0.4 * share
+    assert reader.read().cpu_use >= 0.9 * share - 0.02  # what was burnt was time at work, beside that of others
 
 
 def fall_of_free_memory(reader, size):
@@ -96,16 +94,13 @@ def test_a_share_is_that_of_the_time_between():
 
 
 def test_looks_that_lie_close_are_one(monkeypatch):
+    clock, looks = [0.0], []
+    monkeypatch.setattr(state.time, "monotonic", lambda: clock[0])
     reader = HardwareReader(nvml=NO_GPU)
-    time.sleep(1.5 * LOOK_EVERY)
-    looks = []
-    monkeypatch.setattr(psutil, "cpu_times", lambda times=psutil.cpu_times: looks.append(1) or times())
-    uses = {reader.read().cpu_use for _ in range(20)}
-    assert len(looks) <= 2
-    assert len(uses) <= 2
-    time.sleep(1.5 * LOOK_EVERY)
-    reader.read()
-    assert len(looks) >= 2
+    monkeypatch.setattr(psutil, "cpu_times", lambda times=psutil.cpu_times: looks.append(clock[0]) or times())
+    for clock[0] in (0.5 * LOOK_EVERY, LOOK_EVERY, 1.5 * LOOK_EVERY, 1.9 * LOOK_EVERY, 2.5 * LOOK_EVERY):
+        reader.read()
+    assert looks == [LOOK_EVERY, 2.5 * LOOK_EVERY]
 
 
 @pytest.mark.parametrize(
