@@ -27,7 +27,7 @@ from bench.gpu_pruning import SHAPES, Shape
 from bench.gpu_rows_table import CUBLAS, ROWS, markdown
 from bench.stored import store
 from bench.timing import calls_that_fill, interleave
-from tasks.prune.activation.fused import kept_product
+from tasks.prune.activation.product import gather_product
 from tasks.prune.activation.triton_product import check_device, row_product
 from tasks.record.provenance import machine
 
@@ -139,8 +139,7 @@ def _rows(x_TI: Tensor, weights: Sequence[Tensor], threshold: Tensor) -> Tensor:
         if x_TI.is_cuda:
             product_TO = row_product(x_TI, weight_IO, threshold)
         else:
-            keep_TI = x_TI.abs() > threshold
-            product_TO = kept_product(x_TI * keep_TI, keep_TI, weight_IO)
+            product_TO = gather_product(x_TI, weight_IO, threshold)
     return product_TO
 
 

@@ -7,7 +7,7 @@ from tasks.record import units
 from tasks.record.metrics import query_named
 from tasks.record.tables import Column, Row, by_run, fold, section, table_section, to_html
 
-SHAPE = ("in_features", "out_features", "dropped", "dtype", "threads")
+SHAPE = ("in_features", "out_features", "dropped", "dtype", "product", "threads")
 
 
 def sparse_inputs(run: str) -> str:
@@ -58,6 +58,7 @@ def products(run: str) -> str:
         Column(title="Outputs", show=lambda row: units.count(row["out_features"])),
         Column(title="Dropped", show=lambda row: units.percent(row["dropped"])),
         Column(title="Number", show=lambda row: row["dtype"], numeric=False),
+        Column(title="Product", show=lambda row: row["product"] or "gathered", numeric=False),  # old rows name none
         Column(title="Threads", show=lambda row: units.count(row["threads"])),
         *(_ratio(tokens) for tokens in sorted({row["tokens"] for rows in shapes for row in rows})),
     ]
@@ -65,7 +66,8 @@ def products(run: str) -> str:
     caption = (
         "How fast the product is that reads kept rows alone, relative to the dense one: of all linears that share an "
         "input, for so many tokens at once, timed in turns once on this machine. Where it is bold it is used; where it "
-        "loses, and for more tokens than that, the dense product runs."
+        "loses, and for more tokens than that, the dense product runs. Rows are read by a product compiled for the "
+        "CPU, gathered where none could be compiled, or by Triton's kernel."
     )
     return table_section("Products", columns, rows, caption)
 

@@ -102,7 +102,7 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "profiles": ("profile",),
     "sparse_inputs": ("block", "linears"),
     "learned": ("block",),
-    "products": ("in_features", "out_features", "dropped", "dtype", "threads", "tokens"),
+    "products": ("in_features", "out_features", "dropped", "dtype", "product", "threads", "tokens"),
     "prompts": ("prompt",),
     "episodes": ("prompt", "action"),
     "learning": ("learner", "floor", "learner_seed", "step"),

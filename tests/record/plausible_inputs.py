@@ -28,6 +28,7 @@ PRODUCT = ProductRow(
     out_features=256,
     dropped=0.5,
     dtype="float32",
+    product="compiled",
     threads=2,
     tokens=1,
     dense_ms=0.25,

@@ -47,14 +47,14 @@ def test_the_page_says_what_was_learned_and_which_products_are_used():
     assert "0 40 0.04 0.03 -25.0 % 1.5 s" in page
     assert "1 40 0.04 0.02 -50.0 % 1.5 s" in page
     assert "1 token 2 tokens" in page
-    assert "64 256 50.0 % float32 2 2.00× 0.67×" in page  # 0.25 / 0.125 and 0.25 / 0.375
+    assert "64 256 50.0 % float32 compiled 2 2.00× 0.67×" in page  # 0.25 / 0.125 and 0.25 / 0.375
     assert "<strong>2.00×</strong>" in write_report("a1").read_text()  # it is used, and the other is not
     assert "<strong>0.67×</strong>" not in write_report("a1").read_text()
 
 
 def test_the_page_of_a_sweep_has_each_product_once():
     metrics.record(dataclasses.replace(RUN, run="a2"), "products", [dataclasses.replace(PRODUCT, dense_ms=0.3)])
-    assert text_of(write_report("s1").read_text()).count("64 256 50.0 % float32 2 ") == 1
+    assert text_of(write_report("s1").read_text()).count("64 256 50.0 % float32 compiled 2 ") == 1
 
 
 def test_alone_no_files_are_compared_and_nothing_is_called_zero():

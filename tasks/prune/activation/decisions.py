@@ -36,6 +36,7 @@ def product_rows(decisions: Iterable[Decision]) -> list[ProductRow]:
             out_features=each.shape.outputs,
             dropped=each.shape.dropped,
             dtype=each.shape.dtype,
+            product=each.shape.product,
             threads=each.shape.threads,
             tokens=tokens,
             dense_ms=dense_ms,

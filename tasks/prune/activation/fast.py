@@ -1,8 +1,8 @@
 """Letting a sparse model decode fast: products that read kept rows alone, where they win on this machine.
 
-On a CPU kept rows are gathered, on CUDA a Triton kernel skips the others. Whether that wins is measured for each shape,
-share and number of tokens, in turns with the dense product, on weights that have fallen out of the cache as they do in
-a model. What was measured is returned, to be kept and given again; where the sparse product loses, the dense one runs.
+Which product that is depends on the device (products.py). Whether it wins is measured for each shape, share and number
+of tokens, in turns with the dense product, on weights that have fallen out of the cache as they do in a model. What was
+measured is returned, to be kept and given again; where the sparse product loses, the dense one runs.
 
 Axes: T tokens, I inputs, O outputs of all linears that share the input.
 """
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from tasks.prune.activation.fused import Fused, fuse, kept_product, unfuse
+from tasks.prune.activation.fused import Fused, fuse, unfuse
 from tasks.prune.activation.product import MOST_TOKENS
+from tasks.prune.activation.products import PRODUCTS, product_for
 from tasks.prune.activation.sparse_input import SparseInput, SparseLinear
 from tasks.prune.activation.threshold import Threshold
-from tasks.prune.activation.triton_product import check_device
 
 TOKENS = (1, 2, 4, MOST_TOKENS)
 REPETITIONS = 9
@@ -30,7 +30,10 @@ COLD_BYTES = 1 << 28  # of weights between two uses of one: more than a cache ho
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A product: of `inputs` a share `dropped`, rounded to 5 %, and `outputs`, on a device with so many CPU threads."""
+    """A product: of `inputs` a share `dropped`, rounded to 5 %, and `outputs`, on a device with so many CPU threads.
+
+    `product`: the name in products.PRODUCTS of what reads kept rows alone.
+    """
 
     inputs: int
     outputs: int
@@ -38,6 +41,7 @@ class Shape:
     dtype: str
     threads: int
     device: str = "cpu"  # or cuda
+    product: str = "gathered"  # decisions that were kept before there were others name none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,25 +72,27 @@ def fast(
     """Within, the sparse linears of `model` read kept rows alone wherever that is faster; yields what was decided.
 
     `known`: decisions of this machine, which are not measured again. `measure`: in the place of `measure_shape`.
-    Raises ValueError for a model that reads no sparse inputs, that is neither on a CPU nor on CUDA, or that is there
-    without Triton.
+    On a CPU the product is compiled here if this machine has not yet. Raises ValueError for a model that reads no
+    sparse inputs, that is neither on a CPU nor on CUDA, or that is there without Triton.
     """
     groups = readers_of(model)
     if not groups:
         raise ValueError("model: it reads no sparse inputs, so nothing can be made faster; install some first")
-    for device in {each.weight.device for readers in groups.values() for each in readers}:
-        if device.type != "cpu":
-            check_device(device)
+    weights = [each.weight for readers in groups.values() for each in readers]
+    products = {kind: product_for(*kind) for kind in {(each.device, each.dtype) for each in weights}}
+    shapes = {
+        source: shape_of(source, readers, products[readers[0].weight.device, readers[0].weight.dtype])
+        for source, readers in groups.items()
+    }
     decisions, weight_bytes = dict(known or {}), sum(each.nbytes for each in model.parameters())
-    for source, readers in groups.items():
-        shape = shape_of(source, readers)
+    for shape in shapes.values():
         if shape not in decisions:
             decisions[shape] = (measure or measure_shape)(shape, min(COLD_BYTES, weight_bytes))
-    fused = [source for source, readers in groups.items() if decisions[shape_of(source, readers)].most_tokens]
+    fused = [source for source, shape in shapes.items() if decisions[shape].most_tokens]
     try:
         for source in fused:
-            _fuse(source, groups[source], decisions[shape_of(source, groups[source])].most_tokens)
-        yield {shape: decisions[shape] for shape in dict.fromkeys(shape_of(*each) for each in groups.items())}
+            _fuse(source, groups[source], decisions[shapes[source]])
+        yield {shape: decisions[shape] for shape in shapes.values()}
     finally:
         for source in fused:
             source.fused = None
@@ -102,7 +108,7 @@ def readers_of(model: nn.Module) -> dict[SparseInput, list[SparseLinear]]:
     return readers
 
 
-def shape_of(source: SparseInput, readers: Sequence[SparseLinear]) -> Shape:
+def shape_of(source: SparseInput, readers: Sequence[SparseLinear], product: str) -> Shape:
     return Shape(
         inputs=readers[0].in_features,
         outputs=sum(each.out_features for each in readers),
@@ -110,6 +116,7 @@ def shape_of(source: SparseInput, readers: Sequence[SparseLinear]) -> Shape:
         dtype=str(readers[0].weight.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
         device=readers[0].weight.device.type,
+        product=product,
     )
 
 
@@ -120,34 +127,41 @@ def measure_shape(shape: Shape, cold_bytes: int) -> Decision:
     generator = torch.Generator().manual_seed(0)
     weight_IO = torch.randn(shape.inputs, shape.outputs, generator=generator).to(shape.device, dtype)
     copies = [weight_IO.clone() for _ in range(max(1, cold_bytes // weight_IO.nbytes))]
+    product = PRODUCTS[shape.product]
     dense_ms, sparse_ms = [], []
     for tokens in TOKENS:
-        keep_TI = (torch.rand(tokens, shape.inputs, generator=generator) >= shape.dropped).to(shape.device)
-        kept_TI = torch.randn(tokens, shape.inputs, generator=generator).to(shape.device, dtype) * keep_TI
+        keep_TI = torch.rand(tokens, shape.inputs, generator=generator) >= shape.dropped
+        kept_TI = (torch.randn(tokens, shape.inputs, generator=generator) * keep_TI).to(shape.device, dtype)
         taken: tuple[list[float], list[float]] = ([], [])
         for repetition in range(REPETITIONS + 1):
             one, other = (copies[(repetition + ahead) % len(copies)] for ahead in (0, len(copies) // 2))
             taken[0].append(_seconds(partial(linear, kept_TI, one.view(shape.outputs, shape.inputs))))
-            taken[1].append(_seconds(partial(kept_product, kept_TI, keep_TI, other)))
+            taken[1].append(_seconds(partial(product, kept_TI, other, None)))
         dense_ms.append(1000 * min(taken[0][1:]))  # the first warms up, and what else runs here only adds to a time
         sparse_ms.append(1000 * min(taken[1][1:]))
     return Decision(shape=shape, dense_ms=tuple(dense_ms), sparse_ms=tuple(sparse_ms))
 
 
-def _fuse(source: SparseInput, readers: Sequence[SparseLinear], most_tokens: int) -> None:
+def _fuse(source: SparseInput, readers: Sequence[SparseLinear], decision: Decision) -> None:
     weight_IO, start = fuse(readers), 0
     for each in readers:
         each.columns = slice(start, start + each.out_features)
         start += each.out_features
-    source.fused = Fused(weight_IO, _constant(source, weight_IO), most_tokens, _threshold(source, weight_IO))
+    source.fused = Fused(
+        weight_IO,
+        _constant(source, weight_IO),
+        decision.most_tokens,
+        PRODUCTS[decision.shape.product],
+        _threshold(source, weight_IO),
+    )
 
 
 def _threshold(source: SparseInput, weight_IO: Tensor) -> Tensor | None:
-    """What the product itself may compare inputs with: on CUDA, and of inputs that no mitigation changes.
+    """What the product itself may compare inputs with: of inputs that no mitigation changes.
 
     In the dtype in which the selection compares them, that of the token.
     """
-    if not weight_IO.is_cuda or source.mitigations or not isinstance(source.selection, Threshold):
+    if source.mitigations or not isinstance(source.selection, Threshold):
         return None
     return source.facts.get_buffer("threshold").to(weight_IO.dtype)
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tasks.prune.activation.product import gather_product
+from tasks.prune.activation.products import Product
 from tasks.prune.activation.read import Read
-from tasks.prune.activation.triton_product import row_product
 
 
 @dataclass(frozen=True)
@@ -21,12 +20,13 @@ class Fused:
     """`most_tokens`: up to so many at once the product that reads kept rows alone is the faster one; 0 for never.
 
     `constant_O`: the product of what stands in for dropped inputs: of η where that is one for each input, of ones where
-    it is one number for each token. `threshold`: of a choice that is nothing else, where the product applies it itself.
+    it is one number for each token. `threshold`: of a choice that is nothing else, which the product applies itself.
     """
 
     weight_IO: Tensor
     constant_O: Tensor | None
     most_tokens: int
+    product: Product
     threshold: Tensor | None = None
 
     def wins(self, x_TI: Tensor) -> bool:
@@ -35,18 +35,13 @@ class Fused:
     def multiply(self, read: Read) -> Tensor:
         """(kept + shift) · W, (T, O)."""
         if self.threshold is not None:
-            return row_product(read.x_TI, self.weight_IO, self.threshold)
+            return self.product(read.x_TI, self.weight_IO, self.threshold)
         chosen = read.chosen
-        product_TO = kept_product(chosen.kept_TI, chosen.keep_TI, self.weight_IO)
+        product_TO = self.product(chosen.kept_TI, self.weight_IO, None)
         if chosen.shift is None:
             return product_TO
         assert self.constant_O is not None
         return product_TO + (self.constant_O if chosen.shift.dim() == 1 else chosen.shift * self.constant_O)
-
-
-def kept_product(kept_TI: Tensor, keep_TI: Tensor, weight_IO: Tensor) -> Tensor:
-    """kept_TI @ weight_IO, (T, O), reading the kept rows alone: on a CPU they are gathered, on CUDA a kernel skips."""
-    return row_product(kept_TI, weight_IO) if kept_TI.is_cuda else gather_product(kept_TI, keep_TI, weight_IO)
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
-"""A product that reads only those rows of the transposed weight whose inputs were kept: less is read, so it is faster.
+"""A product that reads only those rows of the transposed weight whose inputs were kept, with what torch has.
 
 embedding_bag sums rows of a table with weights of their own: with W transposed as the table that is W x, over the kept
 inputs alone. It hands each token to one thread, so for one token every row is seen as several shorter ones, and each
-thread sums a part of the outputs.
+thread sums a part of the outputs. It reads memory half as fast as a dense product does.
 
 Axes: T tokens, I inputs, O outputs, P parts of the outputs, K kept inputs of all tokens.
 """
@@ -14,12 +14,16 @@ from torch.nn.functional import embedding_bag
 MOST_TOKENS = 8  # beyond, a dense product reads the weight once for so many tokens that it wins
 
 
-def gather_product(kept_TI: Tensor, keep_TI: Tensor, weight_IO: Tensor) -> Tensor:
-    """kept_TI @ weight_IO, (T, O), for `kept_TI` that is 0 wherever `keep_TI` is False. On a CPU; no gradient."""
-    tokens, (inputs, outputs) = len(kept_TI), weight_IO.shape
+def gather_product(x_TI: Tensor, weight_IO: Tensor, threshold: Tensor | None = None) -> Tensor:
+    """(x · 1[|x| > t]) @ weight_IO, (T, O) in the dtype of x. On a CPU; no gradient.
+
+    `threshold`: a scalar t in the dtype of x; None for 0, of an x that is 0 wherever an input was dropped.
+    """
+    tokens, (inputs, outputs) = len(x_TI), weight_IO.shape
     parts = _parts(tokens, outputs)
+    keep_TI = (x_TI.abs() <= (0 if threshold is None else threshold)).logical_not()  # nan is kept, to be seen
     token_K, input_K = keep_TI.nonzero(as_tuple=True)
-    value_K, counts_T = kept_TI[token_K, input_K], keep_TI.sum(1)
+    value_K, counts_T = x_TI[token_K, input_K], keep_TI.sum(1)
     if parts == 1:
         starts_T = counts_T.cumsum(0) - counts_T
         return embedding_bag(input_K, weight_IO, starts_T, mode="sum", per_sample_weights=value_K)

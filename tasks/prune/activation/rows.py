@@ -39,6 +39,7 @@ class ProductRow:
     out_features: int  # of all linears that share the input
     dropped: float  # share of the inputs, rounded to 5 %
     dtype: str  # of weights and inputs
+    product: str  # that reads kept rows alone: compiled, gathered (both on a CPU) or triton
     threads: int  # of torch
     tokens: int  # at once
     dense_ms: float  # of the dense product, median

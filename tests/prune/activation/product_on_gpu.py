@@ -1,11 +1,9 @@
 """The product for a GPU against float64, on CUDA or, interpreted, on a CPU: run by test_triton_product.py."""
 
-import dataclasses
-
 import pytest
 import torch
 
-from tasks.prune.activation import fused
+from tasks.prune.activation import fast as module
 from tasks.prune.activation.apply import sparse_inputs
 from tasks.prune.activation.dpts import DynamicShift
 from tasks.prune.activation.fast import fast, readers_of
@@ -79,15 +77,13 @@ def test_a_weight_that_is_not_laid_out_in_rows_is_refused():
 @pytest.mark.parametrize("family", ["qwen2", "opt"])  # which have biases
 @pytest.mark.parametrize("mitigations", [(), (DynamicShift(),)], ids=str)
 def test_a_model_decodes_as_the_masked_one(family, mitigations, monkeypatch):
-    monkeypatch.setattr(fused, "gather_product", lambda kept_TI, keep_TI, weight_IO: row_product(kept_TI, weight_IO))
+    monkeypatch.setattr(module, "product_for", lambda device, dtype: "triton")  # on a CPU too, interpreted
     model = FAMILIES[family]().to(DEVICE)
     text = [each.to(DEVICE) for each in batches()]
     ids = IDS[:, :2].to(DEVICE)
     with sparse_inputs(model, recipe("50%", *mitigations, selection=Threshold()), text):
         masked = decoded(model, ids)
         with fast(model, measure=always):
-            if not mitigations:
-                for source in readers_of(model):  # on a CPU the product is not asked to choose
-                    threshold = source.facts.get_buffer("threshold")
-                    source.fused = dataclasses.replace(source.fused, threshold=threshold)
+            assert {source.fused.product for source in readers_of(model)} == {row_product}
+            assert all((source.fused.threshold is None) == bool(mitigations) for source in readers_of(model))
             torch.testing.assert_close(decoded(model, ids), masked, rtol=1e-4, atol=1e-4)
