@@ -99,6 +99,7 @@ def measure(
         "tokens_per_s": decode.tokens_per_s,
         "bound": bound,
         "products_that_win": f"{len(won)} of {len(decisions)}",
+        "product": "+".join(sorted({each.product for each in decisions})),
         "largest_difference": difference,
     }
 
@@ -114,7 +115,8 @@ def markdown(lines: Sequence[dict[str, Any]]) -> str:
             f"{start['blocks']} blocks, random weights, float32, one sequence, {start['threads']} threads; inputs",
             "above a threshold are read. Speeds are those of pairs with the dense model in turns: the median, its 95 %",
             "interval. The bound is that of the bytes of the weights; products are q/k/v, o, gate/up and down, dense",
-            "where reading kept rows alone would lose. The difference is that of the logits to the masked model's.",
+            "where reading kept rows alone would lose; kept rows are read by the product named here, one of",
+            "`tasks/prune/activation/products.py`. The difference is that of the logits to the masked model's.",
             f"Machine: {start['machine']}.",
             "",
             "| not read | tokens/s | times faster | to reach | bound | part of it | sparse products | difference |",
@@ -134,7 +136,7 @@ def _row(line: dict[str, Any]) -> str:
         "" if goal is None else f"{goal}: {'met' if line['ratio'] >= goal else 'missed'}",
         f"{line['bound']:.2f}",
         f"{line['ratio'] / line['bound']:.2f}",
-        line["products_that_win"],
+        f"{line['products_that_win']} {line['product']}",
         f"{line['largest_difference']:.1e}",
     ]
     return f"| {' | '.join(cells)} |"
