@@ -83,6 +83,7 @@ def random_tokens(windows: int, seed: int, flat: bool = False) -> Tokens:
     with home.store("tokens") as draft:
         save_file({"ids": ids.flatten() if flat else ids}, draft.path / "tokens.safetensors")
     counts = {"documents": 1, "text_bytes": 1, "tokens": ids.numel(), "windows": windows, "window": WINDOW}
+    counts |= {"scored_bytes": 1}
     return Tokens(hash=draft.stored.hash, folder=draft.stored.folder, source="random", dataset_hash="", **counts)
 
 

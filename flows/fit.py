@@ -3,6 +3,9 @@
 from functools import cache
 from pathlib import Path
 
+from tasks.data.length import check_enough, may_be_short
+from tasks.data.sources import identity, read
+from tasks.data.tokens import encode
 from tasks.evaluate.task import fits
 from tasks.model.anatomy import blocks_without_weights, dissect, linears_of, prunable
 from tasks.model.load import check_tokenizer, load_config, load_model, load_tokenizer
@@ -16,6 +19,13 @@ from tasks.prune.weight.recipe import Recipe
 from tasks.train_controller.allocators.search import Searcher
 from tasks.train_controller.allocators.unit_rungs import unit_problem
 from tasks.train_controller.allocators.weight_rungs import weight_problem
+
+
+def check_length(content: str, folder: Path, source: str, role: str, window: int, samples: int | None = None) -> None:
+    """A text in a file has `samples` windows (None: one). A long one is not encoded to tell it."""
+    if may_be_short(source, window, samples):
+        tokens = _count_tokens(content, folder, source, role, identity(source, role))
+        check_enough(source, role, tokens, window, samples)
 
 
 @cache
@@ -75,3 +85,9 @@ def fitting_cuts(content: str, folder: Path, cuts: tuple[NamedCut, ...], round_t
     model = load_model(folder)
     check_cuts(model, cuts, round_to=round_to)
     return cuts or usual_cuts(model, round_to=round_to)
+
+
+@cache
+def _count_tokens(content: str, folder: Path, source: str, role: str, text: str) -> int:
+    """Of a source with the model's tokenizer. Once for every `content` of the model and identity of the `text`."""
+    return len(encode(read(source, role).texts, load_tokenizer(folder)))

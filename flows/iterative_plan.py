@@ -34,7 +34,7 @@ class PreparedIterative(Found):
 
 def prepare_iterative(parameters: Iterative) -> PreparedIterative:
     """Look up and check everything that a run names. Raises ValueError in one line; reads the weights once."""
-    found, folder = find(parameters)
+    found, folder = find(parameters, parameters.calibration_window)
     reach = _reach(found.model.hash, folder, parameters.round_to)
     _check_cuts(parameters, reach)
     stages = stages_of(parameters, reach.parameters, found.window)

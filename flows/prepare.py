@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from flows.activation_choices import Activation
 from flows.choices import Oneshot, Slice
 from flows.device import device_named
-from flows.fit import check_fit, check_inputs, check_units, fitting_cuts
+from flows.fit import check_fit, check_inputs, check_length, check_units, fitting_cuts
 from flows.profile_choices import BY_INFLUENCE, Profiles
 from flows.recoveries import Recovering
 from flows.texts import OfTexts
@@ -152,8 +152,8 @@ def check(parameters: Oneshot | Slice | Activation) -> None:
             prepare(parameters)
 
 
-def find(parameters: OfTexts) -> tuple[Found, Path]:
-    """What every flow over texts names, and the folder of its model."""
+def find(parameters: OfTexts, calibration_window: int | None = None) -> tuple[Found, Path]:
+    """What every flow over texts names, and the folder of its model. `calibration_window`: where it is another one."""
     folder = resolve(parameters.model)
     check_folder(folder)
     for role, source in (("calibration", parameters.calibration), ("evaluation", parameters.evaluation)):
@@ -173,6 +173,9 @@ def find(parameters: OfTexts) -> tuple[Found, Path]:
         window=window_for(parameters.window, config),
         device=device,
     )
+    of_model, window = (found.model.hash, folder), calibration_window or found.window
+    check_length(*of_model, parameters.calibration, "calibration", window, parameters.samples)
+    check_length(*of_model, parameters.evaluation, "evaluation", found.window)
     return found, folder
 
 

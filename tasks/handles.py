@@ -2,7 +2,6 @@
 
 A handle names content: `hash` is the SHA-256 that `tasks.record.home` (of a user's model `tasks.model.load`) computed
 over `folder`, and who opens it checks it. `folder` is absolute for what a user brought, else in the artifacts folder.
-
 Each row type is the schema of a Parquet table, whose grain its docstring states; `Context` stands before every row.
 """
 
@@ -33,6 +32,7 @@ class Tokens:
     tokens: int
     windows: int
     window: int
+    scored_bytes: int = 0  # of a text for evaluation: UTF-8 bytes of the tokens that are scored
     learned: int | None = None  # of a text to learn from; where these are not all, `labels` lies beside the ids
 
 
@@ -188,13 +188,13 @@ class EvaluationRow:
 
     subject: str  # dense | pruned
     checkpoint: str  # hash of what was loaded and evaluated
-    source: str  # its registered name or its file
+    source: str  # its registered name or its file; wikitext2, ptb, c4, with a file or without: as papers score it
     window: int  # tokens of one
     windows: int  # scored, none overlapping another
     tokens: int  # scored: all of a window but the first
     nll: float  # nats per token
     ppl: float  # exp(nll)
-    bits_per_byte: float  # nll of the whole text in bits / its UTF-8 bytes: comparable between tokenizers
+    bits_per_byte: float  # nll of the scored tokens in bits / their UTF-8 bytes: comparable between tokenizers
     parameters: int  # counted in the loaded model
     size_bytes: int  # of the weight files on disk
     memory_bytes: int  # of the loaded model's parameters and buffers

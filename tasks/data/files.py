@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 
-def read_txt(path: Path, start: int, stop: int | None) -> list[str]:
-    """Rows are lines; those of the slice, joined back unchanged, are one document."""
+def txt_rows(path: Path, start: int, stop: int | None) -> Iterator[str]:
+    """Rows are lines, with their ends."""
     try:
         with path.open(encoding="utf-8", newline="\n") as lines:  # any other line end stays as it is
-            return ["".join(islice(lines, start, stop))]
+            yield from islice(lines, start, stop)
     except UnicodeDecodeError as error:
         raise ValueError(f"source: {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
@@ -40,10 +40,10 @@ def csv_rows(path: Path, start: int, stop: int | None) -> Iterator[dict[str, str
             raise ValueError(f"source: {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
-def texts_of(path: Path, rows: Iterable[Any], start: int) -> Iterator[str]:
-    """The `text` of each row; the first row that has none, or none that can be encoded, is a ValueError."""
+def texts_of(path: Path, rows: Iterable[Any], start: int, column: str = "text") -> Iterator[str]:
+    """What each row has in a column; the first row that has no text there that can be encoded is a ValueError."""
     for number, row in enumerate(rows, start):
-        yield string_of(path, number, row, "text")
+        yield string_of(path, number, row, column)
 
 
 def string_of(path: Path, number: int, row: Any, column: str) -> str:

@@ -1,4 +1,7 @@
-"""Sources of text: a registered name (`docs`, `wikitext2:test`) or a file (`stories.jsonl[400:]`) becomes documents."""
+"""Sources of text: a registered name (`docs`, `wikitext2:test`) or a file (`stories.jsonl[400:]`) becomes documents.
+
+A file with the rows of a registered set is read as that set is: `wikitext2:wiki.test.raw.txt`.
+"""
 
 import hashlib
 import re
@@ -11,7 +14,8 @@ from typing import Any
 
 from tasks.data import docs
 from tasks.data.documents import Documents, hash_texts
-from tasks.data.files import csv_rows, jsonl_rows, read_txt, texts_of
+from tasks.data.files import csv_rows, jsonl_rows, texts_of, txt_rows
+from tasks.data.protocols import PROTOCOLS, Protocol
 from tasks.data.registry import SOURCES
 from tasks.network import PASSING, hub_answers, is_refusal, offline
 from tasks.secret import without_secrets
@@ -23,12 +27,16 @@ SLICE = re.compile(r"\[(\d*):(\d*)\]")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A registered `name` and a `split` (None: what the role reads), or the path of a file and a slice of its rows."""
+    """A registered `name` and a `split` (None: what the role reads), or the path of a file and a slice of its rows.
+
+    like: of a file, the registered set whose rows it holds, and as which it is read.
+    """
 
     name: str
     split: str | None = None
     start: int = 0
     stop: int | None = None
+    like: str | None = None
 
     @property
     def is_file(self) -> bool:
@@ -38,21 +46,27 @@ class Source:
         """Reads back: `parse_source(str(source)) == source`."""
         if self.split:
             return f"{self.name}:{self.split}"
+        if self.like:
+            return f"{self.like}:{self.name}"
         if self.start == 0 and self.stop is None:
             return self.name
         return f"{self.name}[{self.start or ''}:{'' if self.stop is None else self.stop}]"
 
 
 def parse_source(text: str, endings: Sequence[str] = ENDINGS) -> Source:
-    """`docs`, `docs:train`, `stories.jsonl`, `stories.jsonl[400:]`. ValueError, in one line, for anything else.
+    """`docs`, `docs:train`, `stories.jsonl`, `stories.jsonl[400:]`, `ptb:ptb.test.txt`.
 
-    `endings`: of the files that are valid.
+    ValueError, in one line, for anything else. `endings`: of the files that are valid.
     """
     place, bracket, rest = text.partition("[")
+    name, colon, split = text.partition(":")
     if Path(place).suffix in endings:
+        if name in PROTOCOLS:
+            if bracket:
+                raise ValueError(f"source: {text!r} gives a slice, but what is read of {name} is fixed; leave it out")
+            return Source(name=split, like=name)
         start, stop = _parse_slice(text, bracket + rest)
         return Source(name=place, start=start, stop=stop)
-    name, colon, split = text.partition(":")
     if name in SOURCES:
         splits = SOURCES[name].splits
         if colon and split not in splits:
@@ -80,7 +94,7 @@ def check_source(text: str, role: str, endings: Sequence[str] = ENDINGS) -> Sour
 def check_first_row(text: str) -> None:
     """Raises ValueError where the first row of a file's slice is not there, or has no text that `read` could read."""
     source = parse_source(text)
-    if source.is_file and not _read_file(replace(source, stop=source.start + 1)):
+    if source.is_file and not list(_texts_of_file(replace(source, stop=source.start + 1))):
         raise ValueError(f"source: {source} holds no text: the file has no row {source.start}")
 
 
@@ -93,7 +107,7 @@ def read(text: str, role: str) -> Documents:
     """
     source = check_source(text, role)
     if source.is_file:
-        texts = _read_file(source)
+        texts = _read_file(source, role)
     elif source.name == "docs":
         texts = docs.read(source.split or SOURCES["docs"].split_of(role))
     else:
@@ -116,6 +130,12 @@ def identity(text: str, role: str = "calibration", endings: Sequence[str] = ENDI
     if source.name == "docs":
         return f"{source}@{docs.installed(source.split or SOURCES['docs'].split_of(role))}"
     return str(source)
+
+
+def protocol_of(text: str, role: str) -> Protocol | None:
+    """How a source is scored, where it is of a set that papers score."""
+    source = parse_source(text)
+    return PROTOCOLS.get(source.like or source.name) if role == "evaluation" else None
 
 
 def _parse_slice(text: str, rows: str) -> tuple[int, int | None]:
@@ -142,11 +162,25 @@ def rows_of(source: Source) -> Iterable[Any]:
             return _parquet_rows(path, source.start, source.stop)
 
 
-def _read_file(source: Source) -> list[str]:
+def is_longer(text: str, characters: int) -> bool:
+    """Whether the file of a source has more characters than that; of .jsonl no more rows are read than tell it."""
+    total = 0
+    return any((total := total + len(row)) > characters for row in _texts_of_file(parse_source(text)))
+
+
+def _read_file(source: Source, role: str) -> list[str]:
+    texts = _texts_of_file(source)
+    return list(texts) if source.like is None else SOURCES[source.like].documents_of(texts, role)
+
+
+def _texts_of_file(source: Source) -> Iterable[str]:
+    """The rows of the slice, but those of a .txt as one text, unless they are a set's."""
     path = Path(source.name)
     if path.suffix == ".txt":
-        return read_txt(path, source.start, source.stop)
-    return list(texts_of(path, rows_of(source), source.start))
+        lines = txt_rows(path, source.start, source.stop)
+        return ["".join(lines)] if source.like is None else lines
+    field = "text" if source.like is None else SOURCES[source.like].field
+    return texts_of(path, rows_of(source), source.start, field)
 
 
 def _parquet_rows(path: Path, start: int, stop: int | None) -> list[Any]:
@@ -164,14 +198,14 @@ def _read_hub(source: Source, role: str) -> list[str]:
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
     entry = SOURCES[source.name]
-    split, part = source.split or entry.split_of(role), entry.rows_of(role)
+    split = source.split or entry.split_of(role)
     reachable = hub_answers(OFFLINE)
     try:
         with nullcontext() if reachable else offline():
             rows = load_dataset(
                 entry.hub, entry.config, revision=entry.revision, split=split, streaming=entry.first is not None
             )
-            texts = list(_texts(islice(rows, part.start, part.stop), entry.field))
+            return entry.documents_of(_texts(rows, entry.field), role)
     except (DatasetNotFoundError, DataFilesNotFoundError) as error:
         raise ValueError(_absent(source)) from error
     except PASSING as error:
@@ -179,7 +213,6 @@ def _read_hub(source: Source, role: str) -> list[str]:
             raise ValueError(_absent(source)) from error
         reason = without_secrets(str(error).strip().partition("\n")[0])
         raise ConnectionError(f"source: {source} ({entry.hub} on the hub): the hub failed: {reason}") from error
-    return texts if entry.join is None else [entry.join.join(texts)]
 
 
 def _texts(rows: Iterable[dict[str, Any]], field: str) -> Iterator[str]:

@@ -6,10 +6,12 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tasks.data.documents import count_bytes
 from tasks.data.labelled import read_labelled
+from tasks.data.length import check_enough
 from tasks.data.mixture import Part, mix
-from tasks.data.sources import read
-from tasks.data.tokens import check_vocabulary, cut, encode, sample_windows
+from tasks.data.sources import protocol_of, read
+from tasks.data.tokens import check_vocabulary, encode, encode_with_bytes, sample_windows, scored_bytes
 from tasks.handles import Checkpoint, Tokens
 from tasks.model.load import load_config, load_tokenizer, vocabulary_of
 from tasks.record import home
@@ -33,21 +35,27 @@ def tokenize(
     """
     folder = open_folder(model)
     documents = read(source, role)
-    tokenizer = load_tokenizer(folder)
-    ids = encode(documents.texts, tokenizer)
-    check_vocabulary(ids, vocabulary_of(load_config(folder)))
-    cut(ids, window)  # a text shorter than one window is an error here, before any work
-    windows = sample_windows(ids, window, samples, seed, sampling) if samples else None
+    tokenizer, vocabulary = load_tokenizer(folder), vocabulary_of(load_config(folder))
     facts: dict[str, Any] = {
         "source": source,
         "dataset_hash": documents.hash,
         "documents": len(documents.texts),
-        "text_bytes": sum(len(text.encode()) for text in documents.texts),
-        "tokens": ids.numel() if windows is None else windows.numel(),
-        "windows": ids.numel() // window if windows is None else len(windows),
+        "text_bytes": count_bytes(documents.texts),
         "window": window,
     }
-    return _store({"ids": ids if windows is None else windows}, facts)
+    if samples is not None:
+        ids_T = encode(documents.texts, tokenizer)
+        check_vocabulary(ids_T, vocabulary)
+        check_enough(source, role, len(ids_T), window, samples)
+        windows_NW = sample_windows(ids_T, window, samples, seed, sampling)
+        return _store({"ids": windows_NW}, facts | {"tokens": windows_NW.numel(), "windows": len(windows_NW)})
+    ids_T, bytes_T = encode_with_bytes(documents.texts, tokenizer)
+    check_vocabulary(ids_T, vocabulary)
+    check_enough(source, role, len(ids_T), window)
+    if (protocol := protocol_of(source, role)) is not None:
+        ids_T, bytes_T = protocol.scored(ids_T, window), protocol.scored(bytes_T, window)
+    facts |= {"tokens": len(ids_T), "windows": len(ids_T) // window, "scored_bytes": scored_bytes(bytes_T, window)}
+    return _store({"ids": ids_T}, facts)
 
 
 @stage(reads_input=True, retry_on=ConnectionError, timeout_seconds=3600)

@@ -32,7 +32,7 @@ def evaluate_model(
         tokens=score.tokens,
         nll=score.nll,
         ppl=score.ppl,
-        bits_per_byte=bits_per_byte(score.nll, tokens.tokens, tokens.text_bytes),
+        bits_per_byte=bits_per_byte(score.nll, score.tokens, tokens.scored_bytes),
         parameters=count_parameters(model),
         size_bytes=size_bytes,
         memory_bytes=memory_bytes(model),

@@ -1,5 +1,8 @@
 """Perplexity over non-overlapping windows of a text.
 
+GPTQ, SparseGPT and Wanda compute exp(Σ mean nll of a window × window / (windows × window)), where each mean is over the
+window − 1 tokens that are predicted. As all windows are as long, that is the mean over all predicted tokens, as here.
+
 Axes: B windows of a batch, T tokens of a window, N scored tokens, D model width, V vocabulary.
 """
 
@@ -64,15 +67,15 @@ def perplexity(
     return Perplexity(ppl=math.exp(nll) if nll < 700 else math.inf, nll=nll, tokens=tokens, windows=windows)
 
 
-def bits_per_byte(nll: float, tokens_total: int, text_bytes: int) -> float:
-    """nll / ln 2 × (tokens of the whole text) / (UTF-8 bytes of the whole text): comparable between tokenizers.
+def bits_per_byte(nll: float, tokens: int, text_bytes: int) -> float:
+    """nll / ln 2 × tokens / (the UTF-8 bytes that they stand for): comparable between tokenizers.
 
-    Both counts are of the whole text, the dropped tail and the unscored first tokens included: this assumes that the
-    tokens which were not scored cost on average what the scored ones do.
+    Of the scored tokens and their bytes (tasks.data.tokens.scored_bytes) it is exact. Of all tokens of a text and all
+    its bytes it assumes that what was not scored costs on average what was.
     """
-    if tokens_total < 1 or text_bytes < 1:
-        raise ValueError(f"bits_per_byte: {tokens_total} tokens of {text_bytes} bytes given, both must be positive")
-    return nll / math.log(2) * tokens_total / text_bytes
+    if tokens < 1 or text_bytes < 1:
+        raise ValueError(f"bits_per_byte: {tokens} tokens of {text_bytes} bytes given, both must be positive")
+    return nll / math.log(2) * tokens / text_bytes
 
 
 def _cut(ids: Tensor, window: int, batch_size: int, vocabulary: int) -> Tensor:

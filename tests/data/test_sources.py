@@ -37,6 +37,8 @@ def stories(tmp_path):
         ("b.txt[400:]", Source(name="b.txt", start=400)),
         ("b.parquet[:5]", Source(name="b.parquet", stop=5)),
         ("b.jsonl[10:20]", Source(name="b.jsonl", start=10, stop=20)),
+        ("wikitext2:a/wiki.test.raw.txt", Source(name="a/wiki.test.raw.txt", like="wikitext2")),
+        ("c4:c4-validation.jsonl", Source(name="c4-validation.jsonl", like="c4")),
     ],
 )
 def test_a_source_reads_back(text, source):
@@ -58,6 +60,9 @@ def test_a_source_reads_back(text, source):
         ("stories.txt[-4:]", "must read"),
         ("stories.txt[4:4]", r"the rows \[4:4\] of 'stories.txt\[4:4\]' are none"),
         ("absent.txt", "the file absent.txt does not exist"),
+        ("ptb:absent.txt", "the file absent.txt does not exist"),
+        ("ptb:stories.txt[4:]", r"'ptb:stories.txt\[4:\]' gives a slice, but what is read of ptb is fixed"),
+        ("docs:stories.txt", "the file docs:stories.txt does not exist"),
     ],
 )
 def test_what_is_not_understood_gets_one_line(text, complaint):
@@ -236,12 +241,12 @@ def test_the_rows_of_a_set_become_documents_as_its_papers_say(monkeypatch):
     monkeypatch.setattr(sources, "hub_answers", lambda *offline: True)
     assert read("wikitext2", "evaluation").texts == ("a\n\na",)
     assert read("ptb", "calibration").texts == ("a a",)
-    assert read("c4", "evaluation").texts == ("a", "a")
+    assert read("c4", "evaluation").texts == ("a a",)
+    assert read("c4", "calibration").texts == ("a", "a")
     assert read("openhermes", "calibration").texts == ("q\n\nr", "q\n\nr")
     assert asked[0] == (("Salesforce/wikitext", "wikitext-2-raw-v1"), "test", False)
     assert SOURCES["openhermes"].rows_of("calibration") == slice(0, 4000)
     assert SOURCES["openhermes"].rows_of("evaluation") == slice(4000, 8000)
-    assert SOURCES["c4"].rows_of("evaluation") == slice(0, 4000)  # of another split
     assert asked[2] == (("allenai/c4", "en"), "validation", True)
 
 

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
-from tasks.data.tokens import check_vocabulary, cut, encode, sample_windows
+from tasks.data.tokens import check_vocabulary, cut, encode, encode_with_bytes, sample_windows, scored_bytes
+from tests.data.tokenizers import single_bytes, whole_words
 
 
 class Letters:
@@ -19,6 +21,33 @@ def test_documents_are_encoded_on_their_own_and_packed():
     assert ids_T[:10].tolist() == [0, 1, 2, 0, 3, 0, 1, 2, 0, 3]
     assert len(ids_T) == 1500
     assert len(encode([], Letters())) == 0
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "documents", "each"),
+    [
+        (whole_words("tree", "été"), ["tree  été tree ", "été"], [4, 7, 6, 5]),  # with the space before, or at the end
+        (single_bytes(), ["aé", "木b𝄞"], [1, 2, 0, 3, 0, 0, 1, 4, 0, 0, 0]),
+        (Letters(), ["ab", "éé"], [2 / 3] * 3 + [4 / 3] * 3),  # a slow one
+    ],
+)
+def test_the_bytes_of_each_token(tokenizer, documents, each):
+    ids_T, bytes_T = encode_with_bytes(documents, tokenizer)
+    assert torch.equal(ids_T, encode(documents, tokenizer))
+    assert bytes_T.tolist() == pytest.approx(each)
+    assert bytes_T.sum().item() == pytest.approx(sum(len(document.encode()) for document in documents))
+
+
+def test_a_special_token_stands_for_nothing(shared):
+    tokenizer = AutoTokenizer.from_pretrained(shared / "models/stories3M")
+    text = "Once upon a time, a naïve 木 grew.\n"
+    ids_T, bytes_T = encode_with_bytes([text], tokenizer)
+    assert (ids_T[0], bytes_T[0]) == (tokenizer.bos_token_id, 0)
+    assert bytes_T.sum() == len(text.encode())
+
+
+def test_the_bytes_that_are_scored_are_of_whole_windows_without_their_first_token():
+    assert scored_bytes(torch.tensor([1.0, 2, 4, 8, 16, 32, 64, 128]), 3) == 2 + 4 + 16 + 32
 
 
 def test_windows_do_not_overlap_and_the_tail_is_dropped():

@@ -126,6 +126,25 @@ def test_an_empty_text(complain, tmp_path: Path):
     assert "empty" in complain(calibration=str(tmp_path / "empty.txt"))
 
 
+@pytest.mark.parametrize(
+    ("role", "rows", "window", "says"),
+    [
+        (
+            "calibration",
+            "[:2]",
+            "32",
+            "has 60 tokens, 128 are needed for 4 windows of 32; give more text, fewer --samples",
+        ),
+        ("evaluation", "[38:]", "64", "has 60 tokens, 64 are needed for one window of 64; give more text or a shorter"),
+    ],
+)
+def test_a_text_that_is_too_short_is_told_before_a_server_starts(
+    complain, stories: Path, monkeypatch: pytest.MonkeyPatch, role: str, rows: str, window: str, says: str
+):
+    monkeypatch.setattr("flows.cli.prefect_server", lambda: pytest.fail("a server was started"))
+    assert f"{role}: {stories}{rows} {says}" in complain(**{role: f"{stories}{rows}", "window": window})
+
+
 def test_a_row_without_text(complain, tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"body": "x"}) + "\n")
     assert "text" in complain(evaluation=str(tmp_path / "rows.jsonl"))

@@ -41,7 +41,8 @@ def tokens(*shape, seed):
     with home.store("tokens") as draft:
         save_file({"ids": ids}, draft.path / "tokens.safetensors")
     counts = {"documents": 1, "text_bytes": 4 * len(ids), "tokens": ids.numel(), "windows": WINDOWS, "window": WINDOW}
-    return Tokens(hash=draft.stored.hash, folder=draft.stored.folder, source="random", dataset_hash="", **counts)
+    of = {"source": "random", "dataset_hash": "", "scored_bytes": 4 * WINDOWS * (WINDOW - 1)}
+    return Tokens(hash=draft.stored.hash, folder=draft.stored.folder, **of, **counts)
 
 
 def named(*mitigations, **changes):
