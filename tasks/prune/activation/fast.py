@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -78,10 +78,9 @@ def fast(
     groups = readers_of(model)
     if not groups:
         raise ValueError("model: it reads no sparse inputs, so nothing can be made faster; install some first")
-    weights = [each.weight for readers in groups.values() for each in readers]
-    products = {kind: product_for(*kind) for kind in {(each.device, each.dtype) for each in weights}}
+    named = cache(product_for)  # once for all inputs: it may compile, or warn
     shapes = {
-        source: shape_of(source, readers, products[readers[0].weight.device, readers[0].weight.dtype])
+        source: shape_of(source, readers, named(readers[0].weight.device, readers[0].weight.dtype))
         for source, readers in groups.items()
     }
     decisions, weight_bytes = dict(known or {}), sum(each.nbytes for each in model.parameters())
