@@ -26,7 +26,7 @@ from flows.methods import (
 )
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.calibrate.importance.correlation import LEAST
-from tasks.calibrate.importance.importance import BLOCKS, Importance
+from tasks.calibrate.importance.importance import WHOLE, Importance
 from tasks.calibrate.importance.influence import Influence
 from tasks.calibrate.importance.leave_one_out import LeaveOneOut
 from tasks.model.units import KINDS
@@ -129,7 +129,7 @@ class Slice(Searching):
     )
     importance: ImportanceChoice = IMPORTANCE_CHOICES["taylor"](method="taylor")
     allocator: Shared = Field("uniform", description="the same share of every block, that of each, or a search")
-    units: Names = Field(("head_groups", "channels"), description="kinds of units that go; or blocks, whole")
+    units: Names = Field(("head_groups", "channels"), description="of units that go; or whole: blocks, attention, ffn")
     round_to: int = Field(64, ge=1, description="the channels that stay are a multiple of it")
     repair: bool = Field(True, description="fit the linears that read what was cut to what is left, by least squares")
     measure_units: int = Field(0, ge=0, description="measure the loss without so many units of each kind")
@@ -144,16 +144,18 @@ class Slice(Searching):
             able = [name for name, kind in IMPORTANCES.items() if {*self.units} <= {*kinds_scored(kind())}]
             valid = f"{', '.join(sorted(unscored))}; valid is {', '.join(able) or 'blocks, or kinds of units'}"
             raise ValueError(f"importance: {self.importance} gives no scores of {valid}")
-        if cut.of_blocks and not self.repair:
-            raise ValueError("repair: of whole blocks nothing is left to repair; leave --no-repair out")
-        if cut.of_blocks and self.round_to != type(self).model_fields["round_to"].default:
-            raise ValueError("round_to: whole blocks have no width to round; leave it out")
-        if self.repair and not cut.of_blocks and self.samples < 2:
+        pieces = " and ".join(self.units)
+        if cut.in_depth and not self.repair:
+            raise ValueError(f"repair: of whole {pieces} nothing is left to repair; leave --no-repair out")
+        if cut.in_depth and self.round_to != type(self).model_fields["round_to"].default:
+            raise ValueError(f"round_to: whole {pieces} have no width to round; leave it out")
+        if self.repair and not cut.in_depth and self.samples < 2:
             raise ValueError("samples: 1 given, but to repair one is needed to fit to and one to hold out")
         if self.search is not None and self.export == "uniform":
             raise ValueError("export: uniform given, but a search makes blocks differ; valid is padded or per_layer")
-        if self.search is not None and cut.of_blocks:
-            raise ValueError(f"allocator: {self.allocator} given for whole blocks, of which none is cut; leave it out")
+        if self.search is not None and cut.in_depth:
+            given = f"allocator: {self.allocator} given for whole {pieces}"
+            raise ValueError(f"{given}, of which none is cut; leave it out")
         if 0 < self.measure_units < LEAST:
             raise ValueError(f"measure_units: {self.measure_units} given, valid is 0, or {LEAST} or more")
         return self
@@ -172,7 +174,7 @@ class Slice(Searching):
     @property
     def name(self) -> str:
         """What the rows call it: how units were chosen and what was done for those that stay, `taylor+repair`."""
-        repaired = ["repair"] if self.repair and not self.cut().of_blocks else []
+        repaired = ["repair"] if self.repair and not self.cut().in_depth else []
         return "+".join([self.importance.label, *self._shares_label(), *repaired, *self.recovery_label()])
 
     @property
@@ -213,7 +215,7 @@ def kinds_scored(importance: Importance) -> tuple[str, ...]:
     """The kinds of units of which it gives scores."""
     if isinstance(importance, LeaveOneOut):
         return importance.kinds
-    return (BLOCKS,) if isinstance(importance, Influence) else KINDS
+    return WHOLE if isinstance(importance, Influence) else KINDS
 
 
 class Sweep(Strict):

@@ -130,8 +130,8 @@ class UnitRow:
 
     importance: str  # its name in tasks.calibrate.importance.IMPORTANCES
     block: int  # its number, from 0
-    kind: str  # head_groups | query_heads | channels | blocks
-    unit: int  # its number in the block; 0 for a block as a whole
+    kind: str  # head_groups | query_heads | channels | blocks | attention | ffn
+    unit: int  # its number in the block; 0 for a block, attention or FFN as a whole
     score: float  # the higher, the more it matters; comparable within an importance and a kind
     loss_without: float | None  # nats per token, measured; None where the unit was not in the sample
 
@@ -141,10 +141,10 @@ class ImportanceRow:
     """importances: one row per importance and kind of unit per run, of the kinds that were measured."""
 
     importance: str  # its name in tasks.calibrate.importance.IMPORTANCES
-    kind: str  # head_groups | query_heads | channels | blocks
+    kind: str  # head_groups | query_heads | channels | blocks | attention | ffn
     units: int  # scored
     sampled: int  # measured
-    correlation: float | None  # Spearman, scores with losses without the unit; None where all of either are equal
+    correlation: float | None  # Spearman, scores with losses without the unit; None of fewer than 3, or all equal
 
 
 @dataclass(frozen=True, kw_only=True)

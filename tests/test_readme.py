@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from bench.methods_table import markdown
 from bench.texts import MODELS, read_lines
 from flows.cli import build_parser
 from flows.presets import SWEEPS
+from flows.terminal import FORETOLD
 from tasks.prune import MITIGATIONS, PRUNERS, SELECTIONS
+from tasks.prune.structure.cut_row import CutRow
 from tasks.record.metrics import TABLES, query
 from tasks.record.report import markdown_table
 from tasks.train_controller.allocators import SEARCHERS
@@ -39,6 +42,19 @@ def test_every_row_of_the_table_names_the_command_that_made_it(demo_rows: str):
     commands = [row["command"] for row in query("select command from runs order by recorded_at, run")]
     assert len(commands) == len(SWEEPS["demo"]().points)
     assert all(command in README for command in commands)
+
+
+def test_what_programs_are_told_of_a_cut_is_what_the_stored_rows_say(demo_rows: str):
+    """The forms and the cut itself are of runs since those rows were stored; what went of it they say."""
+    told = json.loads(re.search(r"```json\n(.*?)```", PAGES["cut.md"], re.DOTALL)[1])
+    assert [*told["cut"]] == [field.name for field in fields(CutRow)]
+    [sizes] = query("select sum(parameters) as remaining, sum(parameters_before) as dense from slices")
+    assert told["cut"]["removed"] == round(1 - sizes["remaining"] / sizes["dense"], 4)
+    rows = {row["phase"]: row for row in query("from forecasts")}
+    assert told["forecasts"].keys() == rows.keys()
+    for phase, said in told["forecasts"].items():
+        assert [*said] == [*FORETOLD]
+        assert said == pytest.approx({name: rows[phase][name] for name in FORETOLD}, rel=1e-3)
 
 
 def test_what_the_choices_are_worth_is_what_the_stored_lines_say():

@@ -119,6 +119,11 @@ def linears_of(block: nn.Module) -> dict[str, nn.Linear]:
     return {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
 
 
+def attention_of(block: nn.Module) -> str:
+    """The name of the module that writes into the cache, and so knows its slot (some blocks know it, too); or ""."""
+    return next((name for name, module in block.named_modules() if name and hasattr(module, "layer_idx")), "")
+
+
 @contextmanager
 def before_each(modules: Mapping[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Within, call `see(name, x)` whenever one of `modules` is about to run on x."""

@@ -12,8 +12,8 @@ from typing import Self
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from tasks.model.anatomy import Anatomy, dissect, linears_of
-from tasks.model.heads import attention_of, heads_of
+from tasks.model.anatomy import Anatomy, attention_of, dissect, linears_of
+from tasks.model.heads import heads_of
 from tasks.model.units import BlockUnits, head_dim_of, units_in
 
 

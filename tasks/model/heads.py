@@ -1,14 +1,7 @@
-"""Which module of a block is its attention, and how many heads that has, whether or not they are units to be cut."""
+"""How many heads the attention of a block has, whether or not they are units to be cut."""
 
-from torch import nn
-
-from tasks.model.anatomy import Anatomy
+from tasks.model.anatomy import Anatomy, attention_of
 from tasks.model.units import BlockUnits
-
-
-def attention_of(block: nn.Module) -> str:
-    """The name of the module that writes into the cache, and so knows its slot (some blocks know it, too); or ""."""
-    return next((name for name, module in block.named_modules() if name and hasattr(module, "layer_idx")), "")
 
 
 def heads_of(anatomy: Anatomy, of_block: BlockUnits, head_dim: int) -> tuple[int, int]:

@@ -1,4 +1,5 @@
-"""What can be removed from a decoder block as a whole: head groups, query heads inside them, channels of the FFN.
+"""What can be removed from a decoder block: head groups, query heads inside them, channels of the FFN; and either part
+of it whole, the attention or the FFN.
 
 A unit is a set of weights that only serve each other: rows of the linears that read one input, and the columns of the
 one linear that reads what these rows made. Without them the block computes what it does where they are zero. Slicing,
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from tasks.model.anatomy import Anatomy, dissect
+from tasks.model.anatomy import Anatomy, attention_of, dissect
 
 KINDS = ("head_groups", "query_heads", "channels")
+ATTENTION, FFN = PARTS = ("attention", "ffn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,7 @@ class BlockUnits:
     """What block `block` has: None for a kind of which it has none.
 
     `head_groups`: a KV head with the query heads that read it. `query_heads`: single ones, where a group has several.
+    `parts`: those of PARTS that it has, each with the linear whose outputs are all that the part adds.
     """
 
     block: int
@@ -88,6 +91,7 @@ class BlockUnits:
     head_groups: Units | None
     query_heads: Units | None
     channels: Units | None
+    parts: Mapping[str, str]
 
     @property
     def kinds(self) -> dict[str, Units]:
@@ -98,7 +102,7 @@ class BlockUnits:
     def of(self, kind: str) -> Units:
         """The units of one kind. Raises ValueError, saying which the block has, where it has none of these."""
         if kind not in self.kinds:
-            valid = ", ".join([*self.kinds, "the block as a whole"])
+            valid = ", ".join([*self.kinds, *self.parts, "the block as a whole"])
             raise ValueError(f"units: {kind} given, block {self.block} of this {self.family} has {valid}")
         return self.kinds[kind]
 
@@ -144,8 +148,21 @@ def _block_units(anatomy: Anatomy, config: PreTrainedConfig, index: int) -> Bloc
         elif _is_ffn(part):
             channels = _channels(part)
     return BlockUnits(
-        block=index, family=config.model_type, head_groups=head_groups, query_heads=query_heads, channels=channels
+        block=index,
+        family=config.model_type,
+        head_groups=head_groups,
+        query_heads=query_heads,
+        channels=channels,
+        parts=_whole_parts(anatomy, index, channels),
     )
+
+
+def _whole_parts(anatomy: Anatomy, index: int, channels: Units | None) -> dict[str, str]:
+    """By name: the last linear of the attention, whose heads need be no units, and the reader of the channels."""
+    attention = attention_of(anatomy.blocks[index])
+    within = [name for name in anatomy.linears(index) if attention and name.startswith(f"{attention}.")]
+    parts = {ATTENTION: within[-1]} if within else {}
+    return parts if channels is None else parts | {FFN: channels.reader}
 
 
 def _parts(anatomy: Anatomy, index: int) -> list[_Part]:

@@ -6,6 +6,7 @@ from tasks.record.tables import METHOD, PATTERN, Column, Row, by_run, chosen, fo
 
 NEAR = 0.01  # of a share: nearer to the budget nobody has to be told
 COSTS = {"parameters": "parameters", "flops": "FLOPs", "bytes": "bytes", "kv": "cache"}
+WHOLE = {"blocks": "Removed whole", "attention": "Without their attention", "ffn": "Without their FFN"}
 WIDTHS = {"head_groups": "Head groups", "query_heads": "Query heads", "channels": "Channels"}
 
 
@@ -50,7 +51,7 @@ def budgets_missed(run: str) -> list[str]:
 
 def _told(row: Row) -> str:
     asked, went = f"{units.percent(row['asked'])} of the {_cost(row)} of the blocks", units.percent(row["removed"])
-    why = ": units go in steps (--round-to, whole heads and blocks)" if _missed(row) else ""
+    why = ": units go in steps (--round-to, whole heads, attentions, FFNs and blocks)" if _missed(row) else ""
     return f"{row['method']} {row['pattern']}: {asked} were to go, {went} went{why}."
 
 
@@ -88,11 +89,14 @@ def _error(title: str, name: str) -> Column:
 
 
 def _removals_caption(gone: list[Row]) -> str:
-    if not gone:
-        return ""
-    numbers = ", ".join(str(row["block"]) for row in gone)
-    parameters = units.count(sum(row["parameters"] for row in gone))
-    return f"Removed whole, by their numbers before: {numbers}, of {parameters} parameters together."
+    """A sentence for each kind; rows of before it was stored are of blocks."""
+    said = []
+    for kind, how in WHOLE.items():
+        rows = [row for row in gone if (row["kind"] or "blocks") == kind]
+        numbers = ", ".join(str(row["block"]) for row in rows)
+        parameters = units.count(sum(row["parameters"] for row in rows))
+        said += [f"{how}, by their numbers before: {numbers}, of {parameters} parameters together."] if rows else []
+    return " ".join(said)
 
 
 def _errors_caption(rows: list[Row]) -> str:

@@ -85,7 +85,7 @@ GRAIN: dict[str, tuple[str, ...]] = {  # the columns that tell the rows of one r
     "importances": ("importance", "kind"),
     "cuts": (),
     "slices": ("block",),
-    "removals": ("block",),
+    "removals": ("block", "kind"),
     "splits": ("split",),
     "repairs": ("share",),
     "levels": ("block", "kind", "rungs"),

@@ -51,6 +51,14 @@ def runs(server: str, words: dict, tmp_path_factory: pytest.TempPathFactory) -> 
         "cache": {"cost": "kv", "budget": 0.5},
         "shares": {"cost": "flops", "allocator": "[0.2, 0.6]"},
         "blocks": {"importance": parse_importance("influence"), "units": ("blocks",), "budget": 0.5, "round_to": 64},
+        "parts": {
+            "importance": parse_importance("influence"),
+            "units": ("attention", "ffn"),
+            "budget": 0.5,
+            "round_to": 64,
+            "measure_units": 3,
+            "speed": True,
+        },
     }
     with sharing(server, tmp_path_factory.mktemp("slices") / "artifacts"):
         yield {name: slice_model(Slice.parse(**words | changed)) for name, changed in changes.items()}
@@ -178,14 +186,43 @@ def test_whole_blocks_go_by_their_influence(runs: dict[str, Outcome]):
     outcome = runs["blocks"]
     assert AutoModelForCausalLM.from_pretrained(outcome.checkpoint).config.num_hidden_layers == 1
     assert outcome.dense.parameters - outcome.result.parameters == BLOCK
-    assert {row["kind"] for row in rows_of("units", outcome)} == {"blocks"}
+    assert {row["kind"] for row in rows_of("units", outcome)} == {"blocks", "attention", "ffn"}
     [run] = rows_of("runs", outcome)
     assert (run["method"], run["pattern"]) == ("influence", "-50%@blocks")
     [gone] = rows_of("removals", outcome)
     [left] = rows_of("slices", outcome)
-    scores = {row["block"]: row["score"] for row in rows_of("units", outcome)}
+    scores = {row["block"]: row["score"] for row in rows_of("units", outcome) if row["kind"] == "blocks"}
     assert (gone["score"], gone["parameters"], left["block"]) == (scores.pop(gone["block"]), BLOCK, 0)
     assert gone["score"] <= min(scores.values())
+
+
+def test_attentions_and_ffns_go_by_their_influence(runs: dict[str, Outcome]):
+    outcome = runs["parts"]
+    [run] = rows_of("runs", outcome)
+    assert (run["method"], run["pattern"]) == ("influence", "-50%@attention+ffn")
+    scores = {(row["block"], row["kind"]): row["score"] for row in rows_of("units", outcome) if row["kind"] != "blocks"}
+    gone = {(row["block"], row["kind"]): row for row in rows_of("removals", outcome)}
+    assert all(row["score"] == scores[piece] for piece, row in gone.items())
+    staying = max(score for (_, kind), score in scores.items() if kind == "attention")
+    assert {piece for piece, score in scores.items() if score < max(row["score"] for row in gone.values())} <= {
+        *gone,
+        *(piece for piece, score in scores.items() if score == staying),
+    }
+    parts = {"attention": 2 * HEAD_GROUP, "ffn": 64 * CHANNEL}
+    assert all(row["parameters"] == parts[kind] for (_, kind), row in gone.items())
+    lost = sum(row["parameters"] for row in gone.values())
+    assert outcome.dense.parameters - outcome.result.parameters == lost
+    for row in rows_of("slices", outcome):
+        assert (row["head_groups_before"], row["channels_before"], row["parameters_before"]) == (2, 64, BLOCK)
+        assert (row["head_groups"] is None) == ((row["block"], "attention") in gone)
+        assert (row["channels"] is None) == ((row["block"], "ffn") in gone)
+    [cut] = rows_of("cuts", outcome)
+    assert (cut["form"], cut["removed"]) == ("per_layer", pytest.approx(lost / (2 * BLOCK)))
+    assert cut["passed_over"].startswith("uniform: block ")
+    held = {row["kind"]: (row["units"], row["sampled"], row["correlation"]) for row in rows_of("importances", outcome)}
+    assert held == {"attention": (2, 2, None), "ffn": (2, 2, None)}  # of two units none is told
+    assert len(rows_of("forecasts", outcome)) == 2
+    assert "Without their " in Path(outcome.report).read_text()
 
 
 def test_a_budget_of_the_cache_takes_heads_alone(runs: dict[str, Outcome]):

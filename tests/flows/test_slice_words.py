@@ -14,6 +14,8 @@ from flows.words import Words, say_slice
 from tasks.prune.structure.cut import BEST_FORMS
 from tasks.prune.structure.export import FORMS
 
+DEPTH = {"units": "attention", "importance": "influence", "round-to": "64", "budget": "0.1655"}
+
 
 @pytest.mark.parametrize(
     ("changed", "says"),
@@ -32,6 +34,17 @@ from tasks.prune.structure.export import FORMS
         ({"units": "channels,channels"}, ("units", "channels, channels")),
         ({"units": "blocks"}, ("importance: wanda_sp", "blocks", "influence, leave_one_out")),
         ({"units": "blocks", "importance": "influence"}, ("round_to", "blocks")),
+        (
+            {"units": "attention,channels"},
+            ("units: attention, channels given", "; or blocks; or some of attention, ffn"),
+        ),
+        (
+            {"units": "attention,ffn"},
+            ("importance: wanda_sp gives no scores of attention, ffn", "influence, leave_one"),
+        ),
+        ({"units": "ffn", "importance": "influence"}, ("round_to: whole ffn have no width",)),
+        (DEPTH | {"budget": "0.9"}, ("budget: 0.9 given for attention, valid is 0.1655 to 0.1655",)),
+        (DEPTH | {"export": "uniform"}, ("export: uniform cannot", "no attention; valid is padded, per_layer")),
         ({"cost": "watts"}, ("cost", "parameters", "flops", "bytes", "kv", "watts")),
         ({"cost": "kv", "units": "channels"}, ("cost: kv given for channels", "head_groups", "blocks")),
         ({"cost": "kv", "budget": "0.2"}, ("budget: 0.2", "valid is 0.5;", "1 of 2 head_groups")),
@@ -93,6 +106,7 @@ def test_shares_of_blocks_are_read_from_a_file_and_many_are_named_by_their_conte
         {"repair": False, "export": "padded", "round_to": 32, "speed": False, "window": 128, "seed": 3},
         {"recover_tokens": 100_000, "recover_rate": 0.001, "measure_units": 5, "sampling": "first"},
         {"units": ("blocks",), "importance": parse_importance("influence")},
+        {"units": ("attention", "ffn"), "importance": parse_importance("leave_one_out,kinds=attention+ffn")},
         {"cost": "kv", "budget": 0.5},
         {"cost": "flops", "allocator": "[0.25, 0.35]"},
         {"recover_tokens": 10**6, "recover_batch": 8, "recover_at_once": 2, "recover_recompute": True},

@@ -54,7 +54,11 @@ def record_cut(context: Context = CUT, parameters: int = 2_400_000, sweep: str |
         first_loss=3.25,
         last_loss=2.9375,
     )
-    gone = [RemovalRow(block=2, parameters=369_024, score=0.01)]
+    gone = [
+        RemovalRow(block=2, kind="blocks", parameters=369_024, score=0.01),
+        RemovalRow(block=0, kind="ffn", parameters=221_184, score=0.015),
+        RemovalRow(block=1, kind="ffn", parameters=221_184, score=0.02),
+    ]
     ways = [
         SplitRow(
             split=heads,

@@ -73,6 +73,8 @@ def test_a_page_says_which_blocks_went_whole_and_what_other_ways_would_have_cost
     record_cut()
     page = write_report("c1").read_text()
     assert "Removed whole, by their numbers before: 2, of 369,024 parameters together." in text_of(page)
+    assert "Without their FFN, by their numbers before: 0, 1, of 442,368 parameters together." in text_of(page)
+    assert "Without their attention" not in text_of(page)
     ways = (
         "head groups 0 35.0 % 2,400,000 3.500 2.625",  # fewest heads first
         "taylor+repair+recover -30% head groups 1 25.0 % 2,400,000 4.500 2.500 yes",

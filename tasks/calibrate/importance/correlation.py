@@ -24,7 +24,9 @@ def sample_units(units: Sequence[BlockUnits], kind: str, count: int, seed: int =
         raise ValueError(f"count: {count} given, valid is {LEAST} or more")
     every = [unit for of_block in units for unit in units_of_kind(of_block, kind)]
     if not every:
-        valid = ", ".join([BLOCKS, *dict.fromkeys(known for of_block in units for known in of_block.kinds)])
+        valid = ", ".join(
+            [BLOCKS, *dict.fromkeys(known for of_block in units for known in (*of_block.parts, *of_block.kinds))]
+        )
         raise ValueError(f"kind: {kind!r} given, this model has {valid}")
     return sorted(random.Random(seed).sample(every, min(count, len(every))))
 
@@ -65,13 +67,16 @@ def unit_rows(importance: str, scores: Scores, measured: Mapping[Unit, float]) -
 
 
 def importance_rows(importance: str, scores: Scores, measured: Mapping[Unit, float]) -> list[ImportanceRow]:
-    """A row for every kind that is scored and was measured. Raises ValueError as `rank_correlation`."""
+    """A row for every kind that is scored and was measured; of fewer than 3 units it has no correlation.
+
+    Raises ValueError as `rank_correlation`.
+    """
     rows = []
     for kind in dict.fromkeys(kind for of_block in scores for kind in of_block):
         of_kind = {unit: loss for unit, loss in measured.items() if unit.kind == kind}
         if of_kind:
             units = sum(len(of_block[kind]) for of_block in scores if kind in of_block)
-            correlation = rank_correlation(scores, of_kind)
+            correlation = rank_correlation(scores, of_kind) if len(of_kind) >= LEAST else None
             rows.append(
                 ImportanceRow(
                     importance=importance, kind=kind, units=units, sampled=len(of_kind), correlation=correlation

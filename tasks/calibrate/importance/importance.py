@@ -16,16 +16,17 @@ from transformers import PreTrainedModel
 from tasks.calibrate.walk import Walk, check_walk
 from tasks.model.anatomy import Anatomy, dissect
 from tasks.model.mode import evaluating
-from tasks.model.units import BlockUnits, units_in
+from tasks.model.units import PARTS, BlockUnits, units_in
 
-BLOCKS = "blocks"  # the kind of a block as a whole, which has one unit of it
+BLOCKS = "blocks"  # the kind of a block as a whole
+WHOLE = (BLOCKS, *PARTS)  # the kinds of which a block has one unit: itself, its attention, its FFN
 
 # Of each block, by kind of unit: float64 (U,) on the CPU. The higher, the more the unit matters.
 Scores = list[dict[str, Tensor]]
 
 
 class Unit(NamedTuple):
-    """One unit: of a kind of tasks.model.units.KINDS, or a block as a whole, whose unit is 0."""
+    """One unit: of a kind of tasks.model.units.KINDS, or of WHOLE, whose unit is 0."""
 
     block: int
     kind: str
@@ -34,8 +35,13 @@ class Unit(NamedTuple):
 
 def units_of_kind(of_block: BlockUnits, kind: str) -> list[Unit]:
     """All units of one kind in a block; none where it has no such kind."""
-    count = 1 if kind == BLOCKS else of_block.kinds[kind].count if kind in of_block.kinds else 0
-    return [Unit(of_block.block, kind, unit) for unit in range(count)]
+    return [Unit(of_block.block, kind, unit) for unit in range(_count(of_block, kind))]
+
+
+def _count(of_block: BlockUnits, kind: str) -> int:
+    if kind in WHOLE:
+        return int(kind == BLOCKS or kind in of_block.parts)
+    return of_block.kinds[kind].count if kind in of_block.kinds else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""Block influence: how far a block turns the hidden states.
+"""Influence: how far a block, its attention or its FFN turns the hidden states.
 
-Source: Men et al.: ShortGPT: Layers in Large Language Models are More Redundant Than You Expect, arXiv:2403.03853,
-"block influence".
+Sources: Men et al.: ShortGPT: Layers in Large Language Models are More Redundant Than You Expect, arXiv:2403.03853,
+"block influence"; of attentions and FFNs He et al.: What Matters in Transformers? Not All Attention is Needed,
+arXiv:2406.15786.
 Axes: B windows of a batch, T tokens of a window, D model width.
 """
 
@@ -12,27 +13,47 @@ from torch import Tensor, nn
 
 from tasks.calibrate.importance.coupled import precise
 from tasks.calibrate.importance.importance import BLOCKS, Importance, Scores, Subject
+from tasks.calibrate.importance.silenced import silenced
 from tasks.calibrate.walk import Walk, lent
+from tasks.model.units import ATTENTION, FFN
 
 
 @dataclass(frozen=True, kw_only=True)
 class Influence(Importance):
-    """1 − cos(in, out) of a block as a whole, the mean over all tokens: 0 for a block that only scales, 2 at most."""
+    """1 − cos(before, after), the mean over all tokens: 0 for what only scales the hidden states, 2 at most.
+
+    Of a block as a whole they are those before and after it. Between its attention and its FFN they are what the block
+    would give without the FFN, wherever its norms stand. A block that has lost a part has no score of that.
+    """
 
     @torch.no_grad()
     def _score(self, subject: Subject) -> Scores:
         walk = subject.walk()
-        return [{BLOCKS: _influence(walk, index).cpu().reshape(1)} for index in range(len(walk.blocks))]
+        return [_influences(subject, walk, index) for index in range(len(walk.blocks))]
 
 
-def _influence(walk: Walk, index: int) -> Tensor:
+def _influences(subject: Subject, walk: Walk, index: int) -> dict[str, Tensor]:
     """Of one block; the walk moves on to the next."""
-    cosines, tokens = torch.zeros((), dtype=torch.float64, device=walk.device), 0
+    parts, tokens = subject.units[index].parts, sum(ids_BT.numel() for ids_BT in subject.batches)
+    cosines = {kind: torch.zeros((), dtype=torch.float64, device=walk.device) for kind in (BLOCKS, *parts)}
     with lent(walk.blocks[index], walk.device):
         for batch in range(len(walk.hidden)):
-            before_BTD = walk.hidden[batch].to(walk.device)
+            before_BTD = between_BTD = walk.hidden[batch].to(walk.device)
+            if FFN in parts:
+                with silenced(subject.anatomy.linears(index)[parts[FFN]]):
+                    between_BTD = walk.output(index, batch)
             after_BTD = walk.advance(index, batch)
-            cosine_BT = nn.functional.cosine_similarity(precise(before_BTD), precise(after_BTD), dim=-1)
-            cosines += cosine_BT.sum(dtype=torch.float64)
-            tokens += cosine_BT.numel()
-    return 1 - cosines / tokens
+            ends = {
+                BLOCKS: (before_BTD, after_BTD),
+                ATTENTION: (before_BTD, between_BTD if FFN in parts else after_BTD),
+                FFN: (between_BTD, after_BTD),
+            }
+            for kind, cosine in cosines.items():
+                cosine += _cosine(*ends[kind])
+    return {kind: (1 - cosine / tokens).cpu().reshape(1) for kind, cosine in cosines.items()}
+
+
+def _cosine(before_BTD: Tensor, after_BTD: Tensor) -> Tensor:
+    """The sum over all tokens."""
+    cosine_BT = nn.functional.cosine_similarity(precise(before_BTD), precise(after_BTD), dim=-1)
+    return cosine_BT.sum(dtype=torch.float64)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tasks.calibrate.importance.importance import BLOCKS, Importance, Scores, Subject, Unit, units_of_kind
+from tasks.calibrate.importance.importance import BLOCKS, WHOLE, Importance, Scores, Subject, Unit, units_of_kind
 from tasks.calibrate.importance.loss import nll, scored
+from tasks.calibrate.importance.silenced import silenced
 from tasks.calibrate.walk import Walk
 from tasks.model.anatomy import Anatomy
 from tasks.model.units import KINDS
@@ -23,18 +24,19 @@ from tasks.model.units import KINDS
 class LeaveOneOut(Importance):
     """The loss without the unit, in nats per token; nothing else in the model changes.
 
-    What the unit hands to its reader is zero, so none of its weights has an effect. Every unit of the `kinds` costs a
+    What the unit hands to its reader is zero, so none of its weights has an effect; what a whole attention or FFN adds
+    to the hidden states is. Every unit of the `kinds` costs a
     forward of the blocks from its own on; `losses_without` measures a sample.
     """
 
-    kinds: tuple[str, ...] = (BLOCKS, *KINDS)
+    kinds: tuple[str, ...] = (*WHOLE, *KINDS)
 
     least_tokens: ClassVar[int] = 2
     whole: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.kinds or not {*self.kinds} <= {BLOCKS, *KINDS}:
-            raise ValueError(f"kinds: {self.kinds} given, valid are some of {', '.join([BLOCKS, *KINDS])}")
+        if not self.kinds or not {*self.kinds} <= {*WHOLE, *KINDS}:
+            raise ValueError(f"kinds: {self.kinds} given, valid are some of {', '.join([*WHOLE, *KINDS])}")
 
     def _score(self, subject: Subject) -> Scores:
         asked = [
@@ -87,18 +89,22 @@ def _loss_without(subject: Subject, walk: Walk, unit: Unit) -> float:
 
 @contextmanager
 def _zeroed(subject: Subject, unit: Unit) -> Iterator[None]:
-    """Within, what the unit hands to its reader is zero; a whole block has no reader."""
+    """Within, what the unit hands to its reader is zero; a whole block has no reader, a part of it gives nothing."""
     if unit.kind == BLOCKS:
         yield
         return
-    units = subject.units[unit.block].of(unit.kind)
+    of_block, linears = subject.units[unit.block], subject.anatomy.linears(unit.block)
+    if unit.kind in WHOLE:
+        with silenced(linears[of_block.parts[unit.kind]]):
+            yield
+        return
+    units = of_block.of(unit.kind)
     columns_I = torch.arange(units.columns_each, device=subject.device) + unit.unit * units.columns_each
-    reader = subject.anatomy.linears(unit.block)[units.reader]
 
     def zero(linear: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         return inputs[0].index_fill(-1, columns_I, 0)
 
-    handle = reader.register_forward_pre_hook(zero)
+    handle = linears[units.reader].register_forward_pre_hook(zero)
     try:
         yield
     finally:
@@ -132,6 +138,7 @@ def _check(subject: Subject, unit: Unit) -> None:
     blocks = len(subject.units)
     if not 0 <= unit.block < blocks:
         raise ValueError(f"sample: block {unit.block} given, valid is 0 to {blocks - 1}")
-    count = 1 if unit.kind == BLOCKS else subject.units[unit.block].of(unit.kind).count
+    of_block = subject.units[unit.block]
+    count = len(units_of_kind(of_block, unit.kind)) or of_block.of(unit.kind).count  # raises, saying what there is
     if not 0 <= unit.unit < count:
         raise ValueError(f"sample: unit {unit.unit} of the {unit.kind} given, valid is 0 to {count - 1}")

@@ -6,38 +6,38 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from tasks.calibrate.importance.importance import WHOLE
 from tasks.handles import SliceRow
 from tasks.model.anatomy import find_blocks
-from tasks.model.heads import attention_of
-from tasks.model.units import KINDS, units_of
+from tasks.model.units import KINDS, PARTS, units_of
 from tasks.prune.structure.apply import slice_model
-from tasks.prune.structure.budget import check_cost, measured
+from tasks.prune.structure.budget import check_cost
 from tasks.prune.structure.choose import Choice, Scores, Share, choose, choose_counts
-from tasks.prune.structure.depth import slice_blocks
+from tasks.prune.structure.choose_depth import SHOWN, choose_depth, costs_of, of_depth, slice_depth
+from tasks.prune.structure.cut_depth import cut_depth
 from tasks.prune.structure.export import FORMS, refusals_of
 from tasks.prune.structure.results import CutRows
-from tasks.prune.structure.rows import RemovalRow, RepairRow, SplitRow
+from tasks.prune.structure.rows import RepairRow, SplitRow
 from tasks.prune.structure.slice import Slice
 from tasks.prune.structure.split import choose_split
 from tasks.prune.structure.width import slice_units
 
-BLOCKS = ("blocks",)  # instead of kinds of units: whole blocks
-SHOWN = 5e-5  # what a share may be off when it is shown to four places: whatever is called valid is
 BEST_FORMS = ("uniform", "per_layer", "padded")  # the smallest first, and of those the one that any software loads
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """`budget`: the share of a cost of the blocks that goes, in units of these `kinds`, or in whole blocks.
+    """`budget`: the share of a cost of the blocks that goes, in units of these `kinds`; or in depth, of blocks, or of
+    attentions and FFNs.
 
     `cost`: of tasks.prune.structure.budget.COSTS. `shares`: what goes of each block, whose mean is the budget; by
     default the same of all. `left`: instead, what a search has found: how many units of each of the kinds stay in each
     block, 0 of those that it does not have.
 
-    `repair`: fit the readers of what was cut to the inputs that stay; whole blocks have none. `form`: of
+    `repair`: fit the readers of what was cut to the inputs that stay; what goes in depth has none. `form`: of
     tasks.prune.structure.export.FORMS, None for the first of BEST_FORMS that can express what is left.
     """
 
@@ -54,25 +54,26 @@ class Cut:
         if not 0 < self.budget < 1:
             raise ValueError(f"budget: {self.budget:g} given, valid is more than 0 and less than 1")
         given = f"units: {', '.join(self.kinds) or 'none'} given"
-        if self.kinds != BLOCKS and (
-            not self.kinds or len({*self.kinds}) < len(self.kinds) or not {*self.kinds} <= {*KINDS}
-        ):
-            raise ValueError(f"{given}, valid are some of {', '.join(KINDS)}; or blocks")
+        of_width = bool(self.kinds) and {*self.kinds} <= {*KINDS}
+        if len({*self.kinds}) < len(self.kinds) or not (of_width or self.in_depth):
+            raise ValueError(f"{given}, valid are some of {', '.join(KINDS)}; or blocks; or some of {', '.join(PARTS)}")
         if {"head_groups", "query_heads"} <= {*self.kinds}:
             raise ValueError(f"{given}; cut one, then the other")
         if self.form not in (None, *FORMS):
             raise ValueError(f"export: {self.form} given, valid is {', '.join(FORMS)}")
         check_cost(self.cost)
-        if self.cost == "kv" and not {"head_groups", "blocks"} & {*self.kinds}:
-            raise ValueError(f"cost: kv given for {', '.join(self.kinds)}, valid is kv for head_groups, or for blocks")
+        if self.cost == "kv" and not {"head_groups", "blocks", "attention"} & {*self.kinds}:
+            said = f"cost: kv given for {', '.join(self.kinds)}"
+            raise ValueError(f"{said}, valid is kv for head_groups, for blocks, or for attention")
         if self.shares is not None:
             self._check_shares(self.shares)
-        if self.left is not None and (self.of_blocks or self.shares is not None):
-            raise ValueError("allocator: counts of units given beside shares or whole blocks; valid is one of them")
+        if self.left is not None and (self.in_depth or self.shares is not None):
+            raise ValueError("allocator: counts of units given beside shares or a cut in depth; valid is one of them")
 
     def _check_shares(self, shares: tuple[float, ...]) -> None:
-        if self.of_blocks:
-            raise ValueError("allocator: shares of each block given, but whole blocks go or stay; leave it out")
+        if self.in_depth:
+            kinds = " and ".join(self.kinds)
+            raise ValueError(f"allocator: shares of each block given, but whole {kinds} go or stay; leave it out")
         if wrong := [share for share in shares if not 0 <= share < 1]:
             raise ValueError(f"allocator: a share of {wrong[0]:g} given, valid is 0 or more and less than 1")
         if not shares or abs(fmean(shares) - self.budget) > SHOWN:
@@ -80,8 +81,9 @@ class Cut:
             raise ValueError(f"allocator: {given} given, valid is a mean of {self.budget:g}, which is the budget")
 
     @property
-    def of_blocks(self) -> bool:
-        return self.kinds == BLOCKS
+    def in_depth(self) -> bool:
+        """Whether what goes are blocks, attentions or FFNs, each whole, and no units of them."""
+        return of_depth(self.kinds)
 
     @property
     def share(self) -> Share:
@@ -98,20 +100,20 @@ def cut_model(
     device: torch.device | str | None = None,
     on_block: Callable[[SliceRow, list[Slice]], None] | None = None,
 ) -> CutRows:
-    """Make `cut` in `model`, in place; a row for every block that is left, that went whole, and way that was measured.
+    """Make `cut` in `model`, in place; a row for every block left, piece that went whole, and way that was measured.
 
     What really went of the cost is counted on the model that is left.
 
     `scores`: of each block, by kind (tasks.calibrate.importance). `batches` also tell how the budget is divided between
     heads and channels (tasks.prune.structure.split). All else is as of `slice_model`.
 
-    Raises ValueError as `choose_split` and `slice_model`, and for a budget that no number of whole blocks can meet.
+    Raises ValueError as `choose_split` and `slice_model`, and in depth as `choose_depth`.
     """
-    before = sum(_costs(model, cut.cost))
-    if cut.of_blocks:
-        removals = _remove_blocks(model, scores, cut)
-        left = slice_model(model, {}, None, repair=False, device=device, on_block=on_block)
-        return CutRows(blocks=tuple(left), removals=removals, removed=1 - sum(_costs(model, cut.cost)) / before)
+    before = sum(costs_of(model, cut.cost))
+    if cut.in_depth:
+        pieces = choose_depth(model, scores, cut.budget, kinds=cut.kinds, cost=cut.cost)
+        left, removals = cut_depth(model, pieces, device=device, on_block=on_block)
+        return CutRows(blocks=left, removals=removals, removed=1 - sum(costs_of(model, cut.cost)) / before)
     choice, splits = chosen_units(model, scores, cut, batches, device)
     repairs: list[RepairRow] = []
     cut_blocks = slice_model(
@@ -123,7 +125,7 @@ def cut_model(
         on_block=on_block,
         on_settled=repairs.extend,
     )
-    removed = 1 - sum(_costs(model, cut.cost)) / before
+    removed = 1 - sum(costs_of(model, cut.cost)) / before
     return CutRows(blocks=tuple(cut_blocks), splits=tuple(splits), repairs=tuple(repairs), removed=removed)
 
 
@@ -152,47 +154,6 @@ def chosen_units(
         repair=cut.repair,
         device=device,
     )
-
-
-def _remove_blocks(model: PreTrainedModel, scores: Scores, cut: Cut) -> tuple[RemovalRow, ...]:
-    blocks, gone = find_blocks(model)[1], choose_blocks(model, scores, cut.budget, cost=cut.cost)
-    slice_blocks(model, blocks=gone)
-    return tuple(
-        RemovalRow(block=index, parameters=_size(blocks[index]), score=scores[index]["blocks"].item()) for index in gone
-    )
-
-
-def choose_blocks(model: PreTrainedModel, scores: Scores, budget: float, *, cost: str = "parameters") -> list[int]:
-    """The blocks that go, ascending: those of the lowest scores, as many as come nearest to `budget` of all blocks.
-
-    One goes and one with attention stays at least. Raises ValueError for a budget below the smallest block, or beyond
-    what can go; for another cost than parameters as `sizes_of` too.
-    """
-    blocks = find_blocks(model)[1]
-    sizes = torch.tensor(_costs(model, cost)).double()
-    shares, score_B = sizes / sizes.sum(), torch.cat([scores[index]["blocks"] for index in range(len(blocks))])
-    attentive = [index for index, block in enumerate(blocks) if attention_of(block)] or [len(blocks) - 1]
-    score_B[max(attentive, key=lambda index: (score_B[index].item(), index))] = torch.inf  # it stays
-    order_B = score_B.argsort(stable=True)
-    gone_B = shares[order_B].cumsum(0)[:-1]  # with 1, 2, … blocks
-    least, most = shares.min().item(), gone_B[-1].item() if len(gone_B) else 0.0
-    if not least - SHOWN <= budget <= most + SHOWN:
-        valid = f"{least:.4f} to {most:.4f}" if most else "none, as there is one block"
-        raise ValueError(f"budget: {budget:g} given for whole blocks, valid is {valid}")
-    count = int((gone_B - budget).abs().argmin()) + 1
-    return sorted(order_B[:count].tolist())
-
-
-def _costs(model: PreTrainedModel, cost: str) -> list[int]:
-    """Of each block. Parameters are counted, as they can be in families whose units are not known."""
-    if cost == "parameters":
-        return [_size(block) for block in find_blocks(model)[1]]
-    meter, widths = measured(model, cost)
-    return [meter.of_block(of_block) for of_block in widths]
-
-
-def _size(block: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in block.parameters())
 
 
 def best_form(refusals: Mapping[str, str], asked: str | None) -> str:
@@ -234,11 +195,12 @@ def check_cut(model: PreTrainedModel, cut: Cut) -> None:
 def _tried(model: PreTrainedModel, cut: Cut) -> Iterator[None]:
     every = units_of(model)
     scores = [
-        {kind: torch.zeros(units.count) for kind, units in of_block.kinds.items()} | {"blocks": torch.zeros(1)}
+        {kind: torch.zeros(units.count) for kind, units in of_block.kinds.items()}
+        | {kind: torch.zeros(1) for kind in WHOLE}
         for of_block in every
     ]
-    if cut.of_blocks:
-        made = slice_blocks(model, blocks=choose_blocks(model, scores, cut.budget, cost=cut.cost))
+    if cut.in_depth:
+        made = slice_depth(model, choose_depth(model, scores, cut.budget, kinds=cut.kinds, cost=cut.cost))
     else:
         choice = choose(model, scores, cut.share, cost=cut.cost, kinds=cut.kinds, round_to=cut.round_to)
         made = slice_units(model, choice.kept, every)

@@ -12,8 +12,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from tasks.model.anatomy import find_blocks
-from tasks.model.heads import attention_of
+from tasks.model.anatomy import attention_of, find_blocks
 from tasks.prune.structure.profiles import NONE, Profiles
 
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from tasks.model.anatomy import find_blocks
-from tasks.model.heads import attention_of
+from tasks.model.anatomy import attention_of, find_blocks
 from tasks.model.units import Units, units_of
 from tasks.prune.structure.slice import Slice
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tasks.prune.structure.choose import Scores
-from tasks.prune.structure.cut import Cut, best_form, choose_blocks, chosen_units
-from tasks.prune.structure.depth import slice_blocks
+from tasks.prune.structure.choose_depth import choose_depth, slice_depth
+from tasks.prune.structure.cut import Cut, best_form, chosen_units
 from tasks.prune.structure.export import FORMS, refusals_of
 from tasks.prune.structure.outline import outline_of
 from tasks.prune.structure.width import slice_units
@@ -26,8 +26,8 @@ def planned(
     The form counts too: a padded model is everywhere as wide as its widest block. Arguments and errors are those of
     `cut_model` and `best_form`.
     """
-    if cut.of_blocks:
-        made = slice_blocks(model, blocks=choose_blocks(model, scores, cut.budget, cost=cut.cost))
+    if cut.in_depth:
+        made = slice_depth(model, choose_depth(model, scores, cut.budget, kinds=cut.kinds, cost=cut.cost))
     else:
         choice, _ = chosen_units(model, scores, cut, batches, device)
         made = slice_units(model, choice.kept)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class RemovalRow:
-    """removals: one row per block that was removed whole per run."""
+    """removals: one row per block, attention or FFN that was removed whole per run."""
 
     block: int  # its number before
+    kind: str  # blocks | attention | ffn; in older rows unknown, and of blocks
     parameters: int  # that went with it
-    score: float  # the lowest of all blocks went
+    score: float  # the lowest of all went
 
 
 @dataclass(frozen=True, kw_only=True)

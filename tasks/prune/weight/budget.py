@@ -15,8 +15,7 @@ from fractions import Fraction
 
 from torch import nn
 
-from tasks.model.anatomy import linears_of
-from tasks.model.heads import attention_of
+from tasks.model.anatomy import attention_of, linears_of
 from tasks.prune.allocation import Allocation, project
 from tasks.prune.weight.pattern import NM, Pattern, Unstructured
 

@@ -65,11 +65,12 @@ def unit_rungs(model: PreTrainedModel, scores: Scores, cut: Cut) -> UnitRungs:
 def unit_problem(model: PreTrainedModel, cut: Cut) -> Problem:
     """What a search for such a cut decides. Parts that have nothing of its cost, or a single step, have no rungs.
 
-    Raises ValueError for whole blocks, for channels that `round_to` does not divide, and for a budget that no levels
+    Raises ValueError for a cut in depth, for channels that `round_to` does not divide, and for a budget that no levels
     meet.
     """
-    if cut.of_blocks:
-        raise ValueError("allocator: whole blocks go or stay, which is no search; valid is uniform, or other units")
+    if cut.in_depth:
+        kinds = " and ".join(cut.kinds)
+        raise ValueError(f"allocator: whole {kinds} go or stay, which is no search; valid is uniform, or other units")
     meter, widths = measured(model, cut.cost)
     meters = {cost: replace(meter, cost=cost) for cost in COSTS}
     parts, rungs, peaks, saves = [], [], [], {cost: list[int]() for cost in COSTS}

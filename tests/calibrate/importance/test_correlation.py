@@ -72,7 +72,9 @@ def test_rows():
 def test_bad_input_is_told():
     with pytest.raises(ValueError, match=r"^count: 2 given, valid is 3 or more$"):
         sample_units(units_of(llama()), "channels", 2)
-    with pytest.raises(ValueError, match=r"^kind: 'head_groups' given, this model has blocks, channels$"):
+    with pytest.raises(
+        ValueError, match=r"^kind: 'head_groups' given, this model has blocks, attention, ffn, channels$"
+    ):
         sample_units(units_of(gpt_neox()), "head_groups", 3)
     with pytest.raises(ValueError, match=r"^measured: 2 units given, valid is 3 or more$"):
         rank_correlation(SCORES, measured(1.0, 2.0))

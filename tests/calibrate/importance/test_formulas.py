@@ -14,9 +14,11 @@ from tasks.calibrate.importance.influence import Influence
 from tasks.calibrate.importance.taylor import Taylor
 from tasks.calibrate.importance.wanda_sp import WandaSp
 from tasks.calibrate.importance.weight_norm import WeightNorm
+from tasks.model.anatomy import find_blocks
 from tasks.model.units import units_of
+from tasks.prune.structure.depth import slice_blocks
 from tests.calibrate.importance.pieces import blocks_of, pieces, weights
-from tests.cases import FAMILIES, batches, gpt_neox, llama
+from tests.cases import BLOCKS, FAMILIES, batches, gpt_neox, llama, opt
 
 FAMILY_NAMES = ["llama", "qwen2", "qwen3", "mistral", "opt", "gemma", "gemma2"]
 SHAPES = (3, 24), (2, 24), (2, 9)
@@ -159,8 +161,50 @@ def test_influence(model):
     for ids_BT in batches(*SHAPES):
         model(ids_BT)
     for of_block, cosine_T in zip(found, cosines, strict=True):
-        assert list(of_block) == ["blocks"]
+        assert list(of_block) == ["blocks", "attention", "ffn"]
         assert of_block["blocks"].tolist() == pytest.approx([1 - torch.cat(cosine_T).mean().item()], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("make", "attention", "ffn"),
+    [
+        (llama, "self_attn.o_proj", "mlp.down_proj"),
+        (opt, "self_attn.out_proj", "fc2"),
+        (gpt_neox, "attention.dense", "mlp.dense_4h_to_h"),
+    ],
+)
+@torch.no_grad()
+def test_influence_of_an_attention_and_of_an_ffn(make, attention, ffn):
+    """The stream before and after each, from what the block got and what their last linears added to it."""
+    model = make().double()
+    found, streams, hooks = Influence().score(model, batches(*SHAPES)), [[] for _ in range(BLOCKS)], []
+    for index, block in enumerate(find_blocks(model)[1]):
+        hooks.append(block.register_forward_pre_hook(lambda _, inputs, index=index: streams[index].append([inputs[0]])))
+        for name in (attention, ffn):
+            last = block.get_submodule(name)
+            hooks.append(
+                last.register_forward_hook(
+                    lambda _, inputs, output, index=index: streams[index][-1].append(
+                        streams[index][-1][-1] + output.view_as(streams[index][-1][0])
+                    )
+                )
+            )
+    for ids_BT in batches(*SHAPES):
+        model(ids_BT)
+    for of_block, seen in zip(found, streams, strict=True):
+        for place, kind in enumerate(("attention", "ffn")):
+            pairs = [torch.nn.functional.cosine_similarity(each[place], each[place + 1], dim=-1) for each in seen]
+            mean = torch.cat([cosine_BT.flatten() for cosine_BT in pairs]).mean().item()
+            assert of_block[kind].tolist() == pytest.approx([1 - mean], rel=1e-9)
+
+
+def test_a_block_without_a_part_has_no_score_of_it():
+    model = llama()
+    slice_blocks(model, attention=[0], ffn=[0, 1])
+    without_attention, without_ffn, whole = Influence().score(model, batches(*SHAPES))
+    assert (list(without_attention), list(without_ffn), len(whole)) == (["blocks"], ["blocks", "attention"], 3)
+    assert without_attention["blocks"].item() == pytest.approx(0, abs=1e-7)  # it hands on what it got
+    assert without_ffn["attention"].item() == without_ffn["blocks"].item() > 0
 
 
 @pytest.mark.parametrize("name", IMPORTANCES)
@@ -180,5 +224,5 @@ def test_windows_may_be_dealt_out_and_ordered_as_one_likes(name):
 def test_a_family_without_head_groups_has_scores_of_its_channels():
     for name in CHEAP:
         for of_block in IMPORTANCES[name]().score(gpt_neox(), batches()):
-            kind = "blocks" if name == "influence" else "channels"
-            assert {kind: len(score_U) for kind, score_U in of_block.items()} == {kind: 1 if kind == "blocks" else 64}
+            sizes = {"blocks": 1, "attention": 1, "ffn": 1} if name == "influence" else {"channels": 64}
+            assert {kind: len(score_U) for kind, score_U in of_block.items()} == sizes

@@ -7,6 +7,7 @@ from tasks.calibrate.importance.importance import Unit
 from tasks.calibrate.importance.leave_one_out import LeaveOneOut, losses_without
 from tasks.evaluate.perplexity import perplexity
 from tasks.model.units import units_of
+from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.width import masked
 from tests.calibrate.importance.pieces import blocks_of, pieces
 from tests.cases import BLOCKS, FAMILIES, batches, gpt_neox, llama
@@ -78,11 +79,20 @@ def test_a_loss_without_a_block_is_that_of_the_model_that_goes_past_it(family):
         hook.remove()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_loss_without_an_attention_or_an_ffn_is_that_of_the_model_that_has_none(family):
+    model = FAMILIES[family]().double()
+    sample = [Unit(block, kind, 0) for block in (0, 2) for kind in ("attention", "ffn")]
+    for unit, found in losses_without(model, IDS, sample).items():
+        with slice_blocks(model, **{unit.kind: [unit.block]}):
+            assert found == pytest.approx(loss(model), rel=1e-12)
+
+
 def test_every_unit_is_measured_unless_kinds_are_named():
     model = llama(intermediate_size=4, num_hidden_layers=1)
     (of_block,) = LeaveOneOut().score(model, IDS)
     sizes = {kind: len(score_U) for kind, score_U in of_block.items()}
-    assert sizes == {"blocks": 1, "head_groups": 2, "query_heads": 4, "channels": 4}
+    assert sizes == {"blocks": 1, "attention": 1, "ffn": 1, "head_groups": 2, "query_heads": 4, "channels": 4}
     (again,) = LeaveOneOut(kinds=("channels",)).score(model, IDS)
     assert again.keys() == {"channels"}
     assert torch.equal(again["channels"], of_block["channels"])
@@ -118,11 +128,11 @@ def test_bad_input_is_told():
     with pytest.raises(ValueError, match=r"^sample: unit 2 of the head_groups given, valid is 0 to 1$"):
         losses_without(llama(), IDS, [Unit(0, "head_groups", 2)])
     with pytest.raises(
-        ValueError, match=r"^units: head_groups given, block 1 of this gpt_neox has channels, the block"
+        ValueError, match=r"^units: head_groups given, block 1 of this gpt_neox has channels, attention, ffn, the b"
     ):
         losses_without(gpt_neox(), IDS, [Unit(1, "head_groups", 0)])
     with pytest.raises(
-        ValueError, match=r"^kinds: \('heads',\) given, valid are some of blocks, head_groups, query_heads, "
+        ValueError, match=r"^kinds: \('heads',\) given, valid are some of blocks, attention, ffn, head_gr"
     ):
         LeaveOneOut(kinds=("heads",))
     with pytest.raises(ValueError, match=r"^kinds: \(\) given"):

@@ -7,7 +7,8 @@ from tasks.model.cost import sizes_of
 from tasks.model.units import units_of
 from tasks.prune.structure.budget import CONTEXT, COSTS, measured
 from tasks.prune.structure.choose import choices, choose
-from tasks.prune.structure.cut import Cut, choose_blocks, cut_model
+from tasks.prune.structure.choose_depth import choose_depth
+from tasks.prune.structure.cut import Cut, cut_model
 from tasks.prune.structure.depth import slice_blocks
 from tests.cases import FAMILIES, gemma3, llama, qwen3
 
@@ -100,9 +101,9 @@ def test_whole_blocks_go_by_what_they_cost():
     meter, widths = measured(model, "kv")
     sliding, full = (meter.of_block(each) for each in widths[:2])
     share = full / (2 * sliding + 2 * full)
-    assert choose_blocks(model, scores, share, cost="kv") == [1]
-    assert choose_blocks(model, scores, 0.5, cost="parameters") == [1, 2]
-    assert choose_blocks(model, scores, (sliding + 2 * full) / (2 * sliding + 2 * full), cost="kv") == [1, 2, 3]
+    all_but_one = 1 - sliding / (2 * sliding + 2 * full)
+    for budget, cost, gone in ((share, "kv", [1]), (0.5, "parameters", [1, 2]), (all_but_one, "kv", [1, 2, 3])):
+        assert [piece.block for piece in choose_depth(model, scores, budget, cost=cost)] == gone
 
 
 def test_a_block_that_lost_its_attention_has_no_cache_to_lose():

@@ -7,7 +7,8 @@ import torch
 
 from tasks.model.anatomy import find_blocks
 from tasks.model.units import units_of
-from tasks.prune.structure.cut import BLOCKS, Cut, best_form, check_cut, choose_blocks, cut_model, passed_over
+from tasks.prune.structure.choose_depth import OF_BLOCKS, choose_depth
+from tasks.prune.structure.cut import Cut, best_form, check_cut, cut_model, passed_over
 from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.export import refusals_of
 from tasks.prune.structure.rows import RemovalRow
@@ -19,6 +20,10 @@ def scores_of(values: list[float]) -> list[dict]:
     return [{"blocks": torch.tensor([value])} for value in values]
 
 
+def blocks_of(model, scores, budget: float) -> list[int]:
+    return [piece.block for piece in choose_depth(model, scores, budget)]
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -26,11 +31,18 @@ def scores_of(values: list[float]) -> list[dict]:
         ({"budget": 1.0}, "budget: 1 given"),
         ({"kinds": ()}, "units: none given"),
         ({"kinds": ("blocks", "channels")}, "units: blocks, channels given"),
+        ({"kinds": ("attention", "channels")}, "units: attention, channels given, valid are some of head_groups"),
+        ({"kinds": ("attention", "blocks")}, "; or blocks; or some of attention, ffn$"),
+        ({"kinds": ("ffn", "ffn")}, "units: ffn, ffn given"),
         ({"kinds": ("channels", "channels")}, "units: channels, channels given"),
         ({"kinds": ("head_groups", "query_heads")}, "cut one, then the other"),
         ({"form": "onnx"}, "export: onnx given, valid is uniform, padded, per_layer"),
         ({"cost": "watts"}, "cost: watts given, valid is parameters, flops, bytes, kv"),
-        ({"cost": "kv", "kinds": ("channels",)}, "cost: kv given for channels, valid is kv for head_groups, or for bl"),
+        ({"cost": "kv", "kinds": ("channels",)}, "cost: kv given for channels, valid is kv for head_groups, for blo"),
+        (
+            {"cost": "kv", "kinds": ("ffn",)},
+            "cost: kv given for ffn, valid is kv for head_groups, for blocks, or for at",
+        ),
         ({"cost": "kv", "kinds": ("query_heads", "channels")}, "cost: kv given for query_heads, channels"),
         (
             {"shares": (0.2, 0.3)},
@@ -39,6 +51,10 @@ def scores_of(values: list[float]) -> list[dict]:
         ({"shares": ()}, "allocator: no shares given"),
         ({"shares": (-0.2, 0.8)}, r"allocator: a share of -0\.2 given, valid is 0 or more"),
         ({"shares": (0.3,), "kinds": ("blocks",)}, "allocator: shares of each block given, but whole blocks"),
+        (
+            {"left": ((0, 1),), "kinds": ("attention", "ffn")},
+            "allocator: counts of units given beside shares or a cut in depth",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_where_it_is_said(fields: dict, says: str):
@@ -52,18 +68,20 @@ def test_the_blocks_of_the_lowest_scores_go_as_near_to_the_budget_as_can_be():
     for budget in (0.2, 0.29, 0.31, 0.5 - 1e-6, 0.6, 0.8):
         count = min(range(1, 5), key=lambda gone: abs(gone / 5 - budget))
         lowest = min(itertools.combinations(range(5), count), key=lambda chosen: sum(values[index] for index in chosen))
-        assert choose_blocks(model, scores_of(values), budget) == list(lowest)
+        assert blocks_of(model, scores_of(values), budget) == list(lowest)
     for budget in (0.19, 0.81):
         with pytest.raises(ValueError, match=r"valid is 0\.2000 to 0\.8000"):
-            choose_blocks(model, scores_of(values), budget)
+            blocks_of(model, scores_of(values), budget)
 
 
-@pytest.mark.parametrize("kinds", [("head_groups", "channels"), ("channels",), ("blocks",)])
+@pytest.mark.parametrize(
+    "kinds", [("head_groups", "channels"), ("channels",), ("blocks",), ("attention",), ("attention", "ffn")]
+)
 def test_a_trial_changes_nothing(kinds: tuple[str, ...]):
-    model = llama(num_hidden_layers=4)
+    model = llama(num_hidden_layers=5)
     before = {name: (id(parameter), parameter.clone()) for name, parameter in model.named_parameters()}
-    check_cut(model, Cut(budget=0.25, kinds=kinds, round_to=1))
-    assert len(find_blocks(model)[1]) == model.config.num_hidden_layers == 4
+    check_cut(model, Cut(budget=0.2, kinds=kinds, round_to=1))
+    assert len(find_blocks(model)[1]) == model.config.num_hidden_layers == 5
     after = dict(model.named_parameters())
     assert {name: id(parameter) for name, parameter in after.items()} == {name: at for name, (at, _) in before.items()}
     assert all(torch.equal(after[name], values) for name, (_, values) in before.items())
@@ -134,31 +152,31 @@ def test_the_last_block_with_attention_stays_whatever_it_scores():
     model = llama(num_hidden_layers=4)
     slice_blocks(model, attention=[1, 3], ffn=[3])
     values = [0.1, 0.4, 0.2, 0.3]
-    assert choose_blocks(model, scores_of(values), 0.1) == [0]
-    made = cut_model(model, scores_of(values), Cut(budget=0.6, kinds=BLOCKS), [])
+    assert blocks_of(model, scores_of(values), 0.1) == [0]
+    made = cut_model(model, scores_of(values), Cut(budget=0.6, kinds=OF_BLOCKS), [])
     assert [row.block for row in made.removals] == [0, 1, 3]
-    assert choose_blocks(llama(), scores_of([0.0, 0.0, 0.0]), 0.6) == [0, 1]
+    assert blocks_of(llama(), scores_of([0.0, 0.0, 0.0]), 0.6) == [0, 1]
 
 
 def test_a_block_without_attention_and_ffn_is_one_that_can_go():
     model = llama(num_hidden_layers=3)
     slice_blocks(model, attention=[1], ffn=[1])
     check_cut(model, Cut(budget=0.4, round_to=1))
-    check_cut(model, Cut(budget=0.4, kinds=BLOCKS))
+    check_cut(model, Cut(budget=0.4, kinds=OF_BLOCKS))
     norms = 2 * model.config.hidden_size
-    [gone] = cut_model(model, scores_of([0.3, 0.1, 0.2]), Cut(budget=0.01, kinds=BLOCKS), []).removals
+    [gone] = cut_model(model, scores_of([0.3, 0.1, 0.2]), Cut(budget=0.01, kinds=OF_BLOCKS), []).removals
     assert (gone.block, gone.parameters, gone.score) == (1, norms, pytest.approx(0.1))
 
 
 def test_a_cut_leaves_a_row_for_every_block_that_is_left_and_for_each_that_went_whole():
     model = llama(num_hidden_layers=3)
     each = sum(parameter.numel() for parameter in find_blocks(model)[1][0].parameters())
-    made = cut_model(model, scores_of([0.3, 0.1, 0.2]), Cut(budget=0.3333, kinds=BLOCKS), [])
+    made = cut_model(model, scores_of([0.3, 0.1, 0.2]), Cut(budget=0.3333, kinds=OF_BLOCKS), [])
     assert [(row.block, row.cut_error, row.parameters == row.parameters_before) for row in made.blocks] == [
         (0, None, True),
         (1, None, True),
     ]
-    assert made.removals == (RemovalRow(block=1, parameters=each, score=pytest.approx(0.1)),)
+    assert made.removals == (RemovalRow(block=1, kind="blocks", parameters=each, score=pytest.approx(0.1)),)
     assert made.splits == ()
     ids = list(batches((2, 12), (2, 12)))
     zeros = [{"channels": torch.zeros(row.channels_before)} for row in made.blocks]

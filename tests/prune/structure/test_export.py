@@ -17,7 +17,7 @@ from tasks.prune.structure.depth import slice_blocks
 from tasks.prune.structure.export import FORMS, export_model, forms_of
 from tasks.prune.structure.logits import digest_of_logits
 from tasks.prune.structure.width import slice_units
-from tests.cases import BLOCKS, FAMILIES, batches, gemma, gpt_neox, llama, opt, qwen2
+from tests.cases import BLOCKS, FAMILIES, batches, gemma, gpt_neox, llama, opt, qwen2, qwen3
 
 SCRIPT = Path(__file__).with_name("load_exports.py")
 IDS = batches((2, 20))[0]
@@ -70,6 +70,15 @@ def in_bfloat16(model):
     return model
 
 
+def attentions(model):
+    """As a cut in depth leaves it."""
+    slice_blocks(model, attention=[0, 2])
+
+
+def ffns(model):
+    slice_blocks(model, ffn=[1, 2])
+
+
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
 CASES = {
     f"{family} {form} {cut.__name__}": (FAMILIES[family], form, cut)
@@ -87,6 +96,9 @@ CASES["gpt_neox per_layer depth"] = (gpt_neox, "per_layer", lambda model: slice_
 CASES["gpt_neox uniform channels"] = (gpt_neox, "uniform", even_ffn)
 CASES["gpt_neox padded channels"] = (gpt_neox, "padded", narrow)
 CASES["gpt_neox per_layer channels"] = (gpt_neox, "per_layer", narrow)
+CASES |= {f"{make.__name__} padded attentions": (make, "padded", attentions) for make in (llama, opt)}
+CASES |= {f"llama {form} ffns": (llama, form, ffns) for form in ("padded", "per_layer")}
+CASES["qwen3 per_layer attentions"] = (qwen3, "per_layer", attentions)
 CASES["llama uniform dense"] = (llama, "uniform", lambda model: None)
 
 
@@ -234,6 +246,7 @@ def test_a_whole_folder_is_written_that_loads_here_as_any_model_does(tmp_path):
 @pytest.mark.parametrize(
     ("make", "cut", "form", "message"),
     [
+        (llama, ffns, "uniform", "form: uniform cannot express this llama: block 1 has no mlp; valid is padded, per_l"),
         (llama, uneven, "uniform", "form: uniform cannot express this llama: block 0 has no attention; valid is pad"),
         (
             gemma,

@@ -17,7 +17,7 @@ def scores_of(model):
     draw = torch.Generator().manual_seed(0)
     return [
         {kind: torch.rand(units.count, generator=draw) for kind, units in of_block.kinds.items()}
-        | {"blocks": torch.rand(1, generator=draw)}
+        | {kind: torch.rand(1, generator=draw) for kind in ("blocks", "attention", "ffn")}
         for of_block in units_of(model)
     ]
 
@@ -33,6 +33,7 @@ CUTS = [
     Cut(budget=0.2, kinds=("channels",), round_to=1),
     Cut(budget=0.3, kinds=("query_heads", "channels"), round_to=8, form="per_layer"),
     Cut(budget=0.34, kinds=("blocks",)),
+    Cut(budget=0.3, kinds=("attention", "ffn")),
 ]
 
 

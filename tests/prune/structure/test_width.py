@@ -239,7 +239,7 @@ def test_bad_input_changes_nothing(kept, message):
 
 def test_a_family_without_the_unit_says_what_it_has():
     model = gpt_neox()
-    with pytest.raises(ValueError, match="head_groups given, block 0 of this gpt_neox has channels, the block as"):
+    with pytest.raises(ValueError, match="head_groups given, block 0 of this gpt_neox has channels, attention, f"):
         slice_units(model, {0: {"head_groups": indices(0)}})
     zeroed = gpt_neox()
     zero_weights(zeroed, {0: {"channels": indices(1, 7)}})
