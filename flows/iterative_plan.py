@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from flows.iterative_choices import Iterative
 from flows.iterative_presets import Preset
-from flows.prepare import Found, find, training_for, window_for
+from flows.prepare import Found, check_texts, find, training_for, window_for
 from tasks.calibrate.importance.importance import Importance
 from tasks.evaluate.task import fits
 from tasks.model.load import check_folder, check_tokenizer, load_config, load_model, load_tokenizer, resolve
@@ -34,7 +34,9 @@ class PreparedIterative(Found):
 
 def prepare_iterative(parameters: Iterative) -> PreparedIterative:
     """Look up and check everything that a run names. Raises ValueError in one line; reads the weights once."""
-    found, folder = find(parameters, parameters.calibration_window)
+    found, folder = find(parameters)
+    calibration_window = _calibration_window(parameters, found.window, folder)
+    check_texts(parameters, found, folder, calibration_window)
     reach = _reach(found.model.hash, folder, parameters.round_to)
     _check_cuts(parameters, reach)
     stages = stages_of(parameters, reach.parameters, found.window)
@@ -42,7 +44,7 @@ def prepare_iterative(parameters: Iterative) -> PreparedIterative:
     assert training is not None  # without tokens there are no such parameters
     return PreparedIterative(
         **vars(found),
-        calibration_window=_calibration_window(parameters, found.window, folder),
+        calibration_window=calibration_window,
         importance=parameters.importance.build(),
         reach=reach,
         training=training,

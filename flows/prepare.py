@@ -89,6 +89,7 @@ class PreparedActivation(Found):
 def prepare(parameters: Oneshot) -> Prepared:
     """Look up and check everything that a run names. Raises ValueError in one line; reads the weights once."""
     found, folder = find(parameters)
+    check_texts(parameters, found, folder)
     recipe, allocator = parameters.recipe(), parameters.allocation.build()
     parameters.check_windows(found.window)
     check_fit(found.model.hash, folder, recipe, allocator)
@@ -99,6 +100,7 @@ def prepare(parameters: Oneshot) -> Prepared:
 def prepare_slice(parameters: Slice) -> PreparedSlice:
     """As `prepare`; the cut is tried on the model itself, which has to fit into memory."""
     found, folder = find(parameters)
+    check_texts(parameters, found, folder)
     cut, training = parameters.cut(), training_for(parameters, found, folder)
     parameters.check_windows(found.window)
     check_units(found.model.hash, folder, cut, None if parameters.search is None else parameters.search.build())
@@ -108,6 +110,7 @@ def prepare_slice(parameters: Slice) -> PreparedSlice:
 def prepare_profiles(parameters: Profiles) -> PreparedProfiles:
     """As `prepare`; the cuts are tried on the model itself, which has to fit into memory."""
     found, folder = find(parameters)
+    check_texts(parameters, found, folder)
     cuts = fitting_cuts(found.model.hash, folder, parameters.cuts(), parameters.round_to)
     importances: dict[str, Importance] = {}
     if any(cut.units != BLOCKS for cut in cuts):
@@ -120,6 +123,7 @@ def prepare_profiles(parameters: Profiles) -> PreparedProfiles:
 def prepare_activation(parameters: Activation) -> PreparedActivation:
     """As `prepare`; the linears are looked for in the model itself, which has to fit into memory."""
     found, folder = find(parameters)
+    check_texts(parameters, found, folder)
     if parameters.speed and found.device != "cpu":
         try:
             check_device(torch.device(found.device))
@@ -152,8 +156,8 @@ def check(parameters: Oneshot | Slice | Activation) -> None:
             prepare(parameters)
 
 
-def find(parameters: OfTexts, calibration_window: int | None = None) -> tuple[Found, Path]:
-    """What every flow over texts names, and the folder of its model. `calibration_window`: where it is another one."""
+def find(parameters: OfTexts) -> tuple[Found, Path]:
+    """What every flow over texts names, and the folder of its model."""
     folder = resolve(parameters.model)
     check_folder(folder)
     for role, source in (("calibration", parameters.calibration), ("evaluation", parameters.evaluation)):
@@ -173,10 +177,14 @@ def find(parameters: OfTexts, calibration_window: int | None = None) -> tuple[Fo
         window=window_for(parameters.window, config),
         device=device,
     )
-    of_model, window = (found.model.hash, folder), calibration_window or found.window
-    check_length(*of_model, parameters.calibration, "calibration", window, parameters.samples)
-    check_length(*of_model, parameters.evaluation, "evaluation", found.window)
     return found, folder
+
+
+def check_texts(parameters: OfTexts, found: Found, folder: Path, calibration_window: int | None = None) -> None:
+    """The texts that are files are long enough for their windows. `calibration_window`: where it is another one."""
+    model, window = found.model.hash, calibration_window or found.window
+    check_length(model, folder, parameters.calibration, "calibration", window, parameters.samples)
+    check_length(model, folder, parameters.evaluation, "evaluation", found.window)
 
 
 def training_for(parameters: Recovering, found: Found, folder: Path) -> Training | None:
