@@ -20,16 +20,18 @@ def say_compare(made: argparse.ArgumentParser) -> None:
 
 
 def run_runs(arguments: argparse.Namespace) -> int:
-    from tasks.record.comparison_words import lineage_words
-    from tasks.record.lineage import lineage_of
     from tasks.record.listing import runs_table
     from tasks.record.metrics import query_named
 
     if arguments.named is None:
         show({"runs": query_named("runs")} if arguments.json else runs_table())
-    else:
-        lineage = lineage_of(arguments.named)
-        show(asdict(lineage) if arguments.json else lineage_words(lineage))
+        return 0
+
+    from tasks.record.comparison_words import lineage_words
+    from tasks.record.lineage import lineage_of
+
+    lineage = lineage_of(arguments.named)
+    show(asdict(lineage) if arguments.json else lineage_words(lineage))
     return 0
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from flows.names import IMPORTANCES, one_of
 from flows.server import prefect_server
 from flows.terminal import say, show_end
 from flows.words import say_model
@@ -69,7 +70,12 @@ def _say_training(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--repetitions", default=4, help="of each timing, the actions taking turns; an even number is fairest (4)"
     )
-    made.add_argument("--importance", default="taylor", help="of heads and channels, as `espalier profiles` has it")
+    made.add_argument(
+        "--importance",
+        default="taylor",
+        type=one_of(*IMPORTANCES),
+        help="of heads and channels, as `espalier profiles` has it",
+    )
     made.add_argument("--round-to", default=64, help="the channels that stay are a multiple of it (64)")
     made.add_argument("--no-repair", dest="repair", action="store_false", help="leave what read the units as it was")
     made.add_argument("--calibration", default="docs", metavar="SOURCE", help="by what profiles are chosen (docs)")

@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from flows import names
 from flows.terminal import show_rows
 from flows.words import say_model, say_recovery, say_texts
 
@@ -24,6 +25,7 @@ def say_iterative(made: argparse.ArgumentParser) -> None:
     made.add_argument("--stages", help="the model is cut so often, and trained after each cut")
     made.add_argument(
         "--importance",
+        type=names.one_of(*names.IMPORTANCES),
         help="of units: weight_norm, activation, wanda_sp, flap, taylor (the default), fisher, leave_one_out",
     )
     made.add_argument(

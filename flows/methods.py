@@ -3,6 +3,7 @@
 A choice is a class of a registry by name with its hyper-parameters, as words on the command line or as JSON.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import reduce
@@ -23,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from flows.names import BESIDE_PRUNERS, unknown
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.prune import ALLOCATIONS, DECOMPOSERS, PRUNERS, UPDATES
 from tasks.prune.allocators import Given, from_file, from_text
@@ -33,6 +35,7 @@ from tasks.prune.weight.reconstruct import Reconstruct
 from tasks.train_controller.allocators import SEARCHERS
 
 LONGEST_LABEL = 60  # characters
+PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
 
 
 class Strict(BaseModel):
@@ -157,7 +160,7 @@ def parse_pruner(text: str) -> Choice | None:
     place, *pairs = text.split(",")
     file, colon, name = place.rpartition(":")
     if not colon:
-        return parse_choice("pruner", text, PRUNER_CHOICES, beside=("none", "FILE.py:Class"))
+        return parse_choice("pruner", text, PRUNER_CHOICES, beside=BESIDE_PRUNERS)
     own = parse_choice("pruner", ",".join([name, *pairs]), {name: _choice_of_own(file, name)})
     options = {
         key: str(_said(value)) for key, value in own.model_dump(exclude={"method"}, exclude_defaults=True).items()
@@ -205,7 +208,7 @@ def parse_choice(field: str, text: str, choices: Mapping[str, type[Choice]], bes
     """`beside` the choices: other words that would have been valid."""
     name, *pairs = text.split(",")
     if name not in choices:
-        raise ValueError(f"{field}: {name!r} is unknown; choose one of {', '.join([*choices, *beside])}")
+        raise ValueError(f"{field}: {unknown(name, *choices, *beside)}")
     choice = choices[name]
     valid = [known for known in choice.model_fields if known != "method"]
     values: dict[str, Any] = {}
@@ -227,4 +230,8 @@ def one_line(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][:1])
     what = first["msg"].removeprefix("Value error, ")
-    return what if not where or what.startswith(f"{where}:") else f"{where}: {what} (given: {first['input']!r})"
+    if not where or what.startswith(f"{where}:"):
+        return what
+    percent = PERCENT.fullmatch(first["input"]) if first["type"] == "float_parsing" else None
+    instead = "" if percent is None else f"; say {float(percent[1]) / 100:g}"
+    return f"{where}: {what} (given: {first['input']!r}{instead})"

@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from flows import names
 from flows.server import prefect_server
 from flows.terminal import profiles_json, say, show_end
 from flows.words import say_model, say_texts
@@ -23,6 +24,7 @@ def say_profiles(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--importance",
         default="taylor",
+        type=names.one_of(*names.IMPORTANCES),
         help="of heads and channels: weight_norm, activation, wanda_sp, flap, taylor (the default), fisher, "
         "leave_one_out; blocks go by their influence",
     )

@@ -2,12 +2,14 @@
 
 import argparse
 
+from flows import names
+
 
 class Words(argparse.ArgumentParser):
-    """A parser whose complaint is one line."""
+    """A parser whose complaint is one line, which begins with the field."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise ValueError(message)
+        raise ValueError(message.removeprefix("argument --"))
 
 
 def say_oneshot(made: argparse.ArgumentParser) -> None:
@@ -15,12 +17,14 @@ def say_oneshot(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--pruner",
         required=True,
+        type=names.pruner,
         help="magnitude, wanda, ria, clearcut, sparsegpt or FILE.py:Class; options follow: sparsegpt,damp=0.02; "
         "none prunes nothing, beside --low-rank svd",
     )
     made.add_argument("--pattern", required=True, help="2:4 (any n:m), 50%% (of each row) or 50%%@matrix")
     made.add_argument(
         "--update",
+        type=names.one_of(*names.UPDATES),
         help="of the weights that stay: none (as they were; for sparsegpt: without its sweep), sweep, refit; options "
         "follow: refit,drift=0.5",
     )
@@ -64,6 +68,7 @@ def say_slice(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--importance",
         default="taylor",
+        type=names.one_of(*names.IMPORTANCES),
         help="of units: weight_norm, activation, wanda_sp, flap, taylor (the default), fisher; of whole blocks, "
         "attentions and FFNs: influence; of all: leave_one_out, which is slow",
     )
@@ -98,6 +103,7 @@ def say_activation(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--selection",
         required=True,
+        type=names.one_of(*names.SELECTIONS),
         help="which inputs a linear reads of each token: topk, threshold, clact, amber, weight_variance (a share), or "
         "nm (n of each m); clact, amber and weight_variance take both",
     )
@@ -124,9 +130,7 @@ def say_activation(made: argparse.ArgumentParser) -> None:
 
 
 def say_sweep(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
-        "--preset", required=True, help="demo, patterns, methods, ladder, activation, llama-1b-sparsegpt-2of4"
-    )
+    made.add_argument("--preset", required=True, type=names.one_of(*names.SWEEPS), help=", ".join(names.SWEEPS))
     made.add_argument("--model", action="append", default=[], help="instead of the preset's; several may be given")
     made.add_argument(
         "--pattern",
@@ -135,7 +139,11 @@ def say_sweep(made: argparse.ArgumentParser) -> None:
         help="only this one of the preset's, such as 2:4, or of cuts --pattern=-30%%; several if given",
     )
     made.add_argument(
-        "--pruner", action="append", default=[], help="instead of the preset's, FILE.py:Class too; several may be given"
+        "--pruner",
+        action="append",
+        default=[],
+        type=names.pruner,
+        help="instead of the preset's, FILE.py:Class too; several may be given",
     )
     made.add_argument("--calibration", metavar="SOURCE", help="instead of the preset's")
     made.add_argument("--evaluation", metavar="SOURCE", help="instead of the preset's")

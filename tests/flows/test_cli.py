@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from flows.choices import Oneshot
 from flows.cli import build_parser, main
 from flows.methods import parse_low_rank, parse_pruner, parse_update
-from flows.parameters import oneshot_of
+from flows.parameters import oneshot_of, slice_of
 from flows.presets import SWEEPS
 from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.svd import SVD, ActivationSVD
@@ -148,6 +148,19 @@ def test_a_text_that_is_too_short_is_told_before_a_server_starts(
 def test_a_row_without_text(complain, tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"body": "x"}) + "\n")
     assert "text" in complain(evaluation=str(tmp_path / "rows.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["slice", "--budget", "30%"], "budget: .*'30%'; say 0.3"),
+        (["slice", "--budget", "2.5%"], "budget: .*'2.5%'; say 0.025"),
+        (["slice", "--budget", "a third"], "budget: .*'a third'"),
+    ],
+)
+def test_a_share_in_percent_is_told_as_a_number(words: list[str], says: str):
+    with pytest.raises(ValueError, match=rf"^{says}\)$"):
+        slice_of(build_parser().parse_args(words))
 
 
 @pytest.fixture

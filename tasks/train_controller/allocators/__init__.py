@@ -1,24 +1,15 @@
-"""The allocators by name."""
+"""The dict of tasks.train_controller.allocators.searchers, which is imported when it is asked for."""
 
-from tasks.train_controller.allocators.adapt import AdaptPruner
-from tasks.train_controller.allocators.evolution import Evolution
-from tasks.train_controller.allocators.knapsack import Knapsack
-from tasks.train_controller.allocators.portfolio import Portfolio
-from tasks.train_controller.allocators.random_search import RandomSearch
-from tasks.train_controller.allocators.rl_allocator import RLAllocator
-from tasks.train_controller.allocators.rl_refine import RLRefine
-from tasks.train_controller.allocators.search import Searcher
-from tasks.train_controller.allocators.split import Split
-from tasks.train_controller.allocators.uniform import Uniform
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-SEARCHERS: dict[str, type[Searcher]] = {
-    "uniform": Uniform,
-    "adapt": AdaptPruner,
-    "split": Split,
-    "random": RandomSearch,
-    "evolution": Evolution,
-    "milp": Knapsack,
-    "rl": RLAllocator,
-    "refine": RLRefine,
-    "auto": Portfolio,
-}
+if TYPE_CHECKING:
+    from tasks.train_controller.allocators.searchers import SEARCHERS
+
+__all__ = ["SEARCHERS"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("tasks.train_controller.allocators.searchers"), name)

@@ -1,0 +1,68 @@
+"""A mistaken name is told without the classes that are named, and the names are theirs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows import names
+from flows.activation_choices import SELECTION_CHOICES
+from flows.cli import build_parser
+from flows.methods import IMPORTANCE_CHOICES, PRUNER_CHOICES, UPDATE_CHOICES, parse_pruner
+from flows.presets import SWEEPS
+
+MISTAKES = {  # words -> what is said, the same line that the registry says
+    "oneshot --pruner wandaa --pattern 2:4": "pruner: 'wandaa' is unknown; choose one of magnitude, wanda, ria, "
+    "clearcut, sparsegpt, none, FILE.py:Class",
+    "sweep --preset methods --pruner wandaa": "pruner: 'wandaa' is unknown; choose one of magnitude, wanda, ria, "
+    "clearcut, sparsegpt, none, FILE.py:Class",
+    "oneshot --pruner wanda --pattern 2:4 --update refitt,drift=1": "update: 'refitt' is unknown; choose one of none, "
+    "sweep, refit",
+    "slice --budget 0.3 --importance tailor": "importance: 'tailor' is unknown; choose one of weight_norm, activation, "
+    "wanda_sp, flap, taylor, fisher, influence, leave_one_out",
+    "activation --selection topp --pattern 50%": "selection: 'topp' is unknown; choose one of topk, nm, threshold, "
+    "clact, amber, weight_variance",
+    "sweep --preset demos": "preset: 'demos' is unknown; choose one of demo, patterns, methods, ladder, activation, "
+    "llama-1b-sparsegpt-2of4",
+}
+
+
+def test_the_names_are_those_of_the_registries():
+    assert tuple(PRUNER_CHOICES) == names.PRUNERS
+    assert tuple(UPDATE_CHOICES) == names.UPDATES
+    assert tuple(IMPORTANCE_CHOICES) == names.IMPORTANCES
+    assert tuple(SELECTION_CHOICES) == names.SELECTIONS
+    assert tuple(SWEEPS) == names.SWEEPS
+
+
+def test_a_pruner_is_a_name_or_a_class_in_a_file():
+    for word in ("none", "sparsegpt,damp=0.02", "mine.py:Class,power=2"):
+        assert names.pruner(word) == word
+    with pytest.raises(ValueError, match="'wandaa' is unknown") as error:
+        parse_pruner("wandaa")
+    assert str(error.value) == MISTAKES["oneshot --pruner wandaa --pattern 2:4"]
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistaken_name_is_one_line(words: str):
+    with pytest.raises(ValueError, match="unknown") as error:
+        build_parser().parse_args(words.split())
+    assert str(error.value) == MISTAKES[words]
+
+
+def test_help_a_mistaken_name_and_the_list_of_runs_need_no_torch(tmp_path: Path):
+    told = """
+import sys
+from flows.cli import main
+assert main(["oneshot", "--pruner", "wandaa", "--pattern", "2:4"]) == 2
+assert main(["runs"]) == 0
+try:
+    main(["slice", "--help"])
+except SystemExit:
+    pass
+print(sorted({"torch", "transformers", "scipy", "mlflow", "prefect", "pydantic"} & sys.modules.keys()))
+"""
+    place = {"ESPALIER_ARTIFACTS": str(tmp_path), "PATH": "", "HOME": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, env=place, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]", ran.stderr
