@@ -65,18 +65,43 @@ def test_two_processes_train_as_one_and_one_can_go_on(launched, way):
     assert all(torch.equal(zeros[name], expected[name]) for name in expected)
 
 
-def test_fsdp_without_gpus_is_refused_rather_than_made_something_else(monkeypatch):
-    class OnCpus:
-        is_fsdp2, device = False, torch.device("cpu")
+@pytest.mark.parametrize("gpu", [False, True])
+def test_fsdp_is_of_version_2_and_spread_by_torch_where_accelerate_would_make_it_ddp(monkeypatch, gpu):
+    class Launched:
+        process_index, num_processes = 1, 2
 
         def __init__(self, cpu: bool) -> None:
-            assert cpu == (not torch.cuda.is_available())
+            assert cpu == (not gpu)
 
-    monkeypatch.setattr("accelerate.Accelerator", OnCpus)
+    monkeypatch.setattr("accelerate.Accelerator", Launched)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"^fsdp: cpu given, valid are GPUs and version 2; DDP runs anywhere$"):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(ValueError, match=r"^fsdp: version 1 given, valid is 2$"):
         processes.join()
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    joined = processes.join()
+    assert type(joined) is (processes.LaunchedProcesses if gpu else processes.SpreadProcesses)
+    assert (joined.rank, joined.count) == (1, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the loopback interface has another name elsewhere")
+@pytest.mark.parametrize(("on_this_machine", "interface"), [("2", "lo"), ("1", None)])
+def test_processes_of_one_machine_meet_where_no_other_can_reach_them(monkeypatch, on_this_machine, interface):
+    class Launched:
+        process_index, num_processes = 0, 2
+
+        def __init__(self, cpu: bool) -> None:
+            self.interface = os.environ.get("GLOO_SOCKET_IFNAME")
+
+    monkeypatch.setattr("accelerate.Accelerator", Launched)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "set so that it is put back")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", on_this_machine)
+    assert processes.join()._accelerator.interface == interface
 
 
 def test_a_process_that_nobody_launched_is_alone(monkeypatch):

@@ -53,12 +53,12 @@ def result(out: Path) -> dict:
     return json.loads((out / "recovery.json").read_text(encoding="utf-8"))
 
 
-def launch(*command: str) -> subprocess.CompletedProcess[str]:
+def launch(config: str, *command: str) -> subprocess.CompletedProcess[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    config = ROOT / "tasks" / "recover" / "configs" / "recover_ddp.yaml"
-    options = ["--config_file", str(config), "--num_processes", "2", "--main_process_port", port]
+    file = ROOT / "tasks" / "recover" / "configs" / config
+    options = ["--config_file", str(file), "--num_processes", "2", "--main_process_port", port]
     return subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "tasks.recover", *command],
         cwd=ROOT,
@@ -69,11 +69,19 @@ def launch(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [(), ("--rank", "2")], ids=["full", "lora"])
-def test_two_processes_leave_what_one_does(pruned, texts, tmp_path, how, monkeypatch):
+@pytest.mark.parametrize(
+    ("config", "how"),
+    [
+        ("recover_ddp.yaml", ()),
+        ("recover_ddp.yaml", ("--rank", "2")),
+        ("recover_fsdp.yaml", ()),
+        ("recover_fsdp.yaml", ("--at-once", "2", "--recompute")),
+    ],
+)
+def test_two_processes_leave_what_one_does(pruned, texts, tmp_path, config, how, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(words(pruned, texts, tmp_path / "one", *how)) == 0
-    done = launch(*words(pruned, texts, tmp_path / "two", *how))
+    done = launch(config, *words(pruned, texts, tmp_path / "two", *how))
     assert done.returncode == 0, done.stderr
     one, two = result(tmp_path / "one"), result(tmp_path / "two")
     losses = [step["loss"] for step in one["curve"]]
