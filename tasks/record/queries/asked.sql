@@ -8,7 +8,7 @@ WITH made AS (
     FROM made JOIN benchmarks USING (checkpoint)
     WHERE made.run IN ($a, $b) AND within IS NULL
     QUALIFY row_number() OVER (
-        PARTITION BY of_run, task, metric, dataset_hash, few_shot, limited_to, chat ORDER BY recorded_at DESC
+        PARTITION BY of_run, task, metric, dataset_hash, few_shot, limited_to, chat ORDER BY recorded_at DESC, benchmarks.run
     ) = 1
 )
 SELECT

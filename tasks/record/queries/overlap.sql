@@ -3,4 +3,4 @@ SELECT DISTINCT seen.role, evaluation.source
 FROM (FROM datasets WHERE role <> 'evaluation') AS seen
 JOIN (FROM datasets WHERE role = 'evaluation') AS evaluation USING (run, dataset_hash)
 SEMI JOIN (FROM runs WHERE run = $run OR sweep = $run) USING (run)
-ORDER BY evaluation.source
+ORDER BY evaluation.source, seen.role

@@ -2,4 +2,4 @@
 SELECT floor, policy, live, action, sum(share) / sum(sum(share)) OVER (PARTITION BY floor, policy, live) AS share
 FROM decisions WHERE run = $run
 GROUP BY floor, policy, live, action
-ORDER BY floor, live, policy, share DESC
+ORDER BY floor, live, policy, share DESC, action
