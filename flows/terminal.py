@@ -39,9 +39,10 @@ def show_end(run: str, report: str, aside: bool) -> None:
     from tasks.record.cuts import budgets_told, forecasts_told
     from tasks.record.metrics import query_named
     from tasks.record.results import markdown_table, overlap_of
+    from tasks.record.titles import reuse_told
 
     (found,) = query_named("cached", run=run)
-    say(f"{found['cached']} of {found['stages']} stages came from the cache")
+    say(reuse_told(**found))
     if overlap := overlap_of(run):
         say(f"warning: {overlap}")
     for told in budgets_told(run) + forecasts_told(run):

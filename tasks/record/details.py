@@ -6,6 +6,7 @@ from tasks.record import units
 from tasks.record.metrics import query_named
 from tasks.record.results import overlap_of
 from tasks.record.tables import METHOD, PATTERN, Column, Row, by_run, fold, section, table_section, to_html
+from tasks.record.titles import reuse_told
 
 
 def stages(run: str, runs: Sequence[Row]) -> str:
@@ -15,7 +16,7 @@ def stages(run: str, runs: Sequence[Row]) -> str:
         return ""
     total = units.seconds(sum(row["seconds"] for row in runs))
     cached = sum(row["cached"] for row in rows)
-    caption = f"{total} in all; {cached} of {len(rows)} stages came from the cache."
+    caption = f"{total} in all; {reuse_told(len(runs), len(rows), cached)}."
     if len(runs) == 1:
         columns = [
             Column(title="Stage", show=lambda row: row["stage"], numeric=False, heads_row=True),

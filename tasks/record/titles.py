@@ -23,3 +23,11 @@ def how_many(runs: Sequence[Row]) -> str:
 def is_finished(runs: Sequence[Row]) -> bool:
     """Whether a sweep has all the runs it was to have; rows of before that was stored do not say, and pass."""
     return len(runs) >= (runs[0]["sweep_points"] or 0)
+
+
+def reuse_told(runs: int, stages: int, cached: int) -> str:
+    """How many of the stages of so many runs were not computed in them, and why."""
+    told = f"{cached} of {stages} stages were found finished"
+    if cached == 0:
+        return told
+    return f"{told}: what runs of a sweep share is computed once" if runs > 1 else f"{told}, from earlier runs"

@@ -3,11 +3,13 @@
 import dataclasses
 
 import pyarrow.parquet as pq
+import pytest
 
 from tasks.handles import LinearRow
 from tasks.record import metrics
 from tasks.record.report import markdown_table, write_report
 from tasks.record.results import overlap_of, results_of, summary
+from tasks.record.titles import reuse_told
 from tests.record.plausible import CONTEXT, evaluation, record_run, record_texts
 
 
@@ -27,7 +29,7 @@ def test_the_table_of_a_run():
     assert "Perplexity goes from 6.050 to 20.09 with 50.0 % of the weights" in page
     assert "Speed, prefill: a smaller file, no faster on this machine; decode: faster on this machine." in page
     assert "espalier oneshot --pruner wanda --pattern 2:4" in page
-    assert "1 of 3 stages came from the cache" in page
+    assert "1 of 3 stages were found finished, from earlier runs." in page
 
 
 def test_a_sweep_shows_the_dense_model_once_and_the_lowest_of_each_pattern(swept):
@@ -154,3 +156,21 @@ def test_a_text_that_one_run_read_and_another_was_scored_on_is_none_of_theirs():
         record_run(context, sweep="s1")
         record_texts(context, calibration)
     assert overlap_of("s1") == ""
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ((1, 8, 0), "0 of 8 stages were found finished"),
+        ((1, 8, 3), "3 of 8 stages were found finished, from earlier runs"),
+        ((7, 50, 18), "18 of 50 stages were found finished: what runs of a sweep share is computed once"),
+    ],
+)
+def test_why_a_stage_was_not_computed(counts: tuple[int, int, int], told: str):
+    assert reuse_told(*counts) == told
+
+
+def test_the_stages_of_a_sweep_are_counted_over_its_runs(swept):
+    (found,) = metrics.query_named("cached", run="s1")
+    assert found["runs"] == len(metrics.query("select distinct run from runs where sweep = 's1'"))
+    assert "stages were found finished: what runs of a sweep share is computed once" in reuse_told(**found)
