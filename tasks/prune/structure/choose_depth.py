@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from tasks.calibrate.importance.importance import BLOCKS
 from tasks.model.anatomy import attention_of, find_blocks
-from tasks.model.units import ATTENTION, PARTS, units_of
+from tasks.model.units import ATTENTION, FFN, PARTS, units_of
 from tasks.prune.structure.budget import measured
 from tasks.prune.structure.choose import Scores
 from tasks.prune.structure.depth import slice_blocks
@@ -54,9 +54,7 @@ def choose_depth(
     another cost than parameters, and for parts of blocks, as `sizes_of` too.
     """
     pieces = _blocks(model, scores, cost) if tuple(kinds) == OF_BLOCKS else _parts(model, scores, kinds, cost)
-    whole, blocks = sum(costs_of(model, cost)), find_blocks(model)[1]
-    attentive = [each for each in pieces if each.kind == ATTENTION or (each.kind == BLOCKS and _attends(blocks, each))]
-    stays = max(attentive or pieces, key=lambda piece: (piece.score, piece.block))
+    whole, stays = sum(costs_of(model, cost)), _staying(model, pieces)
     order = sorted((each for each in pieces if each is not stays), key=lambda piece: piece.score)
     shares = [gone / whole for gone in accumulate(piece.cost for piece in order)]  # with 1, 2, … pieces
     least, most = min(piece.cost for piece in pieces) / whole, shares[-1] if shares else 0.0
@@ -115,8 +113,11 @@ def _parts(model: PreTrainedModel, scores: Scores, kinds: Sequence[str], cost: s
     return [piece for piece in pieces if piece.cost]
 
 
-def _attends(blocks: nn.ModuleList, piece: Piece) -> bool:
-    return bool(attention_of(blocks[piece.block]))
+def _staying(model: PreTrainedModel, pieces: Sequence[Piece]) -> Piece:
+    """The highest score of those that have attention, or of all where only FFNs can go; of equal ones the last."""
+    blocks = find_blocks(model)[1]
+    attentive = [each for each in pieces if each.kind != FFN and attention_of(blocks[each.block])]
+    return max(attentive or pieces, key=lambda piece: (piece.score, piece.block))
 
 
 def _size(block: nn.Module) -> int:
