@@ -11,6 +11,7 @@ from tasks.evaluate.forecast import Timed, forecast_from, forecast_phases, time_
 from tasks.evaluate.forecast_row import Forecast, ForecastRow, forecast_rows
 from tasks.evaluate.products import Products, Work, heads_in, works_of
 from tasks.model.cost import sizes_of
+from tasks.prune.structure.depth import slice_blocks
 from tests.cases import FAMILIES, VOCABULARY, llama
 from tests.record.plausible import speed
 
@@ -114,6 +115,17 @@ def test_the_work_of_each_family_is_that_of_its_cost_model(family):
         assert macs([work]) + attended == frame.block_cost(of_block, tokens=1).decode_macs
         assert (work.query_heads, work.kv_heads) == (of_block.query_heads, of_block.kv_heads)
         assert work.head_dim == frame.head_dim
+
+
+def test_a_block_without_its_attention_or_its_ffn_has_the_work_of_the_other():
+    model = llama()
+    heads = heads_in(model)
+    slice_blocks(model, attention=[0], ffn=[1])
+    frame, widths = sizes_of(model)
+    for work, of_block in zip(works_of(model, heads), widths, strict=True):
+        attended = 2 * of_block.query_heads * frame.head_dim
+        assert macs([work]) + attended == frame.block_cost(of_block, tokens=1).decode_macs
+        assert (work.query_heads, work.kv_heads) == (of_block.query_heads, of_block.kv_heads)
 
 
 def test_work_is_read_of_shapes_alone():

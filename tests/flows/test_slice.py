@@ -57,7 +57,6 @@ def runs(server: str, words: dict, tmp_path_factory: pytest.TempPathFactory) -> 
             "budget": 0.5,
             "round_to": 64,
             "measure_units": 3,
-            "speed": True,
         },
     }
     with sharing(server, tmp_path_factory.mktemp("slices") / "artifacts"):
@@ -221,7 +220,6 @@ def test_attentions_and_ffns_go_by_their_influence(runs: dict[str, Outcome]):
     assert cut["passed_over"].startswith("uniform: block ")
     held = {row["kind"]: (row["units"], row["sampled"], row["correlation"]) for row in rows_of("importances", outcome)}
     assert held == {"attention": (2, 2, None), "ffn": (2, 2, None)}  # of two units none is told
-    assert len(rows_of("forecasts", outcome)) == 2
     assert "Without their " in Path(outcome.report).read_text()
 
 
