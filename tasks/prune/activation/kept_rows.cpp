@@ -69,31 +69,27 @@ void add_rows(const Kept *kept, const Weight *weight_IO, int64_t outputs, int64_
 template <class Weight>
 void add_kept_rows(const float *x_TI, const Weight *weight_IO, float *sum_TO, float threshold, int64_t tokens,
                    int64_t inputs, int64_t outputs, int64_t threads) {
-    const int64_t tiles = threads * divide_up(outputs, threads * TILE);
-    const int64_t most = divide_up(divide_up(outputs, std::max<int64_t>(tiles, 1)), LINE) * LINE;
     std::vector<Kept> kept_TK(tokens * inputs);
     std::vector<int64_t> count_T(tokens);
-#pragma omp parallel num_threads(threads)
-    {
-#pragma omp for
-        for (int64_t t = 0; t < tokens; t++)
-            count_T[t] = choose(x_TI + t * inputs, inputs, threshold, kept_TK.data() + t * inputs);
+    for (int64_t t = 0; t < tokens; t++)
+        count_T[t] = choose(x_TI + t * inputs, inputs, threshold, kept_TK.data() + t * inputs);
+    const int64_t tiles = threads * divide_up(outputs, threads * TILE);
+    const int64_t most = divide_up(divide_up(outputs, std::max<int64_t>(tiles, 1)), LINE) * LINE;
+    // On a busy machine a thread may come late: those that are there take its tiles.
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t tile = 0; tile < tiles; tile++) {
+        const int64_t start = tile * most, width = std::min(most, outputs - start);
         std::vector<int64_t> done_T(tokens);
-#pragma omp for
-        for (int64_t tile = 0; tile < tiles; tile++) {
-            const int64_t start = tile * most, width = std::min(most, outputs - start);
-            std::fill(done_T.begin(), done_T.end(), 0);
-            for (int64_t end = CHUNK; end < inputs + CHUNK; end += CHUNK)
-                for (int64_t t = 0; t < tokens; t++) {
-                    const Kept *kept_K = kept_TK.data() + t * inputs;
-                    float *sum_O = sum_TO + t * outputs + start;
-                    int64_t &done = done_T[t];
-                    for (; done + ROWS <= count_T[t] && kept_K[done + ROWS - 1].input < end; done += ROWS)
-                        add_rows<ROWS>(kept_K + done, weight_IO + start, outputs, width, sum_O);
-                    for (; end >= inputs && done < count_T[t]; done++)
-                        add_rows<1>(kept_K + done, weight_IO + start, outputs, width, sum_O);
-                }
-        }
+        for (int64_t end = CHUNK; end < inputs + CHUNK; end += CHUNK)
+            for (int64_t t = 0; t < tokens; t++) {
+                const Kept *kept_K = kept_TK.data() + t * inputs;
+                float *sum_O = sum_TO + t * outputs + start;
+                int64_t &done = done_T[t];
+                for (; done + ROWS <= count_T[t] && kept_K[done + ROWS - 1].input < end; done += ROWS)
+                    add_rows<ROWS>(kept_K + done, weight_IO + start, outputs, width, sum_O);
+                for (; end >= inputs && done < count_T[t]; done++)
+                    add_rows<1>(kept_K + done, weight_IO + start, outputs, width, sum_O);
+            }
     }
 }
 
