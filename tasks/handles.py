@@ -32,8 +32,8 @@ class Tokens:
     tokens: int
     windows: int
     window: int
-    scored_bytes: int = 0  # of a text for evaluation: UTF-8 bytes of the tokens that are scored
     learned: int | None = None  # of a text to learn from; where these are not all, `labels` lies beside the ids
+    scored_bytes: int = 0  # of a text for evaluation: UTF-8 bytes of the tokens that are scored
 
 
 @dataclass(frozen=True, kw_only=True)
