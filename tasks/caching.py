@@ -126,9 +126,15 @@ def _name_called(node: ast.AST) -> str | None:
 
 
 def _digest(path: Path) -> tuple[str, list[str]]:
-    """SHA-256 of a module's bare tree, and the modules of this project that it imports."""
-    stat = path.stat()
-    return _digest_version(path, stat.st_mtime_ns, stat.st_size)
+    """SHA-256 of a module's bare tree, and the modules of this project that it imports.
+
+    A module that compiles C++ has it beside itself, in a file of its name, which counts as it is.
+    """
+    stat, native = path.stat(), path.with_suffix(".cpp")
+    digest, imports = _digest_version(path, stat.st_mtime_ns, stat.st_size)
+    if native.is_file():
+        digest += hashlib.sha256(native.read_bytes()).hexdigest()
+    return digest, imports
 
 
 @cache

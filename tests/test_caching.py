@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.caching import canonical, code_of
+from tasks.caching import canonical, code_of, modules_code
 from tasks.handles import Checkpoint
 from tasks.prune import PRUNERS, UPDATES
 from tasks.prune.task import pack, prune
@@ -108,3 +108,13 @@ def test_the_code_of_a_stage_follows_its_own_code_and_its_methods_and_no_values(
     assert code(wanda) == code(wanda, model=Checkpoint(hash="h", folder="/a"), device="cpu")
     assert code(wanda) == code(Recipe(pruner=PRUNERS["wanda"](), pattern=NM(n=4, m=8)))
     assert len({code(wanda), code(magnitude), code(refitted), code_of(pack.fn, {"recipe": wanda})}) == 4
+
+
+def test_the_c_plus_plus_of_a_module_belongs_to_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tasks.caching._package_folder", lambda: tmp_path)
+    (tmp_path / "product.py").write_text("SOURCE = 1\n")
+    codes = [modules_code("tasks.product")]
+    for content in ("int one;", "int two;"):
+        (tmp_path / "product.cpp").write_text(content)
+        codes.append(modules_code("tasks.product"))
+    assert len(set(codes)) == 3

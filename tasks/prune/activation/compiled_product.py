@@ -1,4 +1,4 @@
-"""The product for a CPU that has a C++ compiler: kept rows alone are read, each as one stretch, by kept_rows.cpp.
+"""The product for a CPU with a C++ compiler: kept rows alone are read, each as one stretch, by compiled_product.cpp.
 
 It reads memory as fast as a dense product does, so it is faster by nearly what it leaves out. An output is summed by
 one thread in the order of the inputs, in float32: its bits depend neither on the number of threads nor on the tokens
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from tasks.prune.activation.shared_library import NotCompiled, shared_library
 
-SOURCE = Path(__file__).with_name("kept_rows.cpp")
+SOURCE = Path(__file__).with_suffix(".cpp")
 SYMBOLS = {torch.float32: "add_kept_rows_float32", torch.bfloat16: "add_kept_rows_bfloat16"}
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """kept_rows.cpp, compiled where it was not yet on this machine. Raises NotCompiled."""
+    """compiled_product.cpp, compiled where it was not yet on this machine. Raises NotCompiled."""
     try:
         loaded = ctypes.CDLL(str(shared_library(SOURCE)))
     except OSError as error:
