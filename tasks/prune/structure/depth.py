@@ -5,6 +5,7 @@ tokens it has seen in slot 0, and measures the causal mask of a kind of attentio
 blocks with attention take the first slots of their kind, those without take none, and what is left over stays empty.
 """
 
+import inspect
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -44,7 +45,8 @@ def slice_blocks(
     removed attention or FFN stay. Where nothing is named nothing is replaced.
 
     Raises ValueError, before anything is replaced, for a block that is not there or named twice, one without the
-    attention or the channels that shall go, and a model that would be left without attention: its cache counts tokens.
+    attention or the channels that shall go, a part that adds the hidden states to its outputs itself, and a model that
+    would be left without attention: its cache counts tokens.
     """
     name, present = find_blocks(model)
     for field, indices in {"blocks": blocks, "attention": attention, "ffn": ffn}.items():
@@ -55,6 +57,9 @@ def slice_blocks(
     for index in attention:
         if not attentions[index]:
             raise ValueError(f"attention: {index} given, that block has none")
+        _check_adds_alone("attention", index, present[index].get_submodule(attentions[index]))
+    for index, of_block in channels.items():
+        _check_adds_alone("ffn", index, present[index].get_submodule(of_block.module))
     attentive = [index for index, found in attentions.items() if found and index not in attention]
     if not attentive:
         raise ValueError("attention: none would be left; valid is to leave it in one block at least")
@@ -114,3 +119,10 @@ def _check(field: str, indices: Sequence[int], count: int, taken: Sequence[int])
         raise ValueError(f"{field}: {list(indices)} given, valid are ascending, different indices 0 to {count - 1}")
     if both := sorted(set(indices) & set(taken)):
         raise ValueError(f"{field}: {both} given, which blocks removes whole")
+
+
+def _check_adds_alone(field: str, index: int, part: nn.Module) -> None:
+    """Bloom's parts and MPT's FFN are given the hidden states to add to; in their place nothing would hand these on."""
+    if "residual" in inspect.signature(part.forward).parameters:
+        name = type(part).__name__
+        raise ValueError(f"{field}: {index} given, but {name} itself adds the hidden states; valid are whole blocks")

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import DynamicCache, StaticCache
+from transformers import BloomConfig, BloomForCausalLM, DynamicCache, MptConfig, MptForCausalLM, StaticCache
 
 from tasks.model.anatomy import dissect, find_blocks
 from tasks.model.units import units_of
@@ -32,6 +32,7 @@ CUTS = {  # for 3 blocks or 4, whose kinds of attention alternate in Gemma 2 and
 }
 EVERY = [(family, cut) for family in CUTTABLE for cut in CUTS]
 CACHING = ("llama", "mistral", "gemma3", "opt")  # each in its own way
+FEW = {"vocab_size": 97, "num_hidden_layers": 2}
 SOME = [(family, cut) for family in CACHING for cut in CUTS]
 
 
@@ -216,6 +217,24 @@ def test_bad_input_changes_nothing(cut, message):
         slice_blocks(model, **cut)
     assert list(model.named_modules()) == modules
     assert model.config.to_dict() == config
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "part"),
+    [
+        (lambda: BloomForCausalLM(BloomConfig(hidden_size=32, n_head=4, **FEW)), "attention", "BloomAttention"),
+        (lambda: BloomForCausalLM(BloomConfig(hidden_size=32, n_head=4, **FEW)), "ffn", "BloomMLP"),
+        (lambda: MptForCausalLM(MptConfig(d_model=32, n_heads=4, **FEW)), "ffn", "MptMLP"),
+    ],
+)
+def test_a_part_that_adds_the_hidden_states_itself_stays(make, kind, part):
+    model = make()
+    modules = list(model.named_modules())
+    with pytest.raises(
+        ValueError, match=f"^{kind}: 1 given, but {part} itself adds the hidden states; valid are whole"
+    ):
+        slice_blocks(model, **{kind: [1]})
+    assert list(model.named_modules()) == modules
 
 
 def test_what_is_gone_cannot_go_again():
