@@ -64,9 +64,13 @@ def _output(command: list[str]) -> str:
 
 
 def _cache() -> Path:
-    """Of this user, as the XDG base directory specification says."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base).absolute() / "espalier"
+    """Of this user, as the XDG base directory specification says: a path that is not absolute counts as none."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        base = named if named.is_absolute() else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise NotCompiled("this user has no home folder; name one for caches in XDG_CACHE_HOME") from error
+    folder = base / "espalier"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

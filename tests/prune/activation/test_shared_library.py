@@ -1,6 +1,7 @@
 """C++ is compiled once, for its user alone; what others could have written is never loaded."""
 
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -98,6 +99,24 @@ def test_without_a_compiler_it_says_what_to_do(cache, source, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(NotCompiled, match=r"no C\+\+ compiler was found .*; install one, or name it in CXX$"):
+        shared_library(source)
+
+
+@pytest.mark.parametrize("named", ["", "relative"])
+def test_without_a_path_for_caches_it_is_the_home_that_has_one(source, compiled, tmp_path, monkeypatch, named):
+    monkeypatch.setenv("XDG_CACHE_HOME", named)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert shared_library(source).parent == tmp_path / ".cache" / "espalier"
+
+
+def test_a_user_without_a_home_is_told_what_to_name(source, compiled, monkeypatch):
+    def no_such_user(number):
+        raise KeyError(number)
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_such_user)
+    with pytest.raises(NotCompiled, match=r"^this user has no home folder; name one for caches in XDG_CACHE_HOME$"):
         shared_library(source)
 
 
