@@ -48,8 +48,8 @@ class Registered:
         """The documents that a role makes of the texts of rows."""
         if self.protocol is not None and role == "evaluation":
             return [self.protocol.text_of(rows)]
-        part = self.rows_of(role)
-        texts = list(islice(rows, part.start, part.stop))
+        part, as_row = self.rows_of(role), self.protocol.as_row if self.protocol is not None else str
+        texts = [as_row(row) for row in islice(rows, part.start, part.stop)]
         return texts if self.join is None else [self.join.join(texts)]
 
     @property

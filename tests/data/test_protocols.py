@@ -31,9 +31,10 @@ def test_wikitext_from_a_file_is_what_the_hub_has(tmp_path):
     (tmp_path / "wiki.test.raw.txt").write_text(LINES, newline="")
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in ROWS))
     for name in ("wiki.test.raw.txt", "rows.jsonl"):
-        documents = read(f"wikitext2:{tmp_path / name}", "evaluation")
-        assert documents.texts == ("\n\n".join(ROWS),)
-        assert documents.source == f"wikitext2:{tmp_path / name}"
+        for role in ("calibration", "evaluation"):
+            documents = read(f"wikitext2:{tmp_path / name}", role)
+            assert documents.texts == ("\n\n".join(ROWS),)
+            assert documents.source == f"wikitext2:{tmp_path / name}"
     assert read(str(tmp_path / "wiki.test.raw.txt"), "evaluation").texts == (LINES,)  # a text like any other
 
 
@@ -41,7 +42,8 @@ def test_the_penn_treebank_from_a_file(tmp_path):
     (tmp_path / "ptb.test.txt").write_text(" no it was n't \n the <unk> \n")
     (tmp_path / "rows.jsonl").write_text('{"sentence": "no it was n\'t"}\n{"sentence": "the <unk>"}\n')
     for name in ("ptb.test.txt", "rows.jsonl"):
-        assert read(f"ptb:{tmp_path / name}", "evaluation").texts == ("no it was n't the <unk>",)
+        for role in ("calibration", "evaluation"):
+            assert read(f"ptb:{tmp_path / name}", role).texts == ("no it was n't the <unk>",)
 
 
 def test_c4_is_scored_on_the_first_1100_documents_and_calibrated_on_each(tmp_path):
