@@ -26,7 +26,8 @@ def markdown() -> str:
     """The whole page: first the columns that all tables have, then those of each table."""
     parts = [HEAD, "## Every table\n", CONTEXT + _sentence(Context) + "\n", _columns(Context, key=("run",))]
     for name, kind in TABLES.items():
-        parts += [f"## {name}\n", _sentence(kind).removeprefix(f"{name}: ").capitalize() + "\n"]
+        grain = _sentence(kind).removeprefix(f"{name}: ")
+        parts += [f"## {name}\n", f"{grain[0].upper()}{grain[1:]}\n"]
         parts.append(_columns(kind, GRAIN[name]))
     return "\n".join(parts)
 

@@ -42,6 +42,6 @@ class ProductRow:
     product: str  # that reads kept rows alone: compiled, gathered (both on a CPU) or triton
     threads: int  # of torch
     tokens: int  # at once
-    dense_ms: float  # of the dense product, median
+    dense_ms: float  # of the dense product, the least of several
     sparse_ms: float  # of the product that reads kept rows alone
     sparse: bool  # which of them is used
