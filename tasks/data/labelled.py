@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tasks.data.chat import encode_chat, is_conversation, read_chat
-from tasks.data.documents import hash_texts
+from tasks.data.documents import count_bytes, hash_texts
 from tasks.data.sources import Source, check_source, parse_source, read
 from tasks.data.tokens import encode
 
@@ -57,7 +57,7 @@ def read_labelled(text: str, tokenizer: PreTrainedTokenizerBase) -> Labelled:
         ids_T=encode(documents.texts, tokenizer),
         labels_T=None,
         documents=len(documents.texts),
-        text_bytes=sum(len(document.encode()) for document in documents.texts),
+        text_bytes=count_bytes(documents.texts),
         hash=documents.hash,
     )
 
