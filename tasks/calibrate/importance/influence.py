@@ -6,6 +6,7 @@ arXiv:2406.15786.
 Axes: B windows of a batch, T tokens of a window, D model width.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from tasks.calibrate.importance.coupled import precise
 from tasks.calibrate.importance.importance import BLOCKS, Importance, Scores, Subject
 from tasks.calibrate.importance.silenced import silenced
 from tasks.calibrate.walk import Walk, lent
+from tasks.model.anatomy import attention_of
 from tasks.model.units import ATTENTION, FFN
 
 
@@ -34,23 +36,32 @@ class Influence(Importance):
 
 def _influences(subject: Subject, walk: Walk, index: int) -> dict[str, Tensor]:
     """Of one block; the walk moves on to the next."""
-    parts, tokens = subject.units[index].parts, sum(ids_BT.numel() for ids_BT in subject.batches)
+    parts, last = subject.units[index].parts, _last_of_ffn(subject, index)
+    tokens = sum(ids_BT.numel() for ids_BT in subject.batches)
     cosines = {kind: torch.zeros((), dtype=torch.float64, device=walk.device) for kind in (BLOCKS, *parts)}
     with lent(walk.blocks[index], walk.device):
         for batch in range(len(walk.hidden)):
-            before_BTD = between_BTD = walk.hidden[batch].to(walk.device)
-            if FFN in parts:
-                with silenced(subject.anatomy.linears(index)[parts[FFN]]):
-                    between_BTD = walk.output(index, batch)
+            before_BTD = walk.hidden[batch].to(walk.device)
+            with nullcontext() if last is None else silenced(last):
+                between_BTD = walk.output(index, batch)
             after_BTD = walk.advance(index, batch)
             ends = {
                 BLOCKS: (before_BTD, after_BTD),
-                ATTENTION: (before_BTD, between_BTD if FFN in parts else after_BTD),
+                ATTENTION: (before_BTD, between_BTD),
                 FFN: (between_BTD, after_BTD),
             }
             for kind, cosine in cosines.items():
                 cosine += _cosine(*ends[kind])
     return {kind: (1 - cosine / tokens).cpu().reshape(1) for kind, cosine in cosines.items()}
+
+
+def _last_of_ffn(subject: Subject, index: int) -> nn.Linear | None:
+    """What the FFN of a block adds is what this makes; None without one. Its channels need be no units (Phi 3)."""
+    linears, attention = subject.anatomy.linears(index), attention_of(subject.anatomy.blocks[index])
+    if (known := subject.units[index].parts.get(FFN)) is not None:
+        return linears[known]
+    others = [each for name, each in linears.items() if not (attention and name.startswith(f"{attention}."))]
+    return others[-1] if others else None
 
 
 def _cosine(before_BTD: Tensor, after_BTD: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from transformers import Phi3Config, Phi3ForCausalLM
 
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.calibrate.importance.activation import Activation
@@ -18,7 +19,7 @@ from tasks.model.anatomy import find_blocks
 from tasks.model.units import units_of
 from tasks.prune.structure.depth import slice_blocks
 from tests.calibrate.importance.pieces import blocks_of, pieces, weights
-from tests.cases import BLOCKS, FAMILIES, batches, gpt_neox, llama, opt
+from tests.cases import BLOCKS, FAMILIES, VOCABULARY, batches, gpt_neox, llama, opt
 
 FAMILY_NAMES = ["llama", "qwen2", "qwen3", "mistral", "opt", "gemma", "gemma2"]
 SHAPES = (3, 24), (2, 24), (2, 9)
@@ -165,16 +166,23 @@ def test_influence(model):
         assert of_block["blocks"].tolist() == pytest.approx([1 - torch.cat(cosine_T).mean().item()], rel=1e-9)
 
 
+def phi3():
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": BLOCKS}
+    return Phi3ForCausalLM(Phi3Config(vocab_size=VOCABULARY, pad_token_id=0, **shape)).eval()
+
+
 @pytest.mark.parametrize(
-    ("make", "attention", "ffn"),
+    ("make", "attention", "ffn", "scored"),
     [
-        (llama, "self_attn.o_proj", "mlp.down_proj"),
-        (opt, "self_attn.out_proj", "fc2"),
-        (gpt_neox, "attention.dense", "mlp.dense_4h_to_h"),
+        (llama, "self_attn.o_proj", "mlp.down_proj", ["attention", "ffn"]),
+        (opt, "self_attn.out_proj", "fc2", ["attention", "ffn"]),
+        (gpt_neox, "attention.dense", "mlp.dense_4h_to_h", ["attention", "ffn"]),
+        (phi3, "self_attn.o_proj", "mlp.down_proj", ["attention"]),  # gate and up are one linear
     ],
 )
 @torch.no_grad()
-def test_influence_of_an_attention_and_of_an_ffn(make, attention, ffn):
+def test_influence_of_an_attention_and_of_an_ffn(make, attention, ffn, scored):
     """The stream before and after each, from what the block got and what their last linears added to it."""
     model = make().double()
     found, streams, hooks = Influence().score(model, batches(*SHAPES)), [[] for _ in range(BLOCKS)], []
@@ -192,7 +200,8 @@ def test_influence_of_an_attention_and_of_an_ffn(make, attention, ffn):
     for ids_BT in batches(*SHAPES):
         model(ids_BT)
     for of_block, seen in zip(found, streams, strict=True):
-        for place, kind in enumerate(("attention", "ffn")):
+        assert list(of_block) == ["blocks", *scored]
+        for place, kind in enumerate(scored):
             pairs = [torch.nn.functional.cosine_similarity(each[place], each[place + 1], dim=-1) for each in seen]
             mean = torch.cat([cosine_BT.flatten() for cosine_BT in pairs]).mean().item()
             assert of_block[kind].tolist() == pytest.approx([1 - mean], rel=1e-9)
