@@ -85,7 +85,7 @@ def build(
     """A model without values (device "meta"). Raises ValueError for settings that the classes refuse."""
     try:
         config = config_class.from_dict(dict(settings))
-    except StrictDataclassError as error:
+    except (StrictDataclassError, AttributeError) as error:  # a field that is computed (Falcon)
         raise ValueError(f"{config_class.__name__} refuses: {_last_line(error)}") from error
     with torch.device("meta"):
         return model_class(config)

@@ -53,7 +53,8 @@ def _settings(outline: Outline) -> dict:
     settings, per_block = config.to_dict() | own, {}
     for index, (widths, removed) in enumerate(zip(outline.widths, outline.removed, strict=True)):
         stated = width_settings(config, widths, outline.head_dim)
-        different: dict[str, object] = {name: value for name, value in stated.items() if settings[name] != value}
+        usual = {name: settings.get(name, getattr(config, name, None)) for name in stated}  # GPT-J stores other names
+        different: dict[str, object] = {name: value for name, value in stated.items() if usual[name] != value}
         if removed:
             different["skip"] = list(removed)
         per_block[str(index)] = different

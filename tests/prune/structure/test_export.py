@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import FalconConfig, FalconForCausalLM, GPTJConfig, GPTJForCausalLM
 
 from tasks.model.cost import Widths, sizes_of
 from tasks.model.load import BUILTIN, check_folder, load_model
@@ -79,6 +80,20 @@ def ffns(model):
     slice_blocks(model, ffn=[1, 2])
 
 
+def gptj():
+    """Its configuration stores the number of heads by a name of its own."""
+    torch.manual_seed(0)
+    shape = {"vocab_size": 97, "n_embd": 32, "n_layer": BLOCKS, "n_head": 4, "rotary_dim": 4}
+    config = GPTJConfig(bos_token_id=1, eos_token_id=2, **shape)
+    return GPTJForCausalLM(config).eval()
+
+
+def falcon():
+    """Its configuration computes the width of a head."""
+    config = FalconConfig(vocab_size=97, hidden_size=32, num_hidden_layers=BLOCKS, num_attention_heads=4)
+    return FalconForCausalLM(config).eval()
+
+
 CUTTABLE = [family for family in FAMILIES if family != "gpt_neox"]
 CASES = {
     f"{family} {form} {cut.__name__}": (FAMILIES[family], form, cut)
@@ -98,6 +113,7 @@ CASES["gpt_neox padded channels"] = (gpt_neox, "padded", narrow)
 CASES["gpt_neox per_layer channels"] = (gpt_neox, "per_layer", narrow)
 CASES |= {f"{make.__name__} padded attentions": (make, "padded", attentions) for make in (llama, opt)}
 CASES |= {f"llama {form} ffns": (llama, form, ffns) for form in ("padded", "per_layer")}
+CASES["gptj per_layer attentions"] = (gptj, "per_layer", attentions)
 CASES["qwen3 per_layer attentions"] = (qwen3, "per_layer", attentions)
 CASES["llama uniform dense"] = (llama, "uniform", lambda model: None)
 
@@ -263,6 +279,7 @@ def test_a_whole_folder_is_written_that_loads_here_as_any_model_does(tmp_path):
             "form: padded cannot express this gpt_neox: GPTNeoXForCausalLM has .*, where the cut model has nothing; "
             "valid is per_layer",
         ),
+        (falcon, attentions, "per_layer", "PerLayerFalconConfig refuses: .*'head_dim'.* has no setter; valid is none"),
         (llama, even, "stock", "form: stock given, valid is uniform, padded, per_layer"),
     ],
 )
