@@ -142,8 +142,8 @@ class Slice(Searching):
         cut, unscored = self.cut(), set(self.units) - set(kinds_scored(self.importance.build()))
         if unscored:
             able = [name for name, kind in IMPORTANCES.items() if {*self.units} <= {*kinds_scored(kind())}]
-            valid = f"{', '.join(sorted(unscored))}; valid is {', '.join(able) or 'blocks, or kinds of units'}"
-            raise ValueError(f"importance: {self.importance} gives no scores of {valid}")
+            given = f"importance: {self.importance} gives no scores of {', '.join(sorted(unscored))}"
+            raise ValueError(f"{given}; valid is {', '.join(able)}")
         pieces = " and ".join(self.units)
         if cut.in_depth and not self.repair:
             raise ValueError(f"repair: of whole {pieces} nothing is left to repair; leave --no-repair out")
