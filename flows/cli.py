@@ -161,8 +161,9 @@ def run_sweep(arguments: argparse.Namespace) -> int:
 
 def run_report(arguments: argparse.Namespace) -> int:
     from tasks.record.metrics import query, query_named
-    from tasks.record.report import markdown_table, write_report
-    from tasks.record.titles import how_many, is_finished
+    from tasks.record.pages.report import write_report
+    from tasks.record.pages.results import markdown_table
+    from tasks.record.pages.titles import how_many, is_finished
 
     latest = query("select coalesce(sweep, run) as run from runs order by recorded_at desc limit 1")
     run = arguments.run_id or next((row["run"] for row in latest), None)

@@ -20,15 +20,15 @@ def say_compare(made: argparse.ArgumentParser) -> None:
 
 
 def run_runs(arguments: argparse.Namespace) -> int:
-    from tasks.record.listing import runs_table
     from tasks.record.metrics import query_named
+    from tasks.record.runs.listing import runs_table
 
     if arguments.named is None:
         show({"runs": query_named("runs")} if arguments.json else runs_table())
         return 0
 
-    from tasks.record.comparison_words import lineage_words
-    from tasks.record.lineage import lineage_of
+    from tasks.record.runs.comparison_words import lineage_words
+    from tasks.record.runs.lineage import lineage_of
 
     lineage = lineage_of(arguments.named)
     show(asdict(lineage) if arguments.json else lineage_words(lineage))
@@ -36,9 +36,9 @@ def run_runs(arguments: argparse.Namespace) -> int:
 
 
 def run_compare(arguments: argparse.Namespace) -> int:
-    from tasks.record.comparison import compare
-    from tasks.record.comparison_words import comparison_words
-    from tasks.record.lineage import lineage_of
+    from tasks.record.runs.comparison import compare
+    from tasks.record.runs.comparison_words import comparison_words
+    from tasks.record.runs.lineage import lineage_of
 
     found = compare(*(lineage_of(named) for named in (arguments.a, arguments.b)))
     show(asdict(found) if arguments.json else comparison_words(found))

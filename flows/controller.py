@@ -24,8 +24,8 @@ from flows.show import show_run
 from tasks.evaluate.task import time_switches
 from tasks.handles import ArtifactRow, DatasetRow, RunRow
 from tasks.record import home
-from tasks.record.learned_policies import Learned
 from tasks.record.provenance import machine
+from tasks.record.registry.learned_policies import Learned
 from tasks.record.task import log, record, write_report
 from tasks.stage import Stages, run_always
 from tasks.train_controller.judge.regret import check_floor

@@ -16,7 +16,7 @@ from tasks.model.load import check_folder, check_tokenizer, fingerprint, load_co
 from tasks.network import hub_answers
 from tasks.prune.unpack import is_packed
 from tasks.record import home
-from tasks.record.origins import Origin, origin_of
+from tasks.record.runs.origins import Origin, origin_of
 
 INPUTS, MODELING = "activation.json", "modeling_per_layer.py"  # what tells a folder with sparse inputs, or per layer
 

@@ -12,7 +12,7 @@ from flows.words import say_activation, say_oneshot, say_slice, say_sweep
 
 if TYPE_CHECKING:
     from flows.prepare import Found
-    from tasks.record.planning import Plan
+    from tasks.record.runs.planning import Plan
 
 PLAN = "forecast the time, memory and disk of a run from earlier ones, and check its words"
 
@@ -28,7 +28,7 @@ def say_plan(made: argparse.ArgumentParser) -> None:
 
 def run_plan(arguments: argparse.Namespace) -> int:
     from flows.prepare import check, find
-    from tasks.record.planning import plan, together
+    from tasks.record.runs.planning import plan, together
 
     plans = []
     for point in _points(arguments):
@@ -45,7 +45,8 @@ def run_plan(arguments: argparse.Namespace) -> int:
 def warnings(found: "Plan") -> list[str]:
     """What this machine may not have enough of."""
     from tasks.calibrate.memory import free_bytes
-    from tasks.record import home, units
+    from tasks.record import home
+    from tasks.record.pages import units
 
     peak = max((step.peak_bytes or 0 for step in found.steps), default=0)
     needs = (("memory", peak, free_bytes()), ("disk", found.stored_bytes or 0, shutil.disk_usage(home.root()).free))
@@ -77,8 +78,8 @@ def _flow(point: Any) -> str:
 
 def _ahead(point: Any, found: "Found") -> Any:
     from tasks.model.load import resolve, weight_bytes
-    from tasks.record.planning import Ahead
     from tasks.record.provenance import machine
+    from tasks.record.runs.planning import Ahead
 
     return Ahead(
         flow=_flow(point),
@@ -94,7 +95,7 @@ def _ahead(point: Any, found: "Found") -> Any:
 
 
 def _show(found: "Plan", points: int, aside: bool) -> None:
-    from tasks.record import units
+    from tasks.record.pages import units
 
     total, least, most = (sum(getattr(step, name) for step in found.steps) for name in ("seconds", "least", "most"))
     peak = max((step.peak_bytes or 0 for step in found.steps), default=0) or None

@@ -23,10 +23,10 @@ def say_promote(made: argparse.ArgumentParser) -> None:
 
 
 def run_promote(arguments: argparse.Namespace) -> int:
-    from tasks.record.comparison_words import gates_words
-    from tasks.record.gates import Limits, closed
-    from tasks.record.lineage import lineage_of
-    from tasks.record.promotion import check_alias, promote
+    from tasks.record.registry.gates import Limits, closed
+    from tasks.record.registry.promotion import check_alias, promote
+    from tasks.record.runs.comparison_words import gates_words
+    from tasks.record.runs.lineage import lineage_of
 
     check_alias(arguments.alias)
     limits = Limits(floor=arguments.floor, size=arguments.size, speed=arguments.speed)

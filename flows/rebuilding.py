@@ -13,7 +13,7 @@ from flows.terminal import say
 
 if TYPE_CHECKING:
     from flows.outcome import Outcome
-    from tasks.record.lineage import Differences, Lineage
+    from tasks.record.runs.lineage import Differences, Lineage
 
 FLOWS = ("oneshot", "slice", "activation", "iterative")  # those that register what they make
 
@@ -36,8 +36,8 @@ def say_rebuild(made: argparse.ArgumentParser) -> None:
 
 
 def run_rebuild(arguments: argparse.Namespace) -> int:
-    from tasks.record.comparison_words import differing_words, made_words
-    from tasks.record.lineage import lineage_of
+    from tasks.record.runs.comparison_words import differing_words, made_words
+    from tasks.record.runs.lineage import lineage_of
 
     stored = lineage_of(arguments.version)
     start = flow_of(stored)
@@ -100,7 +100,7 @@ def fresh_store() -> Iterator[None]:
 
 def hold(stored: "Lineage", again: "Lineage") -> Rebuilt:
     """What was made beside what is stored; of the code, that of the stages which both ran."""
-    from tasks.record.lineage import differences
+    from tasks.record.runs.lineage import differences
 
     code = {stage: code for stage, code in stored.code.items() if stage in again.code}
     alike = replace(again, parameters=stored.parameters, code={stage: again.code[stage] for stage in code})

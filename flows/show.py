@@ -14,9 +14,9 @@ from prefect.artifacts import (
 )
 
 from tasks.prune.structure.rows import CutStageRow
-from tasks.record.drawing import standalone
 from tasks.record.metrics import query
-from tasks.record.report import markdown_table
+from tasks.record.pages.drawing import standalone
+from tasks.record.pages.results import markdown_table
 from tasks.record.task import uncached
 
 FIGURE = re.compile(r"<figure>(<svg.*?</svg>)<figcaption>(.*?)</figcaption>", re.DOTALL)

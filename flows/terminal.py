@@ -36,10 +36,10 @@ def show_rows(rows: list[dict]) -> None:
 
 def show_end(run: str, report: str, aside: bool) -> None:
     """The results table and where to look; `aside` of a program that reads JSON from stdout."""
-    from tasks.record.cuts import budgets_told, forecasts_told
     from tasks.record.metrics import query_named
-    from tasks.record.results import markdown_table, overlap_of
-    from tasks.record.titles import reuse_told
+    from tasks.record.pages.cuts import budgets_told, forecasts_told
+    from tasks.record.pages.results import markdown_table, overlap_of
+    from tasks.record.pages.titles import reuse_told
 
     (found,) = query_named("cached", run=run)
     say(reuse_told(**found))

@@ -8,10 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 GUESTS = {  # library -> the places that may import it
     "prefect": ("tasks/*/task.py", "tasks/stage.py", "tasks/progress.py", "flows/*.py"),
-    "mlflow": ("tasks/record/*.py",),
+    "mlflow": ("tasks/record/registry/*.py",),
     "duckdb": ("tasks/record/*.py",),
     "pyarrow": ("tasks/record/*.py",),
-    "matplotlib": ("tasks/record/*.py",),
+    "matplotlib": ("tasks/record/pages/*.py",),
     "datasets": ("tasks/data/sources.py", "tasks/evaluate/harness.py"),
     "lm_eval": ("tasks/evaluate/harness.py",),
     "gymnasium": ("tasks/train_controller/env.py",),

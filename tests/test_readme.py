@@ -16,7 +16,7 @@ from flows.terminal import FORETOLD
 from tasks.prune import MITIGATIONS, PRUNERS, SELECTIONS
 from tasks.prune.structure.cut_row import CutRow
 from tasks.record.metrics import TABLES, query
-from tasks.record.report import markdown_table
+from tasks.record.pages.results import markdown_table
 from tasks.train_controller.allocators import SEARCHERS
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.record.metrics import query
-from tasks.record.tracking import tracking
+from tasks.record.registry.tracking import tracking
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"

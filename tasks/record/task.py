@@ -10,9 +10,10 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.evaluate.benchmark_row import BenchmarkRow
 from tasks.handles import Checkpoint, Context, EvaluationRow, RunRow, SpeedRow
-from tasks.record import metrics, registry, tracking
-from tasks.record import report as pages
-from tasks.record.learned_policies import Learned
+from tasks.record import metrics
+from tasks.record.pages import report as pages
+from tasks.record.registry import tracking, versions
+from tasks.record.registry.learned_policies import Learned
 from tasks.train_controller.allocators.rows import SearchRow
 
 
@@ -49,7 +50,7 @@ def publish(
     removed = 1 - result.parameters / dense.parameters
     facts: dict[str, Any] = {"parameters": parameters, "evaluations": evaluations, "speeds": speeds, "moves": moves}
     with tracking.log_run(context, **facts, sweep=row.sweep) as (client, run_id):
-        made = registry.publish(client, context, stored, result, run_id, removed)
+        made = versions.publish(client, context, stored, result, run_id, removed)
         seconds = row.seconds + perf_counter() - started
         last = replace(row, registered_version=f"{made.name}/{made.version}", seconds=seconds)
         metrics.record(context, "runs", [last])

@@ -22,9 +22,9 @@ from tasks.model.load import fingerprint, load_model
 from tasks.prune import MITIGATIONS, SELECTIONS
 from tasks.prune.activation.folder import load_sparse
 from tasks.record import home
-from tasks.record.listing import runs_table
-from tasks.record.registry import load_registered
-from tasks.record.tracking import tracking
+from tasks.record.registry.tracking import tracking
+from tasks.record.registry.versions import load_registered
+from tasks.record.runs.listing import runs_table
 from tests.flows.runs import rows_of, sharing, stages_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sparse-inputs.md").read_text(encoding="utf-8")

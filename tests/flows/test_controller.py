@@ -17,7 +17,7 @@ from flows.methods import parse_importance
 from tasks.model.load import fingerprint, load_model
 from tasks.prune.structure.profile_folder import load_profiles
 from tasks.record.metrics import query
-from tasks.record.tracking import tracking
+from tasks.record.registry.tracking import tracking
 from tasks.train_controller.learn.policy_folder import load_policy
 from tasks.train_controller.learn.table import Table
 from tasks.train_controller.observation import FEATURES

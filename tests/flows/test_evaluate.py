@@ -14,7 +14,7 @@ from flows.evaluate_choices import Evaluate
 from flows.methods import parse_pruner
 from flows.oneshot import oneshot
 from tasks.model.load import fingerprint
-from tasks.record.tracking import tracking
+from tasks.record.registry.tracking import tracking
 from tests.flows.conftest import WORDS
 from tests.flows.runs import rows_of, sharing, stages_of
 

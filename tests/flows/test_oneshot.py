@@ -12,8 +12,8 @@ from flows.methods import parse_pruner
 from flows.oneshot import Outcome, oneshot
 from tasks.prune.pack import load_packed
 from tasks.record.metrics import query
-from tasks.record.registry import load_registered
-from tasks.record.tracking import tracking
+from tasks.record.registry.tracking import tracking
+from tasks.record.registry.versions import load_registered
 from tasks.stage import StageFailed
 from tests.flows.runs import stages_of
 

@@ -20,7 +20,7 @@ from tasks.evaluate.perplexity import perplexity
 from tasks.model.load import fingerprint, load_model
 from tasks.prune.structure.profile_folder import load_profiles
 from tasks.prune.structure.profiles import NONE
-from tasks.record.tracking import tracking
+from tasks.record.registry.tracking import tracking
 from tests.flows.runs import rows_of, sharing, stages_of
 from tests.flows.tiny import BLOCK, CHANNEL, HEAD_GROUP
 

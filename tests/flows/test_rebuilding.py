@@ -8,8 +8,8 @@ import pytest
 from flows.cli import main
 from flows.rebuilding import Rebuilt, verdict
 from tasks.record import home
-from tasks.record.lineage import lineage_of
 from tasks.record.metrics import query
+from tasks.record.runs.lineage import lineage_of
 from tests.record.plausible_benchmarks import record_benchmarks
 from tests.record.versions import record_version
 

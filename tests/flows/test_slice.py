@@ -18,8 +18,8 @@ from flows.outcome import Outcome
 from flows.slice import slice_model
 from flows.sweep import sweep
 from flows.terminal import outcome_json, show_end
-from tasks.record.registry import load_registered
-from tasks.record.tracking import tracking
+from tasks.record.registry.tracking import tracking
+from tasks.record.registry.versions import load_registered
 from tasks.recover import task as recover_task
 from tasks.stage import StageFailed
 from tests.flows.runs import rows_of, sharing, stages_of

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tasks.prune.weight.pattern import parse_pattern
-from tasks.record import tracking
+from tasks.record.registry import tracking
 from tests.cases import llama
 from tests.record.plausible import CONTEXT, evaluation, record_run
 

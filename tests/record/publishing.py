@@ -6,7 +6,8 @@ from pathlib import Path
 from tasks.handles import Checkpoint
 from tasks.prune.pack import pack_checkpoint
 from tasks.prune.weight.pattern import parse_pattern
-from tasks.record import home, registry, tracking
+from tasks.record import home
+from tasks.record.registry import tracking, versions
 from tests.record.plausible import CONTEXT, evaluation
 
 NAME = "espalier-stories-aaaaaaaa"
@@ -27,9 +28,9 @@ def stub(text: str) -> Checkpoint:
 
 def publish(
     run: str, packed: Checkpoint, ppl: float = 20.0, sparsity: float = 0.5, removed: float = 0.0, **context
-) -> registry.Version:
+) -> versions.Version:
     of_run = dataclasses.replace(CONTEXT, run=run, **context)
     row = evaluation(ppl=ppl, sparsity=sparsity, checkpoint=packed.hash)
     with tracking.log_run(of_run, parameters={"samples": 128}, evaluations=[evaluation("dense"), row]) as logged:
         client, run_id = logged
-        return registry.publish(client, of_run, packed, row, run_id, removed)
+        return versions.publish(client, of_run, packed, row, run_id, removed)

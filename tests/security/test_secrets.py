@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from flows.terminal import say
 from tasks.model.load import resolve
 from tasks.record import metrics
-from tasks.record.flat import text_of
+from tasks.record.runs.flat import text_of
 from tasks.secret import without_secrets
 from tasks.stage import StageFailed
 from tests.record.plausible import CONTEXT, record_run
