@@ -17,18 +17,21 @@ ENTRIES = {  # kind of a checkpoint that transformers alone cannot load -> modul
 def copy_loader(folder: Path, kind: str) -> Path:
     """Write the package `tasks` into `folder`, reduced to ENTRIES of a kind and their imports, and return its path.
 
-    Its `__init__.py` files are empty: only modules are needed, and the real ones may import more than is there.
+    Its `__init__.py` files are empty: only modules are needed, and the real ones may import more than is there. The C++
+    that a module compiles goes with it.
     """
     todo, copied = [*ENTRIES[kind]], set[str]()
     while todo:
         module = todo.pop()
-        text = _source(module)
+        text, native = _source(module), _source(module, ".cpp")
         if text is None or module in copied:
             continue
         copied.add(module)
         copy = folder.joinpath(*module.split(".")).with_suffix(".py")
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(text, encoding="utf-8")
+        if native is not None:
+            copy.with_suffix(".cpp").write_text(native, encoding="utf-8")
         todo += _imports(text)
     package = folder / "tasks"
     for place in (package, *(path for path in package.rglob("*") if path.is_dir())):
@@ -36,10 +39,10 @@ def copy_loader(folder: Path, kind: str) -> Path:
     return package
 
 
-def _source(module: str) -> str | None:
-    """The text of a module of this project; None for a package, or a name that is no module."""
+def _source(module: str, ending: str = ".py") -> str | None:
+    """The text of a module of this project, or of the C++ beside it; None for a package, or a name that is no module."""
     package, *places = module.split(".")
-    file = resources.files(package).joinpath(*places[:-1], f"{places[-1]}.py") if places else None
+    file = resources.files(package).joinpath(*places[:-1], f"{places[-1]}{ending}") if places else None
     return file.read_text(encoding="utf-8") if file is not None and file.is_file() else None
 
 

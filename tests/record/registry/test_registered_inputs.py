@@ -102,5 +102,6 @@ def test_what_it_carries_is_whole_and_small(tmp_path):
     package = copy_loader(tmp_path, "sparse_inputs")
     copied = {str(path.relative_to(package)) for path in package.rglob("*.py")}
     assert {"prune/activation/folder.py", "prune/activation/var.py", "model/load.py", "prune/__init__.py"} <= copied
+    assert (package / "prune" / "activation" / "compiled_product.cpp").is_file()
     others = ("record", "evaluate", "data", "recover", "prune/structure")
     assert not {name for name in copied if name.startswith(others)}
