@@ -40,7 +40,7 @@ def copy_loader(folder: Path, kind: str) -> Path:
 
 
 def _source(module: str, ending: str = ".py") -> str | None:
-    """The text of a module of this project, or of the C++ beside it; None for a package, or a name that is no module."""
+    """The text of a module of this project, or of the C++ beside it; None for a package, or what is no module."""
     package, *places = module.split(".")
     file = resources.files(package).joinpath(*places[:-1], f"{places[-1]}{ending}") if places else None
     return file.read_text(encoding="utf-8") if file is not None and file.is_file() else None
