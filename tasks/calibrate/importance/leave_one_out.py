@@ -24,9 +24,9 @@ from tasks.model.units import KINDS
 class LeaveOneOut(Importance):
     """The loss without the unit, in nats per token; nothing else in the model changes.
 
-    What the unit hands to its reader is zero, so none of its weights has an effect; what a whole attention or FFN adds
-    to the hidden states is. Every unit of the `kinds` costs a
-    forward of the blocks from its own on; `losses_without` measures a sample.
+    What the unit hands to its reader is zero, so none of its weights has an effect; a whole attention or FFN adds
+    nothing to the hidden states. Every unit of the `kinds` costs a forward of the blocks from its own on;
+    `losses_without` measures a sample.
     """
 
     kinds: tuple[str, ...] = (*WHOLE, *KINDS)
