@@ -41,6 +41,8 @@ def main() -> None:
             line = measure_command(shlex.split(words), stages["computed_s"])
             add_line(file, facts | line)
             print(json.dumps(line), file=sys.stderr)
+    if not file.exists():
+        sys.exit(f"results: {file} is not there; leave --table out to measure")
     text = markdown(read_lines(file))
     (choice.results / "overhead.md").write_text(text, encoding="utf-8")
     print(text)
