@@ -24,6 +24,7 @@ from typing import Any
 from bench.lines import RESULTS
 from bench.stored import table
 from bench.texts import add_line, read_lines
+from tasks.record.metrics import query
 from tasks.record.provenance import machine, versions
 
 STAGES = "bench.overhead_stages"
@@ -62,7 +63,8 @@ def measure_command(words: Sequence[str], stage_s: float) -> dict[str, Any]:
     with TemporaryDirectory() as artifacts:
         environment = apart(Path(artifacts))
         cold_s = seconds_of(words, environment)
-        [computed] = json.loads(asked(COMPUTED, environment))
+        os.environ["ESPALIER_ARTIFACTS"] = artifacts
+        [computed] = query(COMPUTED)
         warm_s = seconds_of(words, environment)
     return {
         "command": shlex.join(["espalier", *words]),
@@ -84,13 +86,6 @@ def seconds_of(words: Sequence[str], environment: dict[str, str]) -> float:
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "flows.cli", *words], env=environment, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - started
-
-
-def asked(statement: str, environment: dict[str, str]) -> str:
-    """Its rows as JSON."""
-    code = "import json, sys; from tasks.record.metrics import ask; print(json.dumps(ask(sys.argv[1])))"
-    words = [sys.executable, "-c", code, statement]
-    return subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def markdown(lines: Sequence[dict[str, Any]]) -> str:
