@@ -15,8 +15,9 @@ from flows.presets import SWEEPS
 from flows.terminal import FORETOLD
 from tasks.prune import MITIGATIONS, PRUNERS, SELECTIONS
 from tasks.prune.structure.cut_row import CutRow
-from tasks.record.metrics import TABLES, query
+from tasks.record.metrics import query
 from tasks.record.pages.results import markdown_table
+from tasks.record.tables import TABLES
 from tasks.train_controller.allocators import SEARCHERS
 
 ROOT = Path(__file__).parents[1]

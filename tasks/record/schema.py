@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import get_type_hints
 
 from tasks.handles import Context
-from tasks.record.metrics import GRAIN, SQL, TABLES, plain
+from tasks.record.tables import GRAIN, SQL, TABLES, plain
 
 HEAD = """# The tables
 

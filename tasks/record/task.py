@@ -54,6 +54,7 @@ def publish(
         seconds = row.seconds + perf_counter() - started
         last = replace(row, registered_version=f"{made.name}/{made.version}", seconds=seconds)
         metrics.record(context, "runs", [last])
+        metrics.keep_views()
 
 
 @uncached("log")
@@ -70,6 +71,7 @@ def log(
     facts: dict[str, Any] = {"parameters": parameters, "evaluations": evaluations, "speeds": speeds, "learned": learned}
     with tracking.log_run(context, **facts, benchmarks=benchmarks, sweep=row.sweep):
         metrics.record(context, "runs", [row])
+        metrics.keep_views()
 
 
 @uncached("report")

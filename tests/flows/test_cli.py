@@ -20,7 +20,7 @@ from flows.presets import SWEEPS
 from tasks.prune.weight.lowrank import LowRank
 from tasks.prune.weight.svd import SVD, ActivationSVD
 from tasks.record import home
-from tasks.record.metrics import TABLES
+from tasks.record.tables import TABLES
 from tests.record.plausible import record_run
 
 
