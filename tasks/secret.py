@@ -5,7 +5,8 @@ It stands beside the rooms: whoever puts a stranger's words into an error, a row
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 HIDDEN = "***"
@@ -17,12 +18,22 @@ TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|AKIA[A-Z0-9]{16}|gh[pousr]_[A-Za-z
 
 def without_secrets(text: str) -> str:
     """The text with `***` for each token or password in it: those of the environment, and what has the form of one."""
-    for name, value in os.environ.items():
-        if len(value) >= SHORTEST and SECRET_NAME.search(name):
-            text = text.replace(value, HIDDEN)
+    return _hide(text, _values())
+
+
+def rows_without_secrets(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The columns of each row, their texts without secrets; a text that many rows share is looked at once."""
+    values = _values()
+    hide = cache(lambda text: _hide(text, values))
+    return [{name: hide(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
+
+
+def _values() -> list[str]:
+    """The secrets of the environment as it is now."""
+    return [value for name, value in os.environ.items() if len(value) >= SHORTEST and SECRET_NAME.search(name)]
+
+
+def _hide(text: str, values: Iterable[str]) -> str:
+    for value in values:
+        text = text.replace(value, HIDDEN)
     return TOKEN.sub(HIDDEN, PASSWORD.sub(HIDDEN, text))
-
-
-def row_without_secrets(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a row, its texts without secrets."""
-    return {name: without_secrets(value) if isinstance(value, str) else value for name, value in row.items()}

@@ -71,6 +71,17 @@ def modules(part: str) -> list[Path]:
     return _training_modules() if _known(part) == "train" else _held_out_modules(part)
 
 
+def held_out_folders() -> list[Path]:
+    """Where the packages are that are held out. ValueError for one that is not installed."""
+    folders = []
+    for package, distribution in HELD_OUT.items():
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ValueError(f"docs: {distribution} is not installed; install with -c constraints.txt")
+        folders.append(Path(spec.submodule_search_locations[0]))
+    return folders
+
+
 def versions() -> dict[str, str]:
     """The installed versions of the packages that calibration and evaluation come from."""
     return {distribution: version(distribution) for distribution in HELD_OUT.values()}
@@ -105,11 +116,7 @@ def _known(part: str) -> str:
 
 def _held_out_modules(part: str) -> list[Path]:
     found = []
-    for package, distribution in HELD_OUT.items():
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise ValueError(f"docs: {distribution} is not installed; install with -c constraints.txt")
-        folder = Path(spec.submodule_search_locations[0])
+    for folder in held_out_folders():
         names = sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("*.py"))
         found += [folder.parent / name for name in names if part_of(name) == part]
     return found

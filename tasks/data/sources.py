@@ -85,7 +85,7 @@ def check_source(text: str, role: str, endings: Sequence[str] = ENDINGS) -> Sour
         if not Path(source.name).is_file():
             raise ValueError(f"source: the file {source.name} does not exist")
     elif source.name == "docs":
-        docs.modules("evaluation")  # every part needs the packages that are held out
+        docs.held_out_folders()  # every part needs the packages that are held out
     elif not _is_cached(source) and not hub_answers(OFFLINE):
         raise ValueError(_absent(source))
     return source

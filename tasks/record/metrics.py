@@ -31,7 +31,7 @@ from tasks.record import home
 from tasks.record.names import check_run
 from tasks.record.tables import GRAIN, SQL, TABLES, columns, schema
 from tasks.record.whole import whole_files
-from tasks.secret import row_without_secrets
+from tasks.secret import rows_without_secrets
 
 OFFLINE: dict[str, Any] = {"autoinstall_known_extensions": False}  # a query never reaches for the network
 
@@ -49,7 +49,7 @@ def record(context: Context, table: str, rows: Sequence[Any]) -> Path:
     keys = [tuple(getattr(row, name) for name in GRAIN[table]) for row in rows]
     if len(set(keys)) < len(keys):
         raise ValueError(f"{table}: two rows with the same {', '.join(GRAIN[table]) or 'run'}")
-    whole = [row_without_secrets(dataclasses.asdict(context) | dataclasses.asdict(row)) for row in rows]
+    whole = rows_without_secrets(dataclasses.asdict(context) | dataclasses.asdict(row) for row in rows)
     content = pa.Table.from_pylist(whole, schema=schema(table))
     buffer = io.BytesIO()
     pq.write_table(content, buffer, compression="zstd")
