@@ -14,12 +14,12 @@ What it needed to run on transformers 5.23 and a model with fewer KV heads than 
 - the number of query heads of a KV head told to each attention afterwards, as the example does.
 """
 
+import copy
 import importlib
 import subprocess
 import sys
-from bisect import bisect_left
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,7 +68,7 @@ class TorchPruning:
         self._folder, self._text = folder, text
         self._gradients = cache(self._gradient)
         self._ratio = cache(self._nearest)
-        self._share = cache(self._share_removed)
+        self._shares = cache(self._share_by_ratio)
 
     def make(self, cell: Cell) -> PreTrainedModel:
         """The model with the cell's cut. Raises NotInstalled."""
@@ -92,16 +92,18 @@ class TorchPruning:
         return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
     def _nearest(self, cut: str, budget: float) -> float:
-        """By bisection: a higher ratio removes no less."""
-        first = min(bisect_left(RATIOS, budget, key=partial(self._share, cut)), len(RATIOS) - 1)
-        return min(RATIOS[max(0, first - 1) : first + 1], key=lambda ratio: abs(self._share(cut, ratio) - budget))
+        """Of all: a higher ratio may remove less, where a check of its own leaves the query heads."""
+        shares = self._shares(cut)
+        return min(shares, key=lambda ratio: abs(shares[ratio] - budget))
 
-    def _share_removed(self, cut: str, ratio: float) -> float:
-        """Of the blocks' parameters: widths do not depend on the importance."""
-        model = self._load()
-        before = block_parameters(model)
-        prune(model, MAGNITUDE, ratio, hidden=cut == WHOLE)
-        return 1 - block_parameters(model) / before
+    def _share_by_ratio(self, cut: str) -> dict[float, float]:
+        """The share of the blocks' parameters that each ratio removes: widths do not depend on the importance."""
+        dense, shares = self._load(), {}
+        for ratio in RATIOS:
+            model = copy.deepcopy(dense)
+            prune(model, MAGNITUDE, ratio, hidden=cut == WHOLE)
+            shares[ratio] = 1 - block_parameters(model) / block_parameters(dense)
+        return shares
 
 
 def prune(model: PreTrainedModel, importance: str, ratio: float, *, hidden: bool) -> None:
