@@ -1,8 +1,9 @@
 """`python -m bench.controller`: is a policy that chooses per prompt faster than the best profile for all prompts?
 
-Three parts: what each action does to each prompt; what each learner chooses for the test prompts once it has learned
-from the others, for each floor and seed, as it is, without a part of the state, and with rewards of other prompts; and
-the policies of the first seed live, beside the best fixed action and "none" twice. Each finished piece is a line of
+Four parts: what each action does to each prompt; what each learner chooses for the test prompts once it has learned
+from the others, for each floor and seed, as it is, without a part of the state, and with rewards of other prompts; the
+policies of the first seed live, beside the best fixed action and "none" twice; and what each learner chooses once the
+reward weighs quality otherwise, for each floor and seed. Each finished piece is a line of
 `<results>/controller-<model>.jsonl`, so that the benchmark can be stopped and started at any moment. Where `--minutes`
 do not suffice for all prompts, half of them go to measuring, and it is learned from what was measured; the next start
 measures the others. `--table` writes controller.md from the lines alone.
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from bench.cells import left, run_cells
-from bench.controller_measured import LEARN, LIVE, MEASURE, Cell, Line, line_of, of_part, setup_of, table_from
+from bench.controller_measured import LEARN, LIVE, MEASURE, SWEEP, Cell, Line, line_of, of_part, setup_of, table_from
 from bench.controller_subjects import (
     ACTIONS,
     AGAIN,
@@ -33,6 +34,7 @@ from bench.controller_subjects import (
     profiles_of,
     prompt_source,
     prompts_of,
+    weights_of,
 )
 from bench.controller_table import markdown
 from bench.lines import add_options, file_of_lines, run_models
@@ -42,6 +44,7 @@ from tasks.model.folder import fingerprint
 from tasks.model.load import load_model, load_tokenizer
 from tasks.prune.structure.profiles import Profiles
 from tasks.train_controller.act.actions import Action
+from tasks.train_controller.act.prefill import LOOKED_AT
 from tasks.train_controller.judge.live import Named, Rival, answer_live
 from tasks.train_controller.judge.regret import BEST_FIXED, DENSE, FloorUnmet, best_fixed, check_floor
 from tasks.train_controller.learn.learners import ABLATIONS, LEARNERS
@@ -87,6 +90,7 @@ class Study:
             "tokens": choice.tokens,
             "reference": REFERENCE,
             "repetitions": choice.repetitions,
+            "looked_at": LOOKED_AT,
         }
         self.setup = setup_of(self.facts)
 
@@ -97,6 +101,7 @@ class Study:
             (self.to_measure, self.measure, half),
             (self.to_learn, self.learn, end),
             (self.to_answer, self.answer, end),
+            (self.to_sweep, self.learn, end),
         )
         if not any(to_do() for to_do, _, _ in parts):
             return
@@ -125,11 +130,12 @@ class Study:
 
     def to_learn(self) -> list[Cell]:
         """First every learner as it is; seed by seed."""
-        ways = [", ".join(filter(None, (learner, way))) for way, learner in product(WAYS, self.choice.learners)]
-        every = product(ways, range(self.choice.seeds), self.choice.floors)
-        train, test = self.tables()
-        cells = [self._learned(LEARN, of, train, test, floor=floor, seed=seed) for of, seed, floor in every]
-        return self._left(cells if enough(train, test) else ())
+        each = product(WAYS, self.choice.learners)
+        return self._to_learn(LEARN, [", ".join(filter(None, (learner, way))) for way, learner in each])
+
+    def to_sweep(self) -> list[Cell]:
+        """Every learner with each other reward; seed by seed."""
+        return self._to_learn(SWEEP, [said for who in self.choice.learners for said in weights_of(LEARNERS[who]())])
 
     def learn(self, cell: Cell) -> Line:
         """The number of the action that is chosen for each test prompt, and what the guard of the floor found."""
@@ -150,7 +156,9 @@ class Study:
         train, _ = self.tables()
         check_floor(train, cell.floor)
         name, _, way = cell.of.partition(", ")
-        return LEARNERS[name](target=cell.target).learn(WAYS[way](train, cell.seed), cell.floor, cell.seed)
+        learner = LEARNERS[name](target=cell.target)
+        weighed = weights_of(learner).get(cell.of, learner)
+        return weighed.learn(WAYS.get(way, WAYS[""])(train, cell.seed), cell.floor, cell.seed)
 
     def to_answer(self) -> list[Cell]:
         train, test = self.tables()
@@ -191,6 +199,12 @@ class Study:
     ) -> Rival:
         controller = Controller(self.profiles, load_tokenizer(self.folder), actions, policy, reader=self.reader)
         return Rival(named=Named(policy=name, floor=floor, seed=0), controller=controller, action=taken)
+
+    def _to_learn(self, part: str, ways: Sequence[str]) -> list[Cell]:
+        train, test = self.tables()
+        every = product(ways, range(self.choice.seeds), self.choice.floors)
+        cells = [self._learned(part, of, train, test, floor=floor, seed=seed) for of, seed, floor in every]
+        return self._left(cells if enough(train, test) else ())
 
     def _learned(self, part: str, of: str, train: Table, test: Table, **which: Any) -> Cell:
         prompts = len(train) + len(test)

@@ -21,7 +21,7 @@ from tasks.train_controller.observation import FEATURES
 from tasks.train_controller.rows import EpisodeRow, PromptRow
 
 Line = dict[str, Any]
-MEASURE, LEARN, LIVE = "measure", "learn", "live"
+MEASURE, LEARN, LIVE, SWEEP = "measure", "learn", "live", "sweep"
 OF_ACTIONS = ("rise", "kl", "ratio", "switch_ms", "decode_ms", "cache_bytes")  # of each action in turn
 
 
@@ -30,7 +30,7 @@ class Cell:
     """A piece of work. `of`: a prompt, or who learns; `prompts`, `target`: that were learned from, and with."""
 
     setup: str
-    part: str  # MEASURE, LEARN or LIVE
+    part: str  # MEASURE, LEARN, LIVE or SWEEP
     of: str
     prompts: int = 0
     target: float = 0.0

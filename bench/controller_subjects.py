@@ -22,6 +22,8 @@ from tasks.prune.structure.profile_repair import repaired_profile
 from tasks.prune.structure.profiles import NONE, Profiles
 from tasks.prune.structure.rises import measure_rises
 from tasks.train_controller.act.actions import Action, parse_actions
+from tasks.train_controller.learn.learner import Learner
+from tasks.train_controller.learn.learners import reweighted
 from tasks.train_controller.measure.encoded import encode_prompt
 from tasks.train_controller.measure.episodes import EncodedPrompt
 
@@ -96,3 +98,8 @@ def profiles_of(model: PreTrainedModel, text: Text, actions: Sequence[Action]) -
 def prompt_source(name: str) -> str:
     """The prompts of a model in words."""
     return f"{Path(MODELS[name][2]).name} and {OTHER_PROMPTS[name].name}"
+
+
+def weights_of(learner: Learner) -> dict[str, Learner]:
+    """The learner with every reward of the sweep but its own, by the name of its policies."""
+    return {said: other for said, other in reweighted(learner).items() if other.reward != learner.reward}

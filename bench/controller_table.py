@@ -11,11 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.controller_measured import LEARN, LIVE, MEASURE, Line, of_part, table_from
+from bench.controller_measured import LEARN, LIVE, MEASURE, SWEEP, Line, of_part, table_from
 from bench.controller_subjects import AGAIN
 from bench.stored import table
 from tasks.train_controller.judge.live import LiveAnswer, live_decisions
-from tasks.train_controller.judge.regret import BEST_FIXED, ORACLE, RANDOM, baselines, decisions, interval, summaries
+from tasks.train_controller.judge.regret import (
+    BEST_FIXED,
+    DENSE,
+    ORACLE,
+    RANDOM,
+    baselines,
+    decisions,
+    interval,
+    summaries,
+)
+from tasks.train_controller.learn.learners import LEARNERS
 from tasks.train_controller.learn.reward import Reward
 from tasks.train_controller.learn.table import Table
 from tasks.train_controller.rows import ControllerRow, DecisionRow
@@ -59,9 +69,9 @@ def _model(model: str, lines: Sequence[Line]) -> list[str]:
         return [*head, "", f"Measured so far: {len(measured)} prompts."]
     train, test = (table_from(measured, start["actions"], split) for split in ("train", "test"))
     of_table = {"prompts": len(measured), "target": start["target"]}
-    learned, live = (
+    learned, live, swept = (
         [line for line in of_part(lines, start["setup"], part) if of_table.items() <= line["cell"].items()]
-        for part in (LEARN, LIVE)
+        for part in (LEARN, LIVE, SWEEP)
     )
     return [
         *head,
@@ -72,6 +82,7 @@ def _model(model: str, lines: Sequence[Line]) -> list[str]:
         "",
         *_policies(start, train, test, learned),
         *_live(test, live),
+        *_sweep(start, train, test, learned, swept),
     ]
 
 
@@ -98,7 +109,13 @@ def _actions(start: Line, measured: Sequence[Line]) -> list[str]:
     ]
 
 
-def _policies(start: Line, train: Table, test: Table, learned: Sequence[Line]) -> list[str]:
+def _policies(
+    start: Line,
+    train: Table,
+    test: Table,
+    learned: Sequence[Line],
+    beside: Sequence[str] = (ORACLE, BEST_FIXED, RANDOM, DENSE, BY_RISES),
+) -> list[str]:
     reward, target = Reward(), start["target"]
     made: list[DecisionRow] = []
     for floor, seed in product(start["floors"], range(RANDOM_SEEDS)):
@@ -112,9 +129,25 @@ def _policies(start: Line, train: Table, test: Table, learned: Sequence[Line]) -
             cell, choice_P = line["cell"], torch.tensor(line["choices"])
             made += decisions(cell["of"], cell["floor"], cell["seed"], choice_P, test, reward)
     fixed = {row.floor: row.action for row in made if row.policy == BEST_FIXED}
-    rows = sorted(summaries(made, resamples=RESAMPLES), key=lambda row: start["floors"].index(row.floor))
+    shown = {*beside, *(line["cell"]["of"] for line in learned)}
+    every = [row for row in summaries(made, resamples=RESAMPLES) if row.policy in shown]
+    rows = sorted(every, key=lambda row: start["floors"].index(row.floor))
     refused = dict.fromkeys(f"Refused: {line['refused']}." for line in learned if "refused" in line)
     return [*table(POLICY_HEAD, (_policy(row, fixed[row.floor]) for row in rows)), *refused]
+
+
+def _sweep(start: Line, train: Table, test: Table, learned: Sequence[Line], swept: Sequence[Line]) -> list[str]:
+    """The learners as they are and with other rewards, beside the best fixed action."""
+    if not swept:
+        return []
+    usual = [line for line in learned if line["cell"]["of"] in LEARNERS]
+    return [
+        "",
+        "Other weights of the reward, ratio − quality · max(0, rise − tolerance · floor). Where nothing is said,",
+        "quality is 3 and tolerance 1; the regret is always that of these.",
+        "",
+        *_policies(start, train, test, [*usual, *swept], beside=(BEST_FIXED,)),
+    ]
 
 
 def by_rises(train: Table, test: Table, floor: float) -> Tensor:
@@ -132,7 +165,7 @@ def _policy(row: ControllerRow, fixed: str) -> list[str]:
 
 
 def _live(test: Table, live: Sequence[Line]) -> list[str]:
-    answers = [LiveAnswer(**answer) for line in live for answer in line["answers"]]
+    answers = [LiveAnswer(**{"state": "{}"} | answer) for line in live for answer in line["answers"]]
     if not answers:
         return []
     again = np.array([[answer.ratio for answer in answers if answer.policy == AGAIN]])

@@ -28,6 +28,7 @@ from tasks.record.provenance import machine, versions
 
 PATH = "/v1/completions"
 PROMPT_WORDS, PROMPTS_EACH, TIMEOUT_S = 24, 4, 120.0
+LOOKS = 12  # at the memory of the service, evenly over the time
 
 
 @dataclass
@@ -93,9 +94,9 @@ def main() -> None:
         if alone.lost:
             raise RuntimeError(f"{alone.lost} of {alone.requests} prompts got no answer alone")
         load = Load(model=model, port=port, tokens=choice.tokens, known=alone.known)
-        start_bytes, started = process.memory_info().rss, time.monotonic()
-        press(load, prompts, until=started + choice.seconds)
-        seconds, end_bytes = time.monotonic() - started, process.memory_info().rss
+        started = time.monotonic()
+        memory_bytes = press(load, prompts, choice.seconds, process)
+        seconds = time.monotonic() - started
     line = {
         "command": shlex.join(["python", "-m", "bench.serve_load", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -109,8 +110,7 @@ def main() -> None:
         "mixed": load.mixed,
         "actions": load.actions,
         "tokens_per_s": load.written / seconds,
-        "memory_start_bytes": start_bytes,
-        "memory_end_bytes": end_bytes,
+        "memory_bytes": memory_bytes,
     }
     add_line(choice.results / "serve-load.jsonl", line)
     print(json.dumps(line))
@@ -146,8 +146,12 @@ def service(choice: argparse.Namespace) -> Iterator[tuple[psutil.Process, int, s
         started.wait()
 
 
-def press(load: Load, prompts: Sequence[Sequence[str]], until: float) -> None:
-    """Each client asks again as soon as it has an answer; return when all have their last."""
+def press(load: Load, prompts: Sequence[Sequence[str]], seconds: float, process: psutil.Process) -> list[int]:
+    """Each client asks again as soon as it has an answer; return when all have their last.
+
+    What is returned is how much memory `process` had at the start, LOOKS times meanwhile, and at the end, in bytes.
+    """
+    until = time.monotonic() + seconds
 
     def client(own: Sequence[str]) -> None:
         number = 0
@@ -156,10 +160,15 @@ def press(load: Load, prompts: Sequence[Sequence[str]], until: float) -> None:
             number += 1
 
     clients = [threading.Thread(target=client, args=(own,)) for own in prompts]
+    memory_bytes = [process.memory_info().rss]
     for each in clients:
         each.start()
+    for _ in range(LOOKS):
+        time.sleep(seconds / LOOKS)
+        memory_bytes.append(process.memory_info().rss)
     for each in clients:
         each.join()
+    return [*memory_bytes, process.memory_info().rss]
 
 
 def say(line: str) -> None:

@@ -23,7 +23,7 @@ def say_generate(made: argparse.ArgumentParser) -> None:
         "--stop", action="append", default=[], metavar="TEXT", help="ends the answer before it; several may be given"
     )
     made.add_argument("--action", help="in place of a policy's choice: none, a profile, ffn20@window:0.5")
-    made.add_argument("--compare", action="store_true", help="answer the prompt once more so, and with the whole model")
+    made.add_argument("--compare", action="store_true", help="answer it some more times, in turn with the whole model")
     made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
 
 

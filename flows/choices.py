@@ -10,9 +10,9 @@ from flows.activation_choices import Activation
 from flows.allocator_choices import Searching, Shared
 from flows.methods import (
     ALLOCATION_CHOICES,
-    IMPORTANCE_CHOICES,
     LONGEST_LABEL,
     SEARCHER_CHOICES,
+    USUAL_IMPORTANCE,
     AllocationChoice,
     Choice,
     ImportanceChoice,
@@ -26,9 +26,7 @@ from flows.methods import (
 )
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.calibrate.importance.correlation import LEAST
-from tasks.calibrate.importance.importance import WHOLE, Importance
-from tasks.calibrate.importance.influence import Influence
-from tasks.calibrate.importance.leave_one_out import LeaveOneOut
+from tasks.calibrate.importance.importance import Importance, ImportanceByKind
 from tasks.model.units import KINDS
 from tasks.prune.allocators import Allocator, Given
 from tasks.prune.structure.cut import Cut
@@ -127,7 +125,7 @@ class Slice(Searching):
     cost: Literal["parameters", "flops", "bytes", "kv"] = Field(
         "parameters", description="what the budget is a share of; flops and kv at the model's context, 2048 at most"
     )
-    importance: ImportanceChoice = IMPORTANCE_CHOICES["taylor"](method="taylor")
+    importance: ImportanceChoice = USUAL_IMPORTANCE
     allocator: Shared = Field("uniform", description="the same share of every block, that of each, or a search")
     units: Names = Field(("head_groups", "channels"), description="of units that go; or whole: blocks, attention, ffn")
     round_to: int = Field(64, ge=1, description="the channels that stay are a multiple of it")
@@ -173,7 +171,7 @@ class Slice(Searching):
 
     @property
     def name(self) -> str:
-        """What the rows call it: how units were chosen and what was done for those that stay, `taylor+repair`."""
+        """What the rows call it: how units were chosen and what was done for those that stay, `wanda_sp+repair`."""
         repaired = ["repair"] if self.repair and not self.cut().in_depth else []
         return "+".join([self.importance.label, *self._shares_label(), *repaired, *self.recovery_label()])
 
@@ -213,9 +211,7 @@ class Slice(Searching):
 
 def kinds_scored(importance: Importance) -> tuple[str, ...]:
     """The kinds of units of which it gives scores."""
-    if isinstance(importance, LeaveOneOut):
-        return importance.kinds
-    return WHOLE if isinstance(importance, Influence) else KINDS
+    return importance.kinds if isinstance(importance, ImportanceByKind) else KINDS
 
 
 class Sweep(Strict):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from flows.methods import IMPORTANCE_CHOICES, Choice, ImportanceChoice, choices_of, parse_choice
+from flows.methods import USUAL_IMPORTANCE, Choice, ImportanceChoice, choices_of, parse_choice
 from flows.profile_choices import CutsText, Profiles
 from flows.texts import DeviceText, SourceText, Told
 from tasks.prune.structure.profiles import NONE
@@ -70,7 +70,7 @@ class Controller(Told):
     ablations: bool = Field(False, description="learn without a part of the state, and with other rewards")
     tokens: int = Field(32, ge=2, description="of an answer, and of a reference at most")
     repetitions: int = Field(4, ge=1, description="of each timing, the actions taking turns")
-    importance: ImportanceChoice = IMPORTANCE_CHOICES["taylor"](method="taylor")
+    importance: ImportanceChoice = USUAL_IMPORTANCE
     round_to: int = Field(64, ge=1, description="the channels that stay are a multiple of it")
     repair: bool = Field(True, description="fit the linears that read what was cut to what is left, by least squares")
     calibration: SourceText = "docs"

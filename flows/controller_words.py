@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from flows.names import IMPORTANCES, one_of
+from flows.names import IMPORTANCES, USUAL_IMPORTANCE, number, one_of, whole
 from flows.server import prefect_server
 from flows.terminal import say, show_end
 from flows.words import say_model
@@ -42,7 +42,7 @@ def _say_training(made: argparse.ArgumentParser) -> None:
         help="docs (the default), or FILE[first:last] of .csv, .jsonl or .parquet with a column `prompt` and a "
         "`reference` that follows it, as gsm8k, humaneval, mbpp and dolly have them; several joined by +",
     )
-    made.add_argument("--prompt-limit", help="so many prompts; by default all")
+    made.add_argument("--prompt-limit", type=whole(1), help="so many prompts; by default all")
     made.add_argument(
         "--floor", default="0.05", help="by what share the perplexity may rise at most (0.05); several: 0.02,0.05,0.1"
     )
@@ -59,29 +59,33 @@ def _say_training(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument(
         "--target",
+        type=number(above=0, below=1),
         default=0.005,
         help="the share of the prompts on which policies and the best fixed action may break a floor (0.005)",
     )
-    made.add_argument("--seeds", default=5, help="policies of each learner for each floor (5)")
+    made.add_argument("--seeds", type=whole(1), default=5, help="policies of each learner for each floor (5)")
     made.add_argument(
         "--ablations", action="store_true", help="learn without a part of the state too, and with other rewards"
     )
-    made.add_argument("--tokens", default=32, help="of an answer, and of a reference at most (32)")
+    made.add_argument("--tokens", type=whole(2), default=32, help="of an answer, and of a reference at most (32)")
     made.add_argument(
-        "--repetitions", default=4, help="of each timing, the actions taking turns; an even number is fairest (4)"
+        "--repetitions",
+        type=whole(1),
+        default=4,
+        help="of each timing, the actions taking turns; an even number is fairest (4)",
     )
     made.add_argument(
         "--importance",
-        default="taylor",
+        default=USUAL_IMPORTANCE,
         type=one_of(*IMPORTANCES),
-        help="of heads and channels, as `espalier profiles` has it",
+        help="of heads and channels, as `espalier profiles` has it (wanda_sp)",
     )
-    made.add_argument("--round-to", default=64, help="the channels that stay are a multiple of it (64)")
+    made.add_argument("--round-to", type=whole(1), default=64, help="the channels that stay are a multiple of it (64)")
     made.add_argument("--no-repair", dest="repair", action="store_false", help="leave what read the units as it was")
     made.add_argument("--calibration", default="docs", metavar="SOURCE", help="by what profiles are chosen (docs)")
-    made.add_argument("--samples", default=128, help="calibration windows (128)")
-    made.add_argument("--window", help="tokens of a calibration window (as `espalier profiles`)")
-    made.add_argument("--seed", default=0, help="of the sampling, and of the split of the prompts (0)")
+    made.add_argument("--samples", type=whole(1), default=128, help="calibration windows (128)")
+    made.add_argument("--window", type=whole(2), help="tokens of a calibration window (as `espalier profiles`)")
+    made.add_argument("--seed", type=whole(0), default=0, help="of the sampling, and of the split of the prompts (0)")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
 

@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from statistics import median
 from typing import TYPE_CHECKING, Any, TextIO
 
 from flows.answer_words import controller_of
@@ -13,6 +14,8 @@ from flows.terminal import say
 if TYPE_CHECKING:
     from tasks.train_controller.act.answers import Answer
     from tasks.train_controller.runtime import Controller
+
+PAIRS = 8  # answers of each kind that a comparison times
 
 
 def run_generate(arguments: argparse.Namespace) -> int:
@@ -38,9 +41,8 @@ def generate(arguments: argparse.Namespace) -> int:
     found |= {"tokens": answer.tokens} | facts(answer)
     if arguments.compare:
         dense = controller.answer(prompt, **how | {"action": Action()})
-        again = controller.answer(prompt, **how | {"action": answer.decision.action})
-        found |= {"again": facts(again), "dense": {"text": dense.text, "tokens": dense.tokens} | facts(dense)}
-        tell_gain(again, dense)
+        found |= {"dense": {"text": dense.text, "tokens": dense.tokens} | facts(dense)}
+        found |= {"gain": tell_gain(answer, dense, time_pairs(controller, prompt, how, answer.tokens))}
     if arguments.json:
         print(json.dumps(found))
     return 0
@@ -93,14 +95,40 @@ def tell(answer: "Answer") -> None:
     )
 
 
-def tell_gain(answer: "Answer", dense: "Answer") -> None:
-    """Two answers that were timed one after the other, both by a model that had answered before."""
+def time_pairs(
+    controller: "Controller", prompt: str, how: dict[str, Any], tokens: int
+) -> "list[tuple[Answer, Answer]]":
+    """The prompt answered so and by the whole model, in turn, the one first and then the other: equally many tokens.
+
+    It is decided anew each time, so that what that takes counts too.
+    """
+    from tasks.train_controller.act.actions import Action
+
+    even = how | {"new_tokens": tokens, "ignore_stops": True, "stop": ()}
+    sides = {"so": even, "whole": even | {"action": Action()}}
+    pairs = []
+    for number in range(PAIRS):
+        answers = {side: controller.answer(prompt, **sides[side]) for side in sorted(sides, reverse=number % 2 == 1)}
+        pairs.append((answers["so"], answers["whole"]))
+    return pairs
+
+
+def tell_gain(answer: "Answer", dense: "Answer", pairs: "list[tuple[Answer, Answer]]") -> dict[str, Any]:
+    """How much faster the answers came than those of the whole model, and whether `answer` is the same text."""
+    from tasks.evaluate.speed import compare_paired
+
     same = next(
         (at for at, (one, other) in enumerate(zip(answer.text, dense.text, strict=False)) if one != other),
         min(len(answer.text), len(dense.text)),
     )
     alike = "the same text" if answer.text == dense.text else f"the same text for {same} of its characters"
+    took = " or ".join(dict.fromkeys(str(so.decision.action) for so, _ in pairs))
+    so_s, whole_s = ([1 / each.tokens_per_s for each in side] for side in zip(*pairs, strict=True))
+    gained = compare_paired(whole_s, so_s)
     say(
-        f"the whole model, timed once beside it: {dense.tokens_per_s:.1f} tokens/s, so {answer.decision.action} is "
-        f"{answer.tokens_per_s / dense.tokens_per_s:.2f} times as fast; {alike}"
+        f"beside the whole model, {len(pairs)} times in turn: {took} at {1 / median(so_s):.1f} tokens/s, the whole "
+        f"model at {1 / median(whole_s):.1f}; {gained.ratio:.2f} times as fast ({gained.low:.2f} to {gained.high:.2f}: "
+        f"{gained.verdict}); {alike}"
     )
+    facts_of = {"action": took, "pairs": len(pairs), "ratio": gained.ratio, "low": gained.low, "high": gained.high}
+    return facts_of | {"tokens_per_s": 1 / median(so_s), "dense_tokens_per_s": 1 / median(whole_s)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field, model_validator
 
 from flows.choices import kinds_scored
-from flows.methods import IMPORTANCE_CHOICES, Choice, ImportanceChoice, choices_of, parse_choice
+from flows.methods import USUAL_IMPORTANCE, Choice, ImportanceChoice, choices_of, parse_choice
 from flows.recoveries import Recovering
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.prune.structure.reach import KINDS
@@ -27,7 +27,7 @@ class Iterative(Recovering):
 
     target_parameters: int = Field(ge=1, description="what is to be left of the whole model")
     stages: int = Field(ge=1, description="the model is cut so often, and trained after each cut")
-    importance: ImportanceChoice = IMPORTANCE_CHOICES["taylor"](method="taylor")
+    importance: ImportanceChoice = USUAL_IMPORTANCE
     allocator: StageAllocator = ALLOCATORS["uniform"](method="uniform")
     calibration_window: int | None = Field(None, ge=2, description="tokens of a calibration window; by default window")
     round_to: int = Field(64, ge=1, description="the channels that stay are a multiple of it")
@@ -54,7 +54,7 @@ class Iterative(Recovering):
 
     @property
     def name(self) -> str:
-        """What the rows call it: `taylor+adapt+repair+stages=5+recover,tokens=65536`."""
+        """What the rows call it: `wanda_sp+adapt+repair+stages=5+recover,tokens=65536`."""
         allocator = [self.allocator.label] if self.allocator.method != "uniform" else []
         repaired = ["repair"] if self.repair else []
         staged = f"stages={self.stages}"

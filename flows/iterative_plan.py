@@ -15,7 +15,7 @@ from tasks.calibrate.importance.importance import Importance
 from tasks.evaluate.task import fits
 from tasks.model.load import check_folder, check_tokenizer, load_config, load_model, load_tokenizer, resolve
 from tasks.prune.structure.cut import Cut
-from tasks.prune.structure.reach import Reach, reach_of
+from tasks.prune.structure.reach import KINDS, Reach, reach_of
 from tasks.recover.checkpoint import Training
 from tasks.recover.stages import CutStage, cut_stages
 from tasks.train_controller.allocators.unit_rungs import unit_problem
@@ -45,7 +45,7 @@ def prepare_iterative(parameters: Iterative) -> PreparedIterative:
     return PreparedIterative(
         **vars(found),
         calibration_window=calibration_window,
-        importance=parameters.importance.build(),
+        importance=parameters.importance.build().only(KINDS),
         reach=reach,
         training=training,
         stages=stages,

@@ -1,8 +1,9 @@
 """Whole runs of `iterative` by name: `espalier iterative --preset NAME`, of which other words change single settings.
 
-The six pairs of models are those of Adapt-Accel (arXiv:2502.03460): calibration on 512 windows of 64 tokens, training
-on windows of 1,024 in batches of 128. How many tokens these are trained on is not part of a pair: it is 2^30 here, and
-`--recover-tokens` says another number. The names of texts read the first 4,000 rows of each; for more give files.
+The six pairs of models are those of Adapt-Accel (arXiv:2502.03460): calibration on 512 windows of 64 tokens, units by
+Taylor as in its code, training on windows of 1,024 in batches of 128. How many tokens these are trained on is not part
+of a pair: it is 2^30 here, and `--recover-tokens` says another number. The names of texts read the first 4,000 rows of
+each; for more give files.
 """
 
 from collections.abc import Callable
@@ -32,6 +33,7 @@ def _pair(model: str, before: float, after: float, stages: int, text: str = "sli
                 model=model,
                 target_parameters=round(after * 1e6),
                 stages=stages,
+                importance=parse_importance("taylor"),
                 allocator=parse_allocator("adapt"),
                 calibration=text,
                 evaluation="wikitext2",

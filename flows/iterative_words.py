@@ -21,20 +21,20 @@ def say_iterative(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--dry-run", action="store_true", help="print the stages; no weights are loaded")
     say_model(made)
-    made.add_argument("--target-parameters", help="what is to be left of the whole model")
-    made.add_argument("--stages", help="the model is cut so often, and trained after each cut")
+    made.add_argument("--target-parameters", type=names.whole(1), help="what is to be left of the whole model")
+    made.add_argument("--stages", type=names.whole(1), help="the model is cut so often, and trained after each cut")
     made.add_argument(
         "--importance",
         type=names.one_of(*names.IMPORTANCES),
-        help="of units: weight_norm, activation, wanda_sp, flap, taylor (the default), fisher, leave_one_out",
+        help="of units: weight_norm, activation, wanda_sp (the default), flap, taylor, fisher, leave_one_out",
     )
     made.add_argument(
         "--allocator",
         help="how a stage's cut is divided among the blocks: uniform (the default), or adapt, by how much each changes "
         "what flows through it; options follow: adapt,amplitude=0.02,step=0.02",
     )
-    made.add_argument("--calibration-window", help="tokens of a calibration window (as --window)")
-    made.add_argument("--round-to", help="the channels that stay are a multiple of it (64)")
+    made.add_argument("--calibration-window", type=names.whole(2), help="tokens of a calibration window (as --window)")
+    made.add_argument("--round-to", type=names.whole(1), help="the channels that stay are a multiple of it (64)")
     made.add_argument("--no-repair", dest="repair", action="store_false", help="leave what read the units as it was")
     say_recovery(made)
     say_texts(made)

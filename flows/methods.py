@@ -3,7 +3,6 @@
 A choice is a class of a registry by name with its hyper-parameters, as words on the command line or as JSON.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import reduce
@@ -24,7 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from flows.names import BESIDE_PRUNERS, unknown
+from flows.names import BESIDE_PRUNERS, share_of, unknown
+from flows.names import USUAL_IMPORTANCE as USUAL
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.prune import ALLOCATIONS, DECOMPOSERS, PRUNERS, UPDATES
 from tasks.prune.allocators import Given, from_file, from_text
@@ -35,7 +35,6 @@ from tasks.prune.weight.reconstruct import Reconstruct
 from tasks.train_controller.allocators import SEARCHERS
 
 LONGEST_LABEL = 60  # characters
-PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
 
 
 class Strict(BaseModel):
@@ -137,6 +136,7 @@ TUNER_CHOICES = choices_of({"reconstruct": Reconstruct})
 SEARCHER_CHOICES = choices_of({name: kind for name, kind in SEARCHERS.items() if name != "uniform"})
 ALLOCATION_CHOICES = {**choices_of({**ALLOCATIONS, "given": Given}), **SEARCHER_CHOICES}
 IMPORTANCE_CHOICES = choices_of(IMPORTANCES)
+USUAL_IMPORTANCE = IMPORTANCE_CHOICES[USUAL](method=USUAL)
 if TYPE_CHECKING:
     PrunerChoice = Choice
     UpdateChoice = Choice
@@ -200,7 +200,7 @@ def parse_allocation(text: str) -> Choice:
 
 
 def parse_importance(text: str) -> Choice:
-    """`taylor`, `wanda_sp`, `leave_one_out,kinds=channels`."""
+    """`wanda_sp`, `taylor`, `leave_one_out,kinds=channels`."""
     return parse_choice("importance", text, IMPORTANCE_CHOICES)
 
 
@@ -232,6 +232,5 @@ def one_line(error: ValidationError) -> str:
     what = first["msg"].removeprefix("Value error, ")
     if not where or what.startswith(f"{where}:"):
         return what
-    percent = PERCENT.fullmatch(first["input"]) if first["type"] == "float_parsing" else None
-    instead = "" if percent is None else f"; say {float(percent[1]) / 100:g}"
+    instead = share_of(first["input"]) if first["type"] == "float_parsing" else ""
     return f"{where}: {what} (given: {first['input']!r}{instead})"

@@ -104,7 +104,8 @@ def prepare_slice(parameters: Slice) -> PreparedSlice:
     cut, training = parameters.cut(), training_for(parameters, found, folder)
     parameters.check_windows(found.window)
     check_units(found.model.hash, folder, cut, None if parameters.search is None else parameters.search.build())
-    return PreparedSlice(**vars(found), importance=parameters.importance.build(), cut=cut, training=training)
+    importance = parameters.importance.build().only(parameters.units)
+    return PreparedSlice(**vars(found), importance=importance, cut=cut, training=training)
 
 
 def prepare_profiles(parameters: Profiles) -> PreparedProfiles:
@@ -114,9 +115,10 @@ def prepare_profiles(parameters: Profiles) -> PreparedProfiles:
     cuts = fitting_cuts(found.model.hash, folder, parameters.cuts(), parameters.round_to)
     importances: dict[str, Importance] = {}
     if any(cut.units != BLOCKS for cut in cuts):
-        importances[parameters.importance.method] = parameters.importance.build()
+        units = {cut.units for cut in cuts} - {BLOCKS}
+        importances[parameters.importance.method] = parameters.importance.build().only(units)
     if any(cut.units == BLOCKS for cut in cuts):
-        importances[BY_INFLUENCE] = Influence()
+        importances[BY_INFLUENCE] = Influence(kinds=(BLOCKS,))
     return PreparedProfiles(**vars(found), cuts=cuts, importances=importances)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from flows.choices import kinds_scored
-from flows.methods import IMPORTANCE_CHOICES, ImportanceChoice
+from flows.methods import USUAL_IMPORTANCE, ImportanceChoice
 from flows.texts import OfTexts
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.calibrate.importance.importance import BLOCKS
@@ -21,7 +21,7 @@ class Profiles(OfTexts):
     """One run of the flow `profiles`."""
 
     profiles: CutsText | None = Field(None, description="such as heads10,ffn30; by default the usual ones")
-    importance: ImportanceChoice = IMPORTANCE_CHOICES["taylor"](method="taylor")
+    importance: ImportanceChoice = USUAL_IMPORTANCE
     round_to: int = Field(64, ge=1, description="the channels that stay are a multiple of it")
     repair: bool = Field(True, description="fit the linears that read what was cut to what is left, by least squares")
 
@@ -51,7 +51,7 @@ class Profiles(OfTexts):
 
     @property
     def name(self) -> str:
-        """What the rows call it: how units were chosen and what was done for those that stay, `taylor+repair`."""
+        """What the rows call it: how units were chosen and what was done for those that stay, `wanda_sp+repair`."""
         return f"{self.importance.label}+repair" if self.repair else self.importance.label
 
     @property
@@ -59,7 +59,7 @@ class Profiles(OfTexts):
         return "profiles"
 
     def method_of(self, cut: NamedCut) -> str:
-        """What the rows of one profile call it: its kind, and by what that is chosen, `heads taylor+repair`."""
+        """What the rows of one profile call it: its kind, and by what that is chosen, `heads wanda_sp+repair`."""
         return f"{cut.kind} {BY_INFLUENCE if cut.units == BLOCKS else self.name}"
 
     def command(self) -> str:

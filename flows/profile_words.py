@@ -23,12 +23,14 @@ def say_profiles(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument(
         "--importance",
-        default="taylor",
+        default=names.USUAL_IMPORTANCE,
         type=names.one_of(*names.IMPORTANCES),
-        help="of heads and channels: weight_norm, activation, wanda_sp, flap, taylor (the default), fisher, "
+        help="of heads and channels: weight_norm, activation, wanda_sp (the default), flap, taylor, fisher, "
         "leave_one_out; blocks go by their influence",
     )
-    made.add_argument("--round-to", default=64, help="the channels that stay are a multiple of it (64)")
+    made.add_argument(
+        "--round-to", type=names.whole(1), default=64, help="the channels that stay are a multiple of it (64)"
+    )
     made.add_argument("--no-repair", dest="repair", action="store_false", help="leave what read the units as it was")
     say_texts(made)
 

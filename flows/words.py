@@ -9,7 +9,8 @@ class Words(argparse.ArgumentParser):
     """A parser whose complaint is one line, which begins with the field."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise ValueError(message.removeprefix("argument --"))
+        field, colon, what = message.removeprefix("argument --").partition(": ")
+        raise ValueError(f"{field.replace('-', '_') if colon else field}{colon}{what}")
 
 
 def say_oneshot(made: argparse.ArgumentParser) -> None:
@@ -48,6 +49,7 @@ def say_oneshot(made: argparse.ArgumentParser) -> None:
     _say_search(made)
     made.add_argument(
         "--order",
+        type=names.one_of("block", "group"),
         default="block",
         help="block: calibrate a block at once (the default); group: one group of linears after the other, in one pass",
     )
@@ -57,9 +59,15 @@ def say_oneshot(made: argparse.ArgumentParser) -> None:
 
 def say_slice(made: argparse.ArgumentParser) -> None:
     say_model(made)
-    made.add_argument("--budget", required=True, help="the share of the cost of the blocks that goes, such as 0.3")
+    made.add_argument(
+        "--budget",
+        type=names.number(above=0, below=1),
+        required=True,
+        help="the share of the cost of the blocks that goes, such as 0.3",
+    )
     made.add_argument(
         "--cost",
+        type=names.one_of(*names.COSTS),
         default="parameters",
         help="what the budget is a share of: parameters (the default), flops (of a prompt as long as the model's "
         "context, 2048 tokens at most), bytes (of the weights), kv (bytes of the cache, of which only head groups, "
@@ -67,9 +75,9 @@ def say_slice(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument(
         "--importance",
-        default="taylor",
+        default=names.USUAL_IMPORTANCE,
         type=names.one_of(*names.IMPORTANCES),
-        help="of units: weight_norm, activation, wanda_sp, flap, taylor (the default), fisher; of whole blocks, "
+        help="of units: weight_norm, activation, wanda_sp (the default), flap, taylor, fisher; of whole blocks, "
         "attentions and FFNs: influence; of all: leave_one_out, which is slow",
     )
     made.add_argument(
@@ -86,14 +94,22 @@ def say_slice(made: argparse.ArgumentParser) -> None:
         help="what goes: head_groups, query_heads, channels (head_groups,channels); or whole: blocks, or attention, "
         "ffn or both (attention,ffn)",
     )
-    made.add_argument("--round-to", default=64, help="the channels that stay are a multiple of it (64)")
+    made.add_argument(
+        "--round-to", type=names.whole(1), default=64, help="the channels that stay are a multiple of it (64)"
+    )
     made.add_argument("--no-repair", dest="repair", action="store_false", help="leave what read the units as it was")
     made.add_argument(
         "--export",
+        type=names.one_of(*names.FORMS),
         help="uniform or padded (any software loads it), per_layer (with a modeling file); by default the first of "
         "uniform, per_layer and padded that can express the cut",
     )
-    made.add_argument("--measure-units", default=0, help="measure the loss without so many units of each kind (0)")
+    made.add_argument(
+        "--measure-units",
+        type=names.whole(0),
+        default=0,
+        help="measure the loss without so many units of each kind (0)",
+    )
     say_recovery(made)
     say_texts(made)
 
@@ -124,7 +140,10 @@ def say_activation(made: argparse.ArgumentParser) -> None:
         "--learn", nargs="?", const="", help="how what learns is trained on the calibration text: rate=0.001,epochs=10"
     )
     made.add_argument(
-        "--prefill", default="sparse", help="sparse or dense: how a prompt is timed; the score is of sparse tokens"
+        "--prefill",
+        type=names.one_of("sparse", "dense"),
+        default="sparse",
+        help="sparse or dense: how a prompt is timed; the score is of sparse tokens",
     )
     say_texts(made)
 
@@ -147,9 +166,9 @@ def say_sweep(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--calibration", metavar="SOURCE", help="instead of the preset's")
     made.add_argument("--evaluation", metavar="SOURCE", help="instead of the preset's")
-    made.add_argument("--samples", help="calibration windows, instead of the preset's")
-    made.add_argument("--window", help="tokens of a window, instead of the preset's")
-    made.add_argument("--seed", help="of the sampling, instead of the preset's")
+    made.add_argument("--samples", type=names.whole(1), help="calibration windows, instead of the preset's")
+    made.add_argument("--window", type=names.whole(2), help="tokens of a window, instead of the preset's")
+    made.add_argument("--seed", type=names.whole(0), help="of the sampling, instead of the preset's")
     made.add_argument("--runner", default="here", help="here: one run after the other (the default); dask: at once")
     made.add_argument("--workers", help="processes that dask makes for it (2)")
     made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
@@ -161,7 +180,9 @@ def say_model(made: argparse.ArgumentParser) -> None:
 
 def _say_search(made: argparse.ArgumentParser) -> None:
     """How an allocator searches."""
-    made.add_argument("--allocator-tokens", help="calibration tokens that a search may look at (1000000)")
+    made.add_argument(
+        "--allocator-tokens", type=names.whole(1), help="calibration tokens that a search may look at (1000000)"
+    )
     made.add_argument(
         "--measure-levels", action="store_true", help="before a search, measure each part alone at each of its levels"
     )
@@ -169,8 +190,15 @@ def _say_search(made: argparse.ArgumentParser) -> None:
 
 def say_recovery(made: argparse.ArgumentParser) -> None:
     """How what is left is trained."""
-    made.add_argument("--recover-tokens", default=0, help="then train what is left on so many tokens, zeros held (0)")
-    made.add_argument("--recover-rate", help="the learning rate at its peak (2e-5; of LoRA 2e-4)")
+    made.add_argument(
+        "--recover-tokens",
+        type=names.whole(0),
+        default=0,
+        help="then train what is left on so many tokens, zeros held (0)",
+    )
+    made.add_argument(
+        "--recover-rate", type=names.number(above=0), help="the learning rate at its peak (2e-5; of LoRA 2e-4)"
+    )
     made.add_argument(
         "--recover-text",
         action="append",
@@ -179,8 +207,12 @@ def say_recovery(made: argparse.ArgumentParser) -> None:
         help="instead of the calibration text; several mix by weight, a.jsonl=2+b.jsonl=1; of a .jsonl with `messages` "
         "what the assistant says is learned",
     )
-    made.add_argument("--recover-batch", default=16, help="windows of a step (16)")
-    made.add_argument("--recover-at-once", help="windows of one forward; fewer take less memory (all of the batch)")
+    made.add_argument("--recover-batch", type=names.whole(1), default=16, help="windows of a step (16)")
+    made.add_argument(
+        "--recover-at-once",
+        type=names.whole(1),
+        help="windows of one forward; fewer take less memory (all of the batch)",
+    )
     made.add_argument(
         "--recover-recompute", action="store_true", help="keep no activations: less memory, more time; the same result"
     )
@@ -203,10 +235,13 @@ def say_texts(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--evaluation", default="docs", metavar="SOURCE", help="the same (docs); .txt, .jsonl or .parquet files"
     )
-    made.add_argument("--samples", default=128, help="calibration windows (128)")
-    made.add_argument("--window", help="tokens of a window (2048, or the model's context if that is shorter)")
-    made.add_argument("--sampling", default="random", help="which windows: random (seeded) or first")
-    made.add_argument("--seed", default=0, help="of the sampling (0)")
+    made.add_argument("--samples", type=names.whole(1), default=128, help="calibration windows (128)")
+    made.add_argument(
+        "--window", type=names.whole(2), help="tokens of a window (2048, or the model's context if that is shorter)"
+    )
+    sampling = names.one_of(*names.SAMPLINGS)
+    made.add_argument("--sampling", type=sampling, default="random", help="which windows: random (seeded) or first")
+    made.add_argument("--seed", type=names.whole(0), default=0, help="of the sampling (0)")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     made.add_argument("--no-speed", dest="speed", action="store_false", help="do not time the models")
     made.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")

@@ -10,26 +10,24 @@ import numpy as np
 from torch import Tensor
 
 from tasks.train_controller.learn.reward import Reward
-from tasks.train_controller.learn.table import Table
-from tasks.train_controller.learn.trials import Measure, Trials
+from tasks.train_controller.learn.trials import Asked, Trials
 
 
 class PromptEnv(gymnasium.Env[np.ndarray, np.int64]):
-    """Observations are states (F,) from 0 to 1, actions the numbers of those in the table.
+    """Observations are states (F,) from 0 to 1, actions the numbers of those of `asked`.
 
     An episode ends with its first step, so what is observed after it is still that prompt. `info` names the `prompt` by
-    its number, and after the step its `ratio` and `rise`. With `measure` these come from there instead of the table:
-    the live mode, which really answers.
+    its number, and after the step its `ratio` and `rise`. A `Table` looks them up; in the live mode, with
+    tasks.train_controller.measure.live_prompts.LivePrompts, the machine and the prompt are seen as they are then, and
+    the prompt is really answered.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012
 
-    def __init__(
-        self, table: Table, *, floor: float, reward: Reward | None = None, measure: Measure | None = None
-    ) -> None:
-        self.trials = Trials(table, floor, reward or Reward(), measure)
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (len(table.features),), np.float32)
-        self.action_space = gymnasium.spaces.Discrete(len(table.actions))
+    def __init__(self, asked: Asked, *, floor: float, reward: Reward | None = None) -> None:
+        self.trials = Trials(asked, floor, reward or Reward())
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (len(asked.features),), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(len(asked.actions))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -3,7 +3,7 @@
 Axes: F features.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -52,8 +52,8 @@ class Observation:
 
     def as_dict(self) -> dict[str, float]:
         """Feature -> its value, bounded to 0 to 1; the order is that of `FEATURES`."""
-        prompt = {name: value for name, value in asdict(self.prompt).items() if name not in ("tokens", "ppl")}
-        shares = asdict(self.hardware) | {
+        prompt = {name: value for name, value in vars(self.prompt).items() if name not in ("tokens", "ppl")}
+        shares = vars(self.hardware) | {
             "prompt_tokens": self.prompt.tokens / LONG_PROMPT,
             "prompt_ppl": self.prompt.ppl / HARD_PROMPT,
             "complexity": self.prompt.complexity,

@@ -13,7 +13,7 @@ class PromptRow:
     tokens: int  # of the prompt
     reference_tokens: int  # of the continuation it is judged by
     features: str  # JSON: feature of tasks.train_controller.observation -> its value, 0 to 1
-    ppl: float  # of the prompt under the uncut model
+    ppl: float  # of the prompt under the uncut model; of a long one that of its last tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,7 @@ class DecisionRow:
     regret: float  # reward of the oracle's action less that of this one
     live: bool  # measured by really answering the prompt, not looked up in the episodes
     share: float  # of its answers that took this action: below 1 where a live policy took several, as the machine was
+    state: str | None  # JSON: all that was seen before a live answer; of others it is that of prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,5 +86,5 @@ class ControllerRow:
     violations: float  # share of the prompts whose rise exceeds the floor
     mean_rise: float  # over all prompts and seeds
     regret: float  # mean, as in decisions
-    oracle_share: float | None  # gain / the oracle's gain; None where the oracle gains nothing
+    oracle_share: float | None  # gain / the oracle's gain; None where that interval reaches 0
     decision_ms: float | None  # median time to choose, beyond the prefill

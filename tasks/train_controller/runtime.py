@@ -90,7 +90,7 @@ class Controller:
             policy = load_policy(policy_folder, model_hash=model_hash, profiles_hash=profiles_hash)
         names = profiles.names[1:]
         actions = parse_actions(names if policy is None else policy.actions, names)
-        return cls(profiles, tokenizer, actions, policy, reader=HardwareReader())
+        return cls(profiles, tokenizer, actions, policy, reader=HardwareReader(device))
 
     def decide(self, read: Prefill) -> Decision:
         """What the policy chooses for a prompt that was read, and by what; nothing is put in force."""
@@ -144,7 +144,7 @@ class Controller:
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         if isinstance(prompt, str):
             _check_unicode(prompt)
-        ids: list[int] = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else [*prompt]
+        ids: list[int] = self.tokenizer(prompt, verbose=False)["input_ids"] if isinstance(prompt, str) else [*prompt]
         if not prompt or not ids:
             raise ValueError("prompt: an empty one given, valid is at least one token")
         if self.context is not None and len(ids) >= self.context:
@@ -161,7 +161,7 @@ class Controller:
             read = read_for(self.profiles, torch.tensor([ids]), self.actions if action is None else [action])
             decision = self._decide(read, action)
             with in_force(self.profiles, read, decision.action) as fitted:
-                tokens = Timed(write(fitted.model, fitted.cache, read.logits_TV[-1]))
+                tokens = Timed(write(fitted.model, fitted.cache, read.logits_LV[-1]))
                 for token in tokens:
                     yield pieces.add(token)
                     if pieces.stopped:
@@ -170,14 +170,15 @@ class Controller:
                 yield piece
         yield _answer_of(read, decision, fitted, tokens, pieces)
 
+    @torch.inference_mode()
     def _decide(self, read: Prefill, action: Action | None) -> Decision:
         started = perf_counter()
         observation = Observation(hardware=self.reader.read(), prompt=describe_prompt(read))
         scores, named = dict[str, float](), action is not None
         if action is None and self.policy is not None:
-            score_A = self.policy.scores_A(observation.as_vector())
-            action = self.actions[int(score_A.argmax())]  # as Policy.choose has it
-            scores = dict(zip(self.policy.actions, score_A.tolist(), strict=True))
+            score_A = self.policy.scores_A(observation.as_vector()).tolist()
+            action = self.actions[score_A.index(max(score_A))]  # as Policy.choose has it
+            scores = dict(zip(self.policy.actions, score_A, strict=True))
         return Decision(
             action=action or self.actions[0],
             observation=observation,

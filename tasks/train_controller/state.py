@@ -5,18 +5,14 @@ What is read, and what bounds it to 0 to 1:
     memory_free      what programs can still get without swapping, over all memory
     gpu_use          share of the last sample period, at most a second, in which a kernel ran (NVML)
     gpu_memory_free  free memory of the GPU over all of it (NVML)
-    has_gpu          1 where NVML knows the GPU, else 0, and so are the two above
+    has_gpu          1 where the driver knows the GPU, else 0, and so are the two above
     battery          its charge; 1 on mains and where there is none
-
-NVML is asked through pynvml, where that is installed. It asks the driver and leaves CUDA as it is.
 """
 
 import time
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
 
+from tasks.train_controller.nvml import GPU
 from tasks.train_controller.observation import Hardware
 
 LOOK_EVERY = 0.1  # seconds; the system counts time in hundredths, so that less says little
@@ -27,15 +23,14 @@ COUNTED_TWICE = ("guest", "guest_nice")  # Linux has them in user and nice too
 class HardwareReader:
     """Reads the machine at once: nothing waits for a sample.
 
-    `gpu`: the number by which NVML knows it. `nvml`: a module such as pynvml, which is taken where it is installed.
+    `device`: on which the model runs; the GPU that is read is that one. `gpu`: another, or a stand-in.
     """
 
-    def __init__(self, *, gpu: int = 0, nvml: Any = None) -> None:
+    def __init__(self, device: str = "cpu", *, gpu: GPU | None = None) -> None:
         import psutil
 
         self._system = psutil
-        self._nvml = import_module("pynvml") if nvml is None and find_spec("pynvml") else nvml
-        self._gpu = _handle(self._nvml, gpu)
+        self._gpu = gpu or GPU.find(device)
         self._looked, self._times = time.monotonic(), psutil.cpu_times()._asdict()
         self._cpu_use = busy_share({}, self._times)
 
@@ -54,15 +49,12 @@ class HardwareReader:
         )
 
     def _of_gpu(self) -> dict[str, float]:
-        """Nothing where there is none; a use that the driver does not tell, as that of a part of a GPU, is 0."""
+        """Nothing where there is none."""
         if self._gpu is None:
             return {}
-        memory = self._nvml.nvmlDeviceGetMemoryInfo(self._gpu)
-        try:
-            use = self._nvml.nvmlDeviceGetUtilizationRates(self._gpu).gpu
-        except self._nvml.NVMLError_NotSupported:
-            use = 0
-        return {"has_gpu": 1.0, "gpu_use": _share(use, 100), "gpu_memory_free": _share(memory.free, memory.total)}
+        seen = self._gpu.state()
+        free = _share(seen.free_bytes, seen.total_bytes)
+        return {"has_gpu": 1.0, "gpu_use": _share(seen.used, 1), "gpu_memory_free": free}
 
 
 def busy_share(before: Mapping[str, float], now: Mapping[str, float]) -> float:
@@ -75,17 +67,6 @@ def busy_share(before: Mapping[str, float], now: Mapping[str, float]) -> float:
 def charge(percent: float, plugged: bool) -> float:
     """Of a battery, which does not matter on mains."""
     return 1.0 if plugged else _share(percent, 100)
-
-
-def _handle(nvml: Any, gpu: int) -> Any:
-    """None without NVML, its driver or this GPU."""
-    if nvml is None:
-        return None
-    try:
-        nvml.nvmlInit()
-        return nvml.nvmlDeviceGetHandleByIndex(gpu)
-    except nvml.NVMLError:
-        return None
 
 
 def _share(part: float, whole: float) -> float:

@@ -111,7 +111,7 @@ def measure_episodes(
             profiles,
             missing,
             actions,
-            reader=HardwareReader(),
+            reader=HardwareReader(device),
             new_tokens=tokens,
             repetitions=repetitions,
             on_prompt=lambda done, _: reach(found + done),
@@ -178,7 +178,7 @@ def answer_prompts(
         load_tokenizer(open_folder(model)),
         read_table(measured, "train"),
     )
-    reader = HardwareReader()
+    reader = HardwareReader(device)
     whole = Controller(profiles, tokenizer, actions, reader=reader)
     rivals = []
     for each in policies:
@@ -188,10 +188,11 @@ def answer_prompts(
         fixed = replace(named, policy=BEST_FIXED, seed=0)
         rivals.append(Rival(named=fixed, controller=whole, action=actions[best_fixed(train, each.floor, target)]))
     dense = Rival(named=Named(policy=DENSE, floor=0.0, seed=0), controller=whole, action=actions[0])
+    again = tuple(each.floor for each in policies)
     answers: list[LiveAnswer] = []
     with progress("live answers", total=len(asked)) as reach:
         for done, of_prompt in enumerate(
-            answer_live(dense, rivals, asked, tokens=tokens, repetitions=repetitions), start=1
+            answer_live(dense, rivals, asked, tokens=tokens, repetitions=repetitions, again=again), start=1
         ):
             answers += of_prompt
             reach(done)

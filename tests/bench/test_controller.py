@@ -9,9 +9,10 @@ import torch
 
 from bench.cells import left
 from bench.controller import SHUFFLED, WAYS, enough, shuffled
-from bench.controller_measured import LEARN, LIVE, MEASURE, Cell, line_of, of_part, setup_of, table_from
-from bench.controller_subjects import AGAIN, Again, actions_of
+from bench.controller_measured import LEARN, LIVE, MEASURE, SWEEP, Cell, line_of, of_part, setup_of, table_from
+from bench.controller_subjects import AGAIN, Again, actions_of, weights_of
 from bench.controller_table import BY_RISES, by_rises, markdown
+from tasks.train_controller.learn.learners import LEARNERS
 from tasks.train_controller.observation import FEATURES, HARDWARE_FEATURES
 from tests.record.plausible_controllers import episode, prompts
 from tests.train_controller.made_up import a_table
@@ -119,6 +120,13 @@ def test_what_each_ablation_takes_away():
     assert WAYS[""](table, 0) is table
 
 
+def test_each_other_reward_of_the_sweep_is_learned_by_once():
+    swept = weights_of(LEARNERS["bandit"](target=0.02))
+    assert len({each.reward for each in swept.values()}) == len(swept) == 6
+    assert LEARNERS["bandit"]().reward not in {each.reward for each in swept.values()}
+    assert all(name.startswith("bandit, quality ") and each.target == 0.02 for name, each in swept.items())
+
+
 def test_too_few_prompts_are_no_table_to_learn_from():
     table = a_table(20)
     assert enough(table.of(range(8)), table.of(range(2)))
@@ -144,6 +152,16 @@ def test_the_page_has_each_policy_beside_the_oracle_and_the_best_fixed_action():
     assert found["random"][1] == "random (5 seeds)"
     assert found[BY_RISES][2:7] == found["oracle"][2:7]  # as no time is by chance here
     assert found["bandit"][3].startswith("**+0.100 (")
+
+
+def test_the_page_has_other_weights_of_the_reward_beside_the_usual_ones():
+    assert "Other weights" not in markdown({"stories3M": lines()})
+    of = {"prompts": 28, "target": 0.01, "floor": 0.05}
+    swept = cell(SWEEP, "dqn, quality 0, tolerance 0", **of) | {"choices": [1] * 8}
+    text = markdown({"stories3M": [*lines(), swept]})
+    found = {row[1]: row for row in rows_of(text[text.index("Other weights") :], "5%")}
+    assert [*found] == ["best fixed: none", "bandit", "dqn", "dqn, quality 0, tolerance 0"]
+    assert found["dqn, quality 0, tolerance 0"][2:] == found["dqn"][2:]
 
 
 def test_the_page_has_the_actions_and_what_was_answered_live():

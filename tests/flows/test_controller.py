@@ -121,8 +121,9 @@ def test_a_test_finds_what_was_trained_and_answers_live(runs: dict[str, Controll
     [chosen] = runs["tested"].chosen
     assert chosen.trained == runs["trained"].chosen[0].trained
     live = {row["policy"]: row for row in rows_of("controllers", runs["tested"]) if row["live"]}
-    assert live.keys() == {chosen.trained.name, "best fixed"}
+    assert live.keys() == {chosen.trained.name, "best fixed", "dense"}
     assert live["best fixed"]["gain"] == 0.0
+    assert (live["dense"]["mean_rise"], live["dense"]["decision_ms"]) == (0.0, None)
     assert chosen.live is not None
     assert chosen.live.ratio > 0
     assert 0 < chosen.live.decision_ms < 1000

@@ -62,14 +62,30 @@ def test_an_action_is_forced_and_compared_with_the_whole_model(
     printed = capsys.readouterr()
     (line,) = printed.out.splitlines()
     found = json.loads(line)
-    (action,) = {found["action"], found["again"]["action"]}
+    (action,) = {found["action"], found["gain"]["action"]}
     assert action.startswith("depth35@window:0.5")
     assert (found["dense"]["action"], found["scores"]) == ("none", {})
     assert found["dense"]["text"] == controller.answer(PROMPT, new_tokens=6).text
     assert found["text"] != found["dense"]["text"]
     assert found["text"] in printed.err
-    gained = found["again"]["tokens_per_s"] / found["dense"]["tokens_per_s"]
-    assert f"{action} is {gained:.2f} times as fast" in printed.err
+    gain = found["gain"]
+    assert gain["pairs"] == generating.PAIRS
+    assert 0 < gain["low"] <= gain["ratio"] <= gain["high"]
+    assert f"{gain['ratio']:.2f} times as fast ({gain['low']:.2f} to {gain['high']:.2f}" in printed.err
+
+
+def test_both_sides_of_a_comparison_write_equally_many_tokens_and_take_turns_to_begin(controller: Controller):
+    asked = []
+
+    class Noting:
+        def answer(self, prompt: str, **how):
+            asked.append(str(how.get("action")))
+            return controller.answer(prompt, **how)
+
+    stop = controller.answer(PROMPT, new_tokens=4).text
+    pairs = generating.time_pairs(Noting(), PROMPT, {"new_tokens": 9, "stop": (stop,)}, 3)
+    assert [(so.tokens, whole.tokens) for so, whole in pairs] == [(3, 3)] * generating.PAIRS
+    assert asked[:4] == ["None", "none", "none", "None"]
 
 
 def test_a_prompt_is_read_from_stdin_and_stops(

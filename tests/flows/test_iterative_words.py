@@ -90,6 +90,7 @@ def test_a_pair_tells_its_stages_without_a_network(name: str, monkeypatch: pytes
     assert tokens == preset_named(name).flow.recover_tokens
     settings = preset_named(name).flow
     assert (settings.samples, settings.calibration_window) == (512, 64)
+    assert settings.importance == parse_importance("taylor")
     assert (settings.window, settings.recover_batch, settings.training().recovery.rate) == (1024, 128, 2e-5)
 
 

@@ -8,9 +8,15 @@ import pytest
 
 from flows import names
 from flows.activation_choices import SELECTION_CHOICES
+from flows.choices import Slice
 from flows.cli import build_parser
+from flows.controller_choices import Controller
+from flows.iterative_choices import Iterative
 from flows.methods import IMPORTANCE_CHOICES, PRUNER_CHOICES, UPDATE_CHOICES, parse_pruner
 from flows.presets import SWEEPS
+from flows.profile_choices import Profiles
+from tasks.prune.structure.budget import COSTS
+from tasks.prune.structure.export import FORMS
 
 MISTAKES = {  # words -> what is said, the same line that the registry says
     "oneshot --pruner wandaa --pattern 2:4": "pruner: 'wandaa' is unknown; choose one of magnitude, wanda, ria, "
@@ -23,8 +29,8 @@ MISTAKES = {  # words -> what is said, the same line that the registry says
     "wanda_sp, flap, taylor, fisher, influence, leave_one_out",
     "activation --selection topp --pattern 50%": "selection: 'topp' is unknown; choose one of topk, nm, threshold, "
     "clact, amber, weight_variance",
-    "sweep --preset demos": "preset: 'demos' is unknown; choose one of demo, patterns, methods, ladder, activation, "
-    "llama-1b-sparsegpt-2of4",
+    "sweep --preset demos": "preset: 'demos' is unknown; choose one of demo, patterns, methods, ladder, "
+    "importances, activation, llama-1b-sparsegpt-2of4",
 }
 
 
@@ -34,6 +40,8 @@ def test_the_names_are_those_of_the_registries():
     assert tuple(IMPORTANCE_CHOICES) == names.IMPORTANCES
     assert tuple(SELECTION_CHOICES) == names.SELECTIONS
     assert tuple(SWEEPS) == names.SWEEPS
+    assert tuple(COSTS) == names.COSTS
+    assert {*FORMS} == {*names.FORMS}
 
 
 def test_a_pruner_is_a_name_or_a_class_in_a_file():
@@ -51,11 +59,55 @@ def test_a_mistaken_name_is_one_line(words: str):
     assert str(error.value) == MISTAKES[words]
 
 
-def test_help_a_mistaken_name_and_the_list_of_runs_need_no_torch(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("field", "word"),
+    [
+        ("budget", "30%"),
+        ("budget", "a third"),
+        ("budget", "0"),
+        ("budget", "30"),
+        ("budget", "nan"),
+        ("round_to", "64.5"),
+        ("round_to", "0"),
+        ("samples", "10%"),
+        ("window", "1"),
+        ("seed", "-1"),
+        ("recover_rate", "0"),
+        ("recover_rate", "fast"),
+    ],
+)
+def test_a_mistaken_number_is_the_line_that_the_parameters_say(field: str, word: str):
+    with pytest.raises(ValueError, match=f"^{field}: ") as of_parameters:
+        Slice.parse(**{field: word})
+    words = ["slice", "--budget", "0.3", f"--{field.replace('_', '-')}={word}"]
+    with pytest.raises(ValueError, match=f"^{field}: ") as of_words:
+        build_parser().parse_args(words)
+    assert str(of_words.value) == str(of_parameters.value)
+
+
+def test_a_number_may_be_written_as_the_parameters_read_it():
+    words = build_parser().parse_args(["slice", "--budget", ".3", "--round-to", "64.0", "--samples", "1_000"])
+    said = Slice.parse(budget=words.budget, round_to=words.round_to, samples=words.samples)
+    assert (said.budget, said.round_to, said.samples) == (0.3, 64, 1000)
+
+
+def test_the_importance_where_none_is_said_is_the_one_that_the_help_calls_the_default(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert {flow.model_fields["importance"].default.method for flow in (Slice, Profiles, Iterative, Controller)} == {
+        names.USUAL_IMPORTANCE
+    }
+    for command in ("slice", "profiles", "iterative"):
+        with pytest.raises(SystemExit):
+            build_parser().parse_args([command, "--help"])
+        assert f"{names.USUAL_IMPORTANCE} (the default)" in capsys.readouterr().out
+
+
+def test_help_a_mistaken_word_and_the_list_of_runs_need_no_torch(tmp_path: Path):
     told = """
 import sys
 from flows.cli import main
 assert main(["oneshot", "--pruner", "wandaa", "--pattern", "2:4"]) == 2
+assert main(["slice", "--budget", "30%"]) == 2
 assert main(["runs"]) == 0
 try:
     main(["slice", "--help"])

@@ -162,5 +162,5 @@ def test_a_misspelt_allocator_is_told_what_there_is():
 
 def test_a_choice_is_known_by_its_name_and_what_was_changed():
     asked = Slice.parse(allocator="rl,updates=40", budget=0.3)
-    assert asked.name == "taylor+rl,updates=40+repair"
+    assert asked.name == "wanda_sp+rl,updates=40+repair"
     assert dataclasses.asdict(asked.search.build())["updates"] == 40

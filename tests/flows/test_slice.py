@@ -185,7 +185,7 @@ def test_whole_blocks_go_by_their_influence(runs: dict[str, Outcome]):
     outcome = runs["blocks"]
     assert AutoModelForCausalLM.from_pretrained(outcome.checkpoint).config.num_hidden_layers == 1
     assert outcome.dense.parameters - outcome.result.parameters == BLOCK
-    assert {row["kind"] for row in rows_of("units", outcome)} == {"blocks", "attention", "ffn"}
+    assert {row["kind"] for row in rows_of("units", outcome)} == {"blocks"}
     [run] = rows_of("runs", outcome)
     assert (run["method"], run["pattern"]) == ("influence", "-50%@blocks")
     [gone] = rows_of("removals", outcome)
@@ -199,7 +199,7 @@ def test_attentions_and_ffns_go_by_their_influence(runs: dict[str, Outcome]):
     outcome = runs["parts"]
     [run] = rows_of("runs", outcome)
     assert (run["method"], run["pattern"]) == ("influence", "-50%@attention+ffn")
-    scores = {(row["block"], row["kind"]): row["score"] for row in rows_of("units", outcome) if row["kind"] != "blocks"}
+    scores = {(row["block"], row["kind"]): row["score"] for row in rows_of("units", outcome)}
     gone = {(row["block"], row["kind"]): row for row in rows_of("removals", outcome)}
     assert all(row["score"] == scores[piece] for piece, row in gone.items())
     staying = max(score for (_, kind), score in scores.items() if kind == "attention")

@@ -95,7 +95,7 @@ def test_shares_of_blocks_are_read_from_a_file_and_many_are_named_by_their_conte
     assert Slice.parse(allocator=str(file)) == Slice.parse(allocator=[0.2, 0.4])
     names = {Slice.parse(allocator=[0.2 + tilt, 0.4 - tilt] * 10).name for tilt in (0.0, 0.01)}
     assert len(names) == 2
-    assert all(re.fullmatch(r"taylor\+shares:[0-9a-f]{6}\+repair", name) for name in names)
+    assert all(re.fullmatch(r"wanda_sp\+shares:[0-9a-f]{6}\+repair", name) for name in names)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def decision(policy: str, floor: float, seed: int, row: EpisodeRow, **changes) -
         "action": row.action,
         "live": False,
     }
-    facts |= {"ratio": row.ratio, "rise": row.rise, "reward": reward, "regret": 0.05, "share": 1.0}
+    facts |= {"ratio": row.ratio, "rise": row.rise, "reward": reward, "regret": 0.05, "share": 1.0, "state": None}
     return DecisionRow(**(facts | changes))
 
 

@@ -3,10 +3,37 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
+from tasks.train_controller.act.actions import Action, parse_actions
 from tasks.train_controller.env import PromptEnv
 from tasks.train_controller.learn.reward import Reward
+from tasks.train_controller.learn.table import table_of
 from tasks.train_controller.learn.trials import Trials, mean_reward
+from tasks.train_controller.measure.episodes import EncodedPrompt, measure_episodes
+from tasks.train_controller.measure.live_prompts import LivePrompts
+from tasks.train_controller.observation import Hardware
+from tests.cases import batches, llama
+from tests.prune.structure.profiled import built
 from tests.train_controller.made_up import a_table
+
+PROMPTS = [
+    EncodedPrompt(prompt=name, source="docs", split="train", **dict(zip(("ids_1T", "reference_1R"), ids, strict=True)))
+    for name, ids in (("a" * 16, batches((1, 12), (1, 6))), ("b" * 16, batches((1, 20), (1, 9), seed=1)))
+]
+
+
+class Growing:
+    """A reader whose CPU is busier each time."""
+
+    reads = 0
+
+    def read(self):
+        self.reads += 1
+        return Hardware(cpu_use=self.reads / 100, memory_free=0.5)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return llama()
 
 
 @pytest.mark.filterwarnings("error")
@@ -36,19 +63,36 @@ def test_a_seed_is_an_order_in_which_every_prompt_comes_before_any_comes_again()
     assert order(1) != order(2)
 
 
-def test_the_live_mode_asks_for_each_outcome():
-    asked = []
+def test_the_live_mode_sees_the_machine_and_really_answers(model):
+    profiles, reader = built(model), Growing()
+    actions = parse_actions(["ffn", "none@window:0.5"], profiles.names)
+    how = {"reader": reader, "new_tokens": 3, "repetitions": 2}
+    measured = [*measure_episodes(profiles, PROMPTS, actions, **how)]
+    table = table_of([row for row, _ in measured], [each for _, own in measured for each in own], "train")
+    env = PromptEnv(LivePrompts(profiles=profiles, prompts=PROMPTS, choices=actions, **how), floor=0.1)
+    busy, asked = reader.reads, {}
+    for turn in range(2 * len(actions)):
+        state_F, info = env.reset(seed=5 if turn == 0 else None)
+        row, action = info["prompt"], turn // len(PROMPTS)
+        assert state_F[6:].tolist() == pytest.approx(table.state_PF[row, 6:].tolist())
+        assert state_F[0] == pytest.approx(reader.reads / 100)  # the machine as it is by then
+        _, reward, terminated, _, info = env.step(np.int64(action))
+        assert info["rise"] == pytest.approx(table.rise_PA[row, action].item(), abs=1e-12)
+        assert info["ratio"] == 1.0 if action == 0 else info["ratio"] > 0
+        assert reward == pytest.approx(Reward().once(info["ratio"], info["rise"], 0.1))
+        assert terminated
+        asked[row, action] = info["ratio"]
+    assert len(asked) == 6
+    assert reader.reads == busy + 2 * 6  # a look before each decision and one beside each timing
 
-    def measure(prompt, action):
-        asked.append((prompt, action))
-        return 1.25, 0.5
 
-    env = PromptEnv(a_table(7), floor=0.1, measure=measure)
-    row = env.reset(seed=0)[1]["prompt"]
-    _, reward, _, _, info = env.step(np.int64(4))
-    assert asked == [(row, 4)]
-    assert (info["ratio"], info["rise"]) == (1.25, 0.5)
-    assert reward == pytest.approx(1.25 - 1.0)  # 3 · (0.5 − 0.1) is more than can be lost
+def test_the_live_mode_refuses_what_cannot_be_measured(model):
+    profiles = built(model)
+    how = {"profiles": profiles, "prompts": PROMPTS, "reader": Growing()}
+    with pytest.raises(ValueError, match="actions: ffn given, valid is none first"):
+        LivePrompts(choices=[Action(profile="ffn")], **how)
+    with pytest.raises(ValueError, match="new_tokens, repetitions: 0, 4 given"):
+        LivePrompts(choices=[Action()], new_tokens=0, **how)
 
 
 def test_it_comes_in_the_same_order_as_the_trials_behind_it():

@@ -243,7 +243,7 @@ def test_counts_for_prometheus():
         'espalier_requests_total{endpoint="other",status="404"} 2.0',
         'espalier_tokens_total{kind="prompt"} 4.0',
         'espalier_tokens_total{kind="answer"} 6.0',
-        'espalier_switches_total{action="ffn20"} 2.0',
+        'espalier_answers_total{action="ffn20"} 2.0',
         "espalier_waiting 0.0",
         "espalier_decision_seconds_sum 0.001",
         'espalier_decision_seconds_bucket{le="0.0005"} 2.0',

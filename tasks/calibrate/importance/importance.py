@@ -4,10 +4,10 @@ Axes: B windows of a batch, T tokens of a window, U units of one kind in a block
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -71,6 +71,10 @@ class Importance(ABC):
     least_tokens: ClassVar[int] = 1
     whole: ClassVar[bool] = False
 
+    def only(self, kinds: Collection[str]) -> Self:
+        """The same, of no other than these kinds of units where each costs work of its own; else all of them."""
+        return self
+
     def score(
         self,
         model: PreTrainedModel,
@@ -126,3 +130,19 @@ class Importance(ABC):
             if ids_BT.shape[1] < self.least_tokens:
                 needed = f"{type(self).__name__} needs {self.least_tokens} or more"
                 raise ValueError(f"batches: windows of {ids_BT.shape[1]} tokens given, {needed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceByKind(Importance):
+    """One that works for each kind of units by itself: of the `kinds` alone."""
+
+    kinds: tuple[str, ...]
+
+    scorable: ClassVar[tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        if not self.kinds or not {*self.kinds} <= {*self.scorable}:
+            raise ValueError(f"kinds: {self.kinds} given, valid are some of {', '.join(self.scorable)}")
+
+    def only(self, kinds: Collection[str]) -> Self:
+        return replace(self, kinds=tuple(kind for kind in self.kinds if kind in kinds))

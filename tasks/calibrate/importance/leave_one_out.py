@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tasks.calibrate.importance.importance import BLOCKS, WHOLE, Importance, Scores, Subject, Unit, units_of_kind
+from tasks.calibrate.importance.importance import (
+    BLOCKS,
+    WHOLE,
+    ImportanceByKind,
+    Scores,
+    Subject,
+    Unit,
+    units_of_kind,
+)
 from tasks.calibrate.importance.loss import nll, scored
 from tasks.calibrate.importance.silenced import silenced
 from tasks.calibrate.walk import Walk
@@ -21,7 +29,7 @@ from tasks.model.units import KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeaveOneOut(Importance):
+class LeaveOneOut(ImportanceByKind):
     """The loss without the unit, in nats per token; nothing else in the model changes.
 
     What the unit hands to its reader is zero, so none of its weights has an effect; a whole attention or FFN adds
@@ -33,10 +41,7 @@ class LeaveOneOut(Importance):
 
     least_tokens: ClassVar[int] = 2
     whole: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if not self.kinds or not {*self.kinds} <= {*WHOLE, *KINDS}:
-            raise ValueError(f"kinds: {self.kinds} given, valid are some of {', '.join([*WHOLE, *KINDS])}")
+    scorable: ClassVar[tuple[str, ...]] = (*WHOLE, *KINDS)
 
     def _score(self, subject: Subject) -> Scores:
         asked = [

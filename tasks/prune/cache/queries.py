@@ -24,7 +24,7 @@ def watching_queries(model: PreTrainedModel, last: int, see: Callable[[int, Tens
     there are fewer, scaled so that the attention's logits are q·k / sqrt(D). Other models are not seen; watches may lie
     within each other, as one thread's do. Raises ValueError for a family that attends in another way.
     """
-    attentions = {module for module in model.modules() if hasattr(module, "layer_idx")}
+    attentions = {module for module in model.modules() if "layer_idx" in vars(module)}
     for family in {type(module) for module in attentions}:
         if not hasattr(sys.modules[family.__module__], "ALL_ATTENTION_FUNCTIONS"):
             raise ValueError(f"budget: queries of {family.__name__} cannot be seen; valid is a budget without queries")

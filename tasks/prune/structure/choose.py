@@ -79,7 +79,8 @@ def choices(
 
     In each the same number goes from every block, or from one that cannot lose so many or so few the nearest that it
     can, and channels make up the rest. Where there are more than `most` they are spread evenly over all numbers, with
-    the least and the largest. Of one kind there is one way. Arguments and errors are those of `choose`.
+    the least and the largest. Where steps are so large that by size less or more goes than by other ways, only these
+    are given. Of one kind there is one way. Arguments and errors are those of `choose`.
     """
     sizes = _sizes(model, cost)
     wanted = _wanted(sizes, budget, kinds, round_to)
@@ -87,7 +88,8 @@ def choices(
     ways = [divisions(*of_block) for of_block in wanted]
     numbers = _spread(sorted(set().union(*ways)), most - 1)
     others = [[of_block[_nearest(number, of_block)] for of_block in ways] for number in numbers]
-    different = [by_size, *(other for other in others if other != by_size)]
+    fair = all(counts in of_block.values() for counts, of_block in zip(by_size, ways, strict=True))
+    different = [*([by_size] if fair else []), *(other for other in others if other != by_size)]
     return [_choice(sizes, scores, counts) for counts in different]
 
 

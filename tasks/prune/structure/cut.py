@@ -15,7 +15,7 @@ from tasks.model.anatomy import find_blocks
 from tasks.model.units import KINDS, PARTS, units_of
 from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.budget import check_cost
-from tasks.prune.structure.choose import Choice, Scores, Share, choose, choose_counts
+from tasks.prune.structure.choose import Choice, Scores, Share, choices, choose, choose_counts
 from tasks.prune.structure.choose_depth import SHOWN, choose_depth, costs_of, of_depth, slice_depth
 from tasks.prune.structure.cut_depth import cut_depth
 from tasks.prune.structure.export import FORMS, refusals_of
@@ -138,7 +138,7 @@ def chosen_units(
 ) -> tuple[Choice, list[SplitRow]]:
     """The units that stay by `cut`, and the ways to divide its budget that were measured: none where counts are given.
 
-    Raises ValueError as `choose_split` and `choose_counts`.
+    Where `cut` asks for a form, only ways that it can express. Raises ValueError as `choose_split` and `choose_counts`.
     """
     if cut.left is not None:
         counts = [{kind: n for kind, n in zip(cut.kinds, of_block, strict=True) if n} for of_block in cut.left]
@@ -152,6 +152,7 @@ def chosen_units(
         kinds=cut.kinds,
         round_to=cut.round_to,
         repair=cut.repair,
+        able=lambda choice: cut.form is None or cut.form not in _refusals(model, choice),
         device=device,
     )
 
@@ -188,21 +189,38 @@ def check_cut(model: PreTrainedModel, cut: Cut) -> None:
     if cut.shares is not None and len(cut.shares) != count:
         raise ValueError(f"allocator: {len(cut.shares)} shares given, the model has {count} blocks")
     with _tried(model, cut):
-        best_form(refusals_of(model), cut.form)
+        refusals = refusals_of(model)
+    if cut.in_depth or cut.form not in refusals or not _another_way(model, cut):
+        best_form(refusals, cut.form)
+
+
+def _another_way(model: PreTrainedModel, cut: Cut) -> bool:
+    """Whether the form can express one of the ways to divide the budget between heads and channels."""
+    ways = choices(model, _equal_scores(model), cut.share, cost=cut.cost, kinds=cut.kinds, round_to=cut.round_to)
+    return any(cut.form not in _refusals(model, way) for way in ways)
+
+
+def _refusals(model: PreTrainedModel, choice: Choice) -> dict[str, str]:
+    """`refusals_of` the model that is cut so; it is whole again then."""
+    with slice_units(model, choice.kept):
+        return refusals_of(model)
 
 
 @contextmanager
 def _tried(model: PreTrainedModel, cut: Cut) -> Iterator[None]:
-    every = units_of(model)
-    scores = [
-        {kind: torch.zeros(units.count) for kind, units in of_block.kinds.items()}
-        | {kind: torch.zeros(1) for kind in WHOLE}
-        for of_block in every
-    ]
+    scores = _equal_scores(model)
     if cut.in_depth:
         made = slice_depth(model, choose_depth(model, scores, cut.budget, kinds=cut.kinds, cost=cut.cost))
     else:
         choice = choose(model, scores, cut.share, cost=cut.cost, kinds=cut.kinds, round_to=cut.round_to)
-        made = slice_units(model, choice.kept, every)
+        made = slice_units(model, choice.kept)
     with made:
         yield
+
+
+def _equal_scores(model: PreTrainedModel) -> Scores:
+    return [
+        {kind: torch.zeros(units.count) for kind, units in of_block.kinds.items()}
+        | {kind: torch.zeros(1) for kind in WHOLE}
+        for of_block in units_of(model)
+    ]

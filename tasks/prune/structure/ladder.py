@@ -75,19 +75,16 @@ def spend(wanted: float, ladders: Sequence[Ladder]) -> Counts:
 def divisions(wanted: float, ladders: Sequence[Ladder]) -> dict[int, Counts]:
     """What stays for every number of heads that may go, the least first; where there are no two kinds, that of `spend`.
 
-    Beside that of `spend` they are those that come to `wanted` within half of the smallest step there is.
+    Those that come to `wanted` within half of the smallest step there is; where none does, the nearest.
     """
-    by_size = spend(wanted, ladders)
-    if not by_size or len(ladders) < 2:
-        return {0: by_size}
+    if not wanted or len(ladders) < 2:
+        return {0: spend(wanted, ladders)}
     heads = ladders[0]
     smallest = min(ladder.step * ladder.each for ladder in ladders if ladder.step)
-    found = {}
-    for count in heads.counts:
-        option = _with_heads(count, wanted, ladders)
-        if option == by_size or _missed(option, wanted, ladders) <= smallest / 2:
-            found[heads.counts[0] - count] = option
-    return found
+    ways = {heads.counts[0] - count: _with_heads(count, wanted, ladders) for count in heads.counts}
+    missed = {gone: _missed(way, wanted, ladders) for gone, way in ways.items()}
+    room = max(smallest / 2, min(missed.values()))
+    return {gone: way for gone, way in ways.items() if missed[gone] <= room}
 
 
 def _with_heads(count: int, wanted: float, ladders: Sequence[Ladder]) -> Counts:

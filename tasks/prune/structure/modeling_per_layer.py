@@ -1,5 +1,6 @@
 """A Llama whose blocks have widths of their own: `per_layer_config` in config.json says where one differs, and `skip`
-there what it does without, "attention" or "mlp". Needs torch and transformers, nothing else.
+there what it does without, "attention" or "mlp". What its class takes from no setting stands there under `shapes`, the
+outputs and inputs of a linear, and `numbers`. Needs torch and transformers, nothing else.
 """
 
 from typing import Any
@@ -60,6 +61,11 @@ def build_block(of_block: Any, slot: int) -> LlamaDecoderLayer:
         setattr(block, name, NoAttention())
     for name in FFN if skips("mlp", of_block) else ():
         setattr(block, name, NoFFN())
+    for name, (outputs, inputs) in getattr(of_block, "shapes", {}).items():
+        block.set_submodule(name, nn.Linear(inputs, outputs, bias=block.get_submodule(name).bias is not None))
+    for name, number in getattr(of_block, "numbers", {}).items():
+        module, _, attribute = name.rpartition(".")
+        setattr(block.get_submodule(module), attribute, number)
     return block
 
 

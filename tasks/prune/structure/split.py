@@ -7,7 +7,7 @@ on a few other windows where a repair is to follow, and what is lower then wins.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from tasks.calibrate.walk import lent
 from tasks.model.units import BlockUnits, units_of
 from tasks.prune.structure.apply import slice_model
-from tasks.prune.structure.choose import Choice, Scores, Share, choices
+from tasks.prune.structure.choose import Choice, Scores, Share, choices, choose
 from tasks.prune.structure.masked_loss import loss_of, masked_loss, step_to_some
 from tasks.prune.structure.rows import SplitRow
 from tasks.prune.structure.slice import Slice
@@ -37,18 +37,23 @@ def choose_split(
     kinds: Sequence[str] = ("head_groups", "channels"),
     round_to: int = 64,
     repair: bool = False,
+    able: Callable[[Choice], bool] = lambda choice: True,
     device: torch.device | str | None = None,
 ) -> tuple[Choice, list[SplitRow]]:
     """Of the ways that `choices` finds the one of the lowest loss, and a row for each; no rows where there is but one.
 
     `batches`: ids, (windows, tokens) each; without any nothing is measured, and the choice is that of `choose`.
+    `able`: says which of the ways may be taken; where it says none, all.
     `repair`: whether a repair follows; of fewer than four batches none are left to repair a trial on.
     `device`: where the model is while it is measured, as a whole; None for where it is. The model stays as it is.
 
     Raises ValueError as `choose`, and for batches of other shapes or of windows of a single token.
     """
-    options = choices(model, scores, budget, cost=cost, kinds=kinds, round_to=round_to, most=MOST)
-    if len(options) == 1 or not batches:
+    if not batches:
+        return choose(model, scores, budget, cost=cost, kinds=kinds, round_to=round_to), []
+    every = choices(model, scores, budget, cost=cost, kinds=kinds, round_to=round_to, most=MOST)
+    options = [option for option in every if able(option)] or every
+    if len(options) == 1:
         return options[0], []
     place, units = torch.device(device or model.device), units_of(model)
     measured, to_fit = _divided(batches, repair)

@@ -120,7 +120,8 @@ def _caption(floor: float, uses: Sequence[Row]) -> str:
     return (
         f"The perplexity of a reference may rise by {100 * floor:g} % at most. The best fixed action, chosen on the "
         f"training prompts, is {fixed}; the oracle knows what each prompt allows. Means over the test prompts and "
-        "seeds, with 95\u00a0% intervals; live is what was really answered, with prefill, decision and switch."
+        "seeds, with 95\u00a0% intervals; live is what was really answered, with prefill, decision and switch, where "
+        "dense is the whole model against itself: what chance alone can gain."
     )
 
 

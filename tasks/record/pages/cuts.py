@@ -17,6 +17,11 @@ from tasks.record.pages.tables import (
 
 NEAR = 0.01  # of a share: nearer to the budget nobody has to be told
 COSTS = {"parameters": "parameters", "flops": "FLOPs", "bytes": "bytes", "kv": "cache"}
+STORED = {
+    "uniform": "",
+    "per_layer": " Stored per layer: it loads with trust_remote_code=True.",
+    "padded": " Stored padded: zeros fill up every block to the widest, as large and as slow as that.",
+}
 WHOLE = {"blocks": "Removed whole", "attention": "Without their attention", "ffn": "Without their FFN"}
 WIDTHS = {"head_groups": "Head groups", "query_heads": "Query heads", "channels": "Channels"}
 
@@ -51,8 +56,8 @@ def budgets(run: str) -> list[str]:
 
 
 def budgets_told(run: str) -> list[str]:
-    """A sentence for every cut: what was to go of the cost of its blocks, and what went."""
-    return [_told(row) for row in query_named("budgets", run=run)]
+    """For every cut what was to go of the cost of its blocks, what went, and what its form asks of who loads it."""
+    return [_told(row) + STORED[row["form"]] for row in query_named("budgets", run=run)]
 
 
 def budgets_missed(run: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The one reading of a prompt that everything shares: by the uncut model, before it is known what will decode.
 
-Axes: T tokens of the prompt, V words, D width of the model; queries are (1, query heads, last tokens, width of a head).
+Axes: T tokens of the prompt, L the last of them, V words, D width of the model; queries are (1, query heads, last
+tokens, width of a head).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from tasks.evaluate.speed import now
 from tasks.model.anatomy import find_blocks
+from tasks.model.load import vocabulary_of
 from tasks.model.mode import evaluating
 from tasks.prune.cache.budget import KVBudget
 from tasks.prune.cache.kept_layer import within_budget
@@ -22,13 +24,20 @@ from tasks.prune.structure.cut_cache import cut_cache
 from tasks.prune.structure.profiles import NONE, Profiles
 from tasks.train_controller.act.actions import Action
 
+LOOKED_AT = 1 << 17  # numbers of the logits, and of the states, that are looked at, so that a decision stays quick
+LEAST = 8  # tokens that are looked at, however many words there are
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prefill:
-    """What the uncut model has made of a prompt; `queries` by the slot of the cache, None where no budget needs any."""
+    """What the uncut model has made of a prompt; `queries` by the slot of the cache, None where no budget needs any.
+
+    Logits are computed for the last tokens alone, as many as are looked at and one more: of a long prompt those of all
+    would take more time and memory than the blocks.
+    """
 
     ids_1T: Tensor
-    logits_TV: Tensor  # float32
+    logits_LV: Tensor  # float32
     cache: Cache
     queries: Mapping[int, Tensor] | None
     first_block_in_TD: Tensor
@@ -49,20 +58,26 @@ def prefill(profiles: Profiles, ids_1T: Tensor, *, budgets: Iterable[KVBudget] =
         ids_1T = ids_1T.to(model.device)
         cache = DynamicCache(config=model.config)
         watch = watching_queries(model, observed, queries.__setitem__) if observed else nullcontext()
+        kept = rows_of(vocabulary_of(model.config)) + 1
+        started = now(model)
         with watch, _first_block(model) as states:
-            started = now(model)
-            logits_1TV = model(ids_1T, past_key_values=cache, use_cache=True).logits
+            logits_1LV = model(ids_1T, past_key_values=cache, use_cache=True, logits_to_keep=kept).logits
             prefill_ms = (now(model) - started) * 1000
         (first_block_in_1TD, first_block_out_1TD) = states
         return Prefill(
             ids_1T=ids_1T,
-            logits_TV=logits_1TV[0].float(),
+            logits_LV=logits_1LV[0].float(),
             cache=cache,
             queries=queries if observed else None,
             first_block_in_TD=first_block_in_1TD[0],
             first_block_out_TD=first_block_out_1TD[0],
             prefill_ms=prefill_ms,
         )
+
+
+def rows_of(width: int) -> int:
+    """How many tokens are looked at, of rows with so many numbers."""
+    return max(LEAST, LOOKED_AT // width)
 
 
 def read_for(profiles: Profiles, ids_1T: Tensor, actions: Sequence[Action]) -> Prefill:

@@ -5,13 +5,14 @@ round; the times of one round are compared, and a first round does not count. Th
 decision and switch, so that a policy pays for itself.
 """
 
+import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tasks.train_controller.act.actions import Action
 from tasks.train_controller.act.answers import Answer
-from tasks.train_controller.judge.regret import BEST_FIXED, decisions
+from tasks.train_controller.judge.regret import BEST_FIXED, DENSE, decisions
 from tasks.train_controller.learn.reward import Reward
 from tasks.train_controller.learn.table import Table
 from tasks.train_controller.measure.episodes import EncodedPrompt
@@ -46,7 +47,7 @@ class Rival:
 class LiveAnswer:
     """What a policy did with a prompt by one action: its speed against dense, the time to choose it.
 
-    `share`: of the rounds that took it, as another round may see another machine.
+    `share`: of the rounds that took it, as another round may see another machine. `state`: what the first of them saw.
     """
 
     policy: str
@@ -57,16 +58,29 @@ class LiveAnswer:
     ratio: float
     decision_ms: float
     share: float
+    state: str  # JSON, as DecisionRow has it
 
 
 def answer_live(
-    dense: Rival, rivals: Sequence[Rival], prompts: Sequence[EncodedPrompt], *, tokens: int, repetitions: int
+    dense: Rival,
+    rivals: Sequence[Rival],
+    prompts: Sequence[EncodedPrompt],
+    *,
+    tokens: int,
+    repetitions: int,
+    again: Sequence[float] = (),
 ) -> Iterator[list[LiveAnswer]]:
-    """Of each prompt, as soon as it is answered, what every rival did, action by action; `dense` takes "none"."""
-    everyone = {each.named: each for each in (dense, *rivals)}
+    """Of each prompt, as soon as it is answered, what every rival did, action by action; `dense` takes "none".
+
+    `again`: floors, at each of which stands what dense did against itself in the same rounds; it can gain nothing.
+    """
+    itself = [replace(dense, named=replace(dense.named, floor=floor)) for floor in again[:1]]
+    everyone = {each.named: each for each in (dense, *rivals, *itself)}
     for prompt in prompts:
         rounds = [_round(everyone, prompt, tokens, number) for number in counted(repetitions)][1:]
-        yield [answer for rival in rivals for answer in _by_action(rival.named, dense.named, prompt, rounds)]
+        made = [answer for rival in rivals for answer in _by_action(rival.named, dense.named, prompt, rounds)]
+        twice = [answer for each in itself for answer in _by_action(each.named, dense.named, prompt, rounds)]
+        yield made + [replace(answer, floor=floor) for floor in again for answer in twice]
 
 
 def live_decisions(answers: Sequence[LiveAnswer], test: Table, reward: Reward) -> list[DecisionRow]:
@@ -78,13 +92,14 @@ def live_decisions(answers: Sequence[LiveAnswer], test: Table, reward: Reward) -
         [row] = decisions(answer.policy, answer.floor, answer.seed, choice_P, table, reward)
         paid = reward.once(answer.ratio, row.rise, answer.floor)
         regret = row.regret + row.reward - paid
-        made.append(replace(row, ratio=answer.ratio, reward=paid, regret=regret, live=True, share=answer.share))
+        paid_live = replace(row, ratio=answer.ratio, reward=paid, regret=regret)
+        made.append(replace(paid_live, live=True, share=answer.share, state=answer.state))
     return made
 
 
 def decision_times(answers: Sequence[LiveAnswer]) -> dict[str, float]:
     """The median time to choose of every policy that chooses, in milliseconds."""
-    policies = dict.fromkeys(answer.policy for answer in answers if answer.policy != BEST_FIXED)
+    policies = dict.fromkeys(answer.policy for answer in answers if answer.policy not in (BEST_FIXED, DENSE))
     return {
         policy: statistics.median(answer.decision_ms for answer in answers if answer.policy == policy)
         for policy in policies
@@ -109,6 +124,7 @@ def _by_action(
             ratio=statistics.median(each[named].tokens_per_s / each[dense].tokens_per_s for each in own),
             decision_ms=statistics.median(each[named].decision.decision_ms for each in own),
             share=len(own) / len(rounds),
+            state=json.dumps(own[0][named].decision.observation.as_dict()),
         )
         for action, own in taken.items()
     ]

@@ -34,7 +34,8 @@ def check_floor(train: Table, floor: float) -> None:
     if (least := least_A.min().item()) > floor:
         given = f"{floor:g} given, which no action but {train.actions[0]} meets on {needed} of {len(train)} prompts"
         mildest = train.actions[1 + int(least_A.argmin())]
-        raise FloorUnmet(f"floor: {given}, valid is at least {least:.4g}, which {mildest} meets")
+        valid = f"at least {least:.4g}, which {mildest} meets" if least <= 1 else "one with milder actions"
+        raise FloorUnmet(f"floor: {given}, valid is {valid}")
 
 
 def best_fixed(train: Table, floor: float, target: float) -> int:
@@ -80,6 +81,7 @@ def decisions(policy: str, floor: float, seed: int, choice_P: Tensor, test: Tabl
             regret=(best_P[row] - reward_PA[row, action]).item(),
             live=False,
             share=1.0,
+            state=None,
         )
         for row, (prompt, action) in enumerate(zip(test.prompts, choice_P.tolist(), strict=True))
     ]
@@ -105,7 +107,8 @@ def summaries(
             raise ValueError(f"rows: none of {BEST_FIXED!r} at floor {floor:g} given, valid is one for each prompt")
         gain_SP = grid.ratio_SP - fixed.ratio_of(grid.prompts)
         summarised.append(_summary(policy, floor, live, grid, gain_SP, resamples, seed))
-    gains = {(row.floor, row.live): row.gain for row in summarised if row.policy == ORACLE}
+    oracles = [row for row in summarised if row.policy == ORACLE]
+    gains = {(row.floor, row.live): row.gain if row.gain_low > 0 else 0.0 for row in oracles}  # not a share of chance
     done = []
     for row in summarised:
         most = gains.get((row.floor, row.live), gains.get((row.floor, False), 0.0))

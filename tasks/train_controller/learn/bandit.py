@@ -10,6 +10,7 @@ each with a view of the state of its own.
 """
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Self
 
 import torch
@@ -61,13 +62,20 @@ def expanded(seen_NF: Tensor, degree: int) -> Tensor:
     ones_N1 = torch.ones_like(seen_NF[:, :1])
     if degree == 1:
         return torch.cat([ones_N1, seen_NF], 1)
-    left, right = torch.triu_indices(seen_NF.shape[1], seen_NF.shape[1])
+    left, right = _pairs(seen_NF.shape[1])
     return torch.cat([ones_N1, seen_NF, seen_NF[:, left] * seen_NF[:, right]], 1)
+
+
+@cache
+def _pairs(features: int) -> tuple[Tensor, Tensor]:
+    """Of any two features the number of each, every pair once."""
+    left, right = torch.triu_indices(features, features)
+    return left, right
 
 
 def seen_2NK(standard: Standard, state_NF: Tensor, degree: int) -> Tensor:
     """The states as the regressions of gain and of strain see them, (2, N, K)."""
-    return torch.stack([expanded(seen_NF, degree) for seen_NF in standard.views(state_NF)])
+    return expanded(standard.views(state_NF).flatten(0, 1), degree).unflatten(0, (2, -1))
 
 
 @dataclass(frozen=True, kw_only=True)

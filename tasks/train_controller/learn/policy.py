@@ -3,6 +3,7 @@
 Axes: N prompts, A actions, F features.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,8 +94,9 @@ class Policy:
 
         Raises ValueError for a state of another length, or with a number that is none.
         """
-        if state_F.shape != (len(self.features),) or not state_F.isfinite().all():
-            given = f"{tuple(state_F.shape)}" if state_F.isfinite().all() else "a number that is not finite"
+        finite = math.isfinite(state_F.sum())
+        if state_F.shape != (len(self.features),) or not finite:
+            given = f"{tuple(state_F.shape)}" if finite else "a number that is not finite"
             raise ValueError(f"state: {given} given, valid is {len(self.features)} finite numbers")
         return self.guard.scores(*self.predictor.predict(state_F[None]))[0]
 

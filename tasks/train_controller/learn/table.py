@@ -47,6 +47,14 @@ class Table:
         """How many prompts."""
         return len(self.prompts)
 
+    def state(self, prompt: int) -> Tensor:
+        """What was seen of the prompt with this number, (F,)."""
+        return self.state_PF[prompt]
+
+    def outcome(self, prompt: int, action: int) -> tuple[float, float]:
+        """The ratio and the rise of an action, both by their numbers."""
+        return self.ratio_PA[prompt, action].item(), self.rise_PA[prompt, action].item()
+
     def of(self, rows: Sequence[int]) -> "Table":
         """These prompts only, in this order."""
         index = torch.as_tensor(rows, dtype=torch.long)

@@ -3,7 +3,6 @@
 Axes: P prompts, F features.
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +12,26 @@ from torch import Tensor
 from tasks.train_controller.learn.reward import Reward
 from tasks.train_controller.learn.table import Table
 
-Measure = Callable[[int, int], tuple[float, float]]  # number of the prompt, number of the action -> ratio, rise
+
+class Asked(Protocol):
+    """Prompts by their numbers: a `Table` in which all was measured, or those that are really answered now."""
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What may be done, "none" first."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What is seen of each prompt."""
+
+    def __len__(self) -> int:
+        """How many prompts."""
+
+    def state(self, prompt: int) -> Tensor:
+        """What is seen before the decision, (F,), 0 to 1."""
+
+    def outcome(self, prompt: int, action: int) -> tuple[float, float]:
+        """Of the action with this number: its speed against "none", and by how much the perplexity rises."""
 
 
 class World(Protocol):
@@ -29,13 +47,11 @@ class World(Protocol):
 class Trials:
     """A `World` of prompts, which come in a random order, all of them before any comes again.
 
-    Each episode is one prompt and ends with its answer. What an action does there is looked up in the table, or
-    measured by `measure`.
+    Each episode is one prompt and ends with its answer.
     """
 
-    def __init__(self, table: Table, floor: float, reward: Reward, measure: Measure | None = None) -> None:
-        self.table, self.floor, self.reward = table, floor, reward
-        self.measure = measure or self._look_up
+    def __init__(self, asked: Asked, floor: float, reward: Reward) -> None:
+        self.asked, self.floor, self.reward = asked, floor, reward
         self.begin(np.random.default_rng(0))
 
     def begin(self, random: np.random.Generator) -> None:
@@ -47,23 +63,21 @@ class Trials:
         if seed is not None:
             self.begin(np.random.default_rng(seed))
         if not self._waiting:
-            self._waiting = self._random.permutation(len(self.table)).tolist()
+            self._waiting = self._random.permutation(len(self.asked)).tolist()
         self._prompt = self._waiting.pop()
-        return self.table.state_PF[self._prompt], {"prompt": self._prompt}
+        self._state_F = self.asked.state(self._prompt)
+        return self._state_F, {"prompt": self._prompt}
 
     def step(self, action: int) -> tuple[Tensor, float, bool, bool, dict[str, Any]]:
         """Answer the prompt. Raises ValueError where none waits, and for an action that is none."""
         if self._prompt < 0:
             raise ValueError("step: no prompt waits for an action, valid is a reset before each step")
-        if not 0 <= action < len(self.table.actions):
-            raise ValueError(f"action: {action} given, valid is 0 to {len(self.table.actions) - 1}")
+        if not 0 <= action < len(self.asked.actions):
+            raise ValueError(f"action: {action} given, valid is 0 to {len(self.asked.actions) - 1}")
         prompt, self._prompt = self._prompt, -1
-        ratio, rise = self.measure(prompt, int(action))
+        ratio, rise = self.asked.outcome(prompt, int(action))
         paid = self.reward.once(ratio, rise, self.floor)
-        return self.table.state_PF[prompt], paid, True, False, {"prompt": prompt, "ratio": ratio, "rise": rise}
-
-    def _look_up(self, prompt: int, action: int) -> tuple[float, float]:
-        return self.table.ratio_PA[prompt, action].item(), self.table.rise_PA[prompt, action].item()
+        return self._state_F, paid, True, False, {"prompt": prompt, "ratio": ratio, "rise": rise}
 
 
 def mean_reward(table: Table, floor: float, reward: Reward, choice_P: Tensor) -> float:

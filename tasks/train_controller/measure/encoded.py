@@ -26,9 +26,9 @@ def encode_prompt(
 
     The reference is encoded as what follows the text, where the text's own ids stay what they are.
     """
-    ids: list[int] = tokenizer(text)["input_ids"]
-    both: list[int] = tokenizer(text + reference)["input_ids"]
-    alone: list[int] = tokenizer(reference, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
+    both: list[int] = tokenizer(text + reference, verbose=False)["input_ids"]
+    alone: list[int] = tokenizer(reference, add_special_tokens=False, verbose=False)["input_ids"]
     reference_ids = (both[len(ids) :] if both[: len(ids)] == ids else alone)[:tokens]
     return EncodedPrompt(
         prompt=prompt,

@@ -56,12 +56,19 @@ def measure_episodes(
     fit the model, no tokens or repetitions, a prompt that is empty or longer than the context, a reference
     of less than `LEAST_REFERENCE` tokens.
     """
+    check_episodes(profiles, prompts, actions, new_tokens, repetitions)
+    return _measure(profiles, prompts, actions, reader, new_tokens, repetitions, on_prompt)
+
+
+def check_episodes(
+    profiles: Profiles, prompts: Sequence[EncodedPrompt], actions: Sequence[Action], new_tokens: int, repetitions: int
+) -> None:
+    """Raises ValueError as `measure_episodes`."""
     check_actions(actions, profiles)
     if new_tokens < 1 or repetitions < 1:
         raise ValueError(f"new_tokens, repetitions: {new_tokens}, {repetitions} given, valid is 1 or more of each")
     for prompt in prompts:
         _check_length(prompt, new_tokens, context_of(profiles.model.config))
-    return _measure(profiles, prompts, actions, reader, new_tokens, repetitions, on_prompt)
 
 
 def measure_prompt(

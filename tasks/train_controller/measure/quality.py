@@ -45,7 +45,7 @@ def judge(profiles: Profiles, read: Prefill, reference_1R: Tensor, actions: Sequ
     Raises ValueError for a loss that is not finite.
     """
     tokens = reference_1R.shape[1]
-    first_1V = read.logits_TV[-1:]
+    first_1V = read.logits_LV[-1:]
     first_nll, _ = _compare(first_1V, first_1V, reference_1R[0, :1])
     dense_RV = _predict(profiles, read, reference_1R, DENSE)
     dense_nll, _ = _compare(dense_RV, dense_RV, reference_1R[0, 1:])
@@ -63,7 +63,7 @@ def judge(profiles: Profiles, read: Prefill, reference_1R: Tensor, actions: Sequ
 def _predict(profiles: Profiles, read: Prefill, reference_1R: Tensor, action: Action) -> Tensor:
     """The logits (R - 1, V) of all tokens of the reference but the first."""
     if reference_1R.shape[1] == 1:
-        return read.logits_TV[:0]
+        return read.logits_LV[:0]
     with in_force(profiles, read, action) as fitted:
         ids_1R = reference_1R[:, :-1].to(fitted.model.device)
         return fitted.model(ids_1R, past_key_values=fitted.cache, use_cache=True).logits[0]

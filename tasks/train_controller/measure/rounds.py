@@ -81,7 +81,7 @@ def counted(repetitions: int) -> tuple[int, ...]:
 
 def _answer(profiles: Profiles, read: Prefill, action: Action, new_tokens: int) -> _Time:
     with in_force(profiles, read, action) as fitted:
-        tokens = Timed(decode(fitted.model, fitted.cache, read.logits_TV[-1], new_tokens=new_tokens))
+        tokens = Timed(decode(fitted.model, fitted.cache, read.logits_LV[-1], new_tokens=new_tokens))
         for _ in tokens:
             pass
     return _Time(

@@ -42,7 +42,7 @@ class ChatTemplate:
             text = str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         except TemplateError as error:
             raise Refused(400, f"messages: the model's chat template: {error}", field="messages") from error
-        return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
+        return tuple(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
 def _turn(message: Any, place: str) -> dict[str, str]:

@@ -5,7 +5,6 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from tasks.prune.structure.profiles import NONE
 from tasks.train_controller.act.answers import Answer
 
 DECISION_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1)
@@ -31,7 +30,7 @@ class Metrics:
         self._tokens = Counter(
             "espalier_tokens", "Tokens of prompts read and of answers written", ["kind"], registry=of
         )
-        self._switches = Counter("espalier_switches", "Switches to a profile, by action", ["action"], registry=of)
+        self._answers = Counter("espalier_answers", "Answers by the action that wrote them", ["action"], registry=of)
         self._decision = Histogram("espalier_decision_seconds", "Of a policy's choice", buckets=DECISION_S, registry=of)
         self._answer = Histogram("espalier_answer_seconds", "From question to answer", buckets=ANSWER_S, registry=of)
         Gauge("espalier_waiting", "Questions in the queue", registry=of).set_function(waiting)
@@ -40,8 +39,7 @@ class Metrics:
         """`seconds`: since the question was asked, its waiting included."""
         self._tokens.labels("prompt").inc(answer.prompt_tokens)
         self._tokens.labels("answer").inc(answer.tokens)
-        if answer.decision.action.profile != NONE:
-            self._switches.labels(str(answer.decision.action)).inc()
+        self._answers.labels(str(answer.decision.action)).inc()
         if answer.decision.scores:  # else no policy was asked
             self._decision.observe(answer.decision.decision_ms / 1000)
         self._answer.observe(seconds)

@@ -216,6 +216,17 @@ def test_a_block_without_a_part_has_no_score_of_it():
     assert without_ffn["attention"].item() == without_ffn["blocks"].item() > 0
 
 
+@pytest.mark.parametrize(("kinds", "spared"), [(("blocks",), 1), (("attention",), 0), (("blocks", "ffn"), 0)])
+def test_what_is_asked_alone_is_scored_alike_and_blocks_alone_run_once(kinds, spared):
+    model, ran = llama(), []
+    for block in blocks_of(model):
+        block.register_forward_hook(lambda *_: ran.append(1))
+    every, runs = Influence().score(model, batches()), len(ran)
+    found = Influence().only(kinds).score(model, batches())
+    assert found == [{kind: of_block[kind] for kind in kinds} for of_block in every]
+    assert 2 * runs - len(ran) == spared * BLOCKS * len(batches())
+
+
 @pytest.mark.parametrize("name", IMPORTANCES)
 def test_windows_may_be_dealt_out_and_ordered_as_one_likes(name):
     model = llama().double()

@@ -51,6 +51,14 @@ def test_the_model_stays_as_it_is(name):
     assert not any(parameter._post_accumulate_grad_hooks for parameter in model.parameters())
 
 
+def test_of_some_kinds_alone_only_what_costs_work_of_its_own_is_left_out():
+    assert LeaveOneOut().only(("channels", "blocks")) == LeaveOneOut(kinds=("blocks", "channels"))
+    assert LeaveOneOut(kinds=("ffn", "channels")).only(("channels",)) == LeaveOneOut(kinds=("channels",))
+    assert Taylor().only(("channels",)) == Taylor()
+    with pytest.raises(ValueError, match=r"^kinds: \('channels',\) given, valid are some of blocks, attention, ffn$"):
+        IMPORTANCES["influence"](kinds=("channels",))
+
+
 def test_flags_and_gradients_are_back_after_a_failure():
     model = llama()
     model.lm_head.weight.grad = torch.ones_like(model.lm_head.weight)

@@ -1,6 +1,7 @@
 """A cut as one value: what it refuses, which blocks go, and that trying it leaves the model as it was."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -199,3 +200,21 @@ def test_a_cut_goes_by_the_loss_of_the_ways_to_divide_it():
     assert {row.head_groups_before - row.head_groups for row in made.blocks} == {chosen.heads_removed}
     assert made.tables == {"slices": made.blocks, "removals": (), "splits": made.splits, "repairs": made.repairs}
     assert [row.share for row in made.repairs] == [1, 0.5, 0]
+
+
+def test_a_budget_is_divided_only_in_ways_that_the_form_can_express():
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 4}  # 6 of them do not divide a width of 32
+    cut, ids = Cut(budget=0.3, round_to=1, repair=False), list(batches((2, 12), (2, 12)))
+    groups = {}
+    for form in (None, "uniform"):
+        model = llama(**heads)
+        check_cut(model, replace(cut, form=form))
+        zeros = [{kind: torch.zeros(units.count) for kind, units in block.kinds.items()} for block in units_of(model)]
+        made = cut_model(model, zeros, replace(cut, form=form), ids)
+        groups[form] = {row.heads_removed for row in made.splits}
+    assert groups == {None: {0, 1, 2, 3}, "uniform": {0, 2, 3}}
+    assert "uniform" not in refusals_of(model)
+    with pytest.raises(
+        ValueError, match=r"^export: uniform cannot .* attention heads \(6\)\.; valid is padded, per_lay"
+    ):
+        check_cut(llama(**heads), Cut(budget=0.09, kinds=("head_groups",), form="uniform"))

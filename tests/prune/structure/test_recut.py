@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from tasks.model.units import units_of
 from tasks.prune.structure.export import export_model
@@ -28,7 +29,7 @@ def logits(model):
     return torch.cat([model(ids).logits.flatten() for ids in batches()])
 
 
-@pytest.mark.parametrize("make", [llama, qwen2, qwen3])
+@pytest.mark.parametrize("make", [llama, qwen2, qwen3, opt])
 def test_cut_stored_and_cut_again_is_cut_twice_in_memory(make, tmp_path):
     for name in ("dense", "cut", "again"):
         (tmp_path / name).mkdir()
@@ -64,11 +65,15 @@ def test_the_least_that_can_be_left_is_what_is_left_when_all_goes(make, round_to
     assert reach.least == parameters_of(model)
 
 
+class Own(LlamaForCausalLM):
+    """No class of transformers, so no folder could name it."""
+
+
 def test_what_cannot_be_cut_in_stages_gets_one_line():
     narrow = llama(num_key_value_heads=1)
     for model, complaint in (
         (narrow, "round_to: 64 given, no block has more than one head group or step of channels"),
-        (opt(), "model: its blocks cannot be exported with widths of their own"),
+        (Own(llama().config), "model: its blocks cannot be exported with widths of their own"),
     ):
         with pytest.raises(ValueError, match=f"^{complaint}") as error:
             reach_of(model, round_to=64)

@@ -46,7 +46,7 @@ def test_a_budget_that_was_missed_is_told():
     [missed] = budgets_missed("c1")
     assert "30.0 % of the parameters of the blocks were to go, 53.3 % went" in missed
     assert missed in text_of(write_report("c1").read_text())
-    assert budgets_told("c1") == [missed]
+    assert budgets_told("c1") == [f"{missed} Stored per layer: it loads with trust_remote_code=True."]
     record_run()
     assert budgets_told("r1") == budgets_missed("r1") == []
 

@@ -22,7 +22,7 @@ NEW = 20
 def written(profiles, new_tokens=NEW, action=None, **how):
     read = prefill(profiles, PROMPT)
     with in_force(profiles, read, action or Action()) as fitted:
-        return list(decode(fitted.model, fitted.cache, read.logits_TV[-1], new_tokens=new_tokens, **how))
+        return list(decode(fitted.model, fitted.cache, read.logits_LV[-1], new_tokens=new_tokens, **how))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -88,7 +88,7 @@ def test_nothing_is_computed_before_it_is_asked_for_and_the_callers_mode_stays()
     with in_force(profiles, read, Action()) as fitted:
         forwards = []
         hook = fitted.model.register_forward_hook(lambda *_: forwards.append(1))
-        tokens = decode(fitted.model, fitted.cache, read.logits_TV[-1], new_tokens=5)
+        tokens = decode(fitted.model, fitted.cache, read.logits_LV[-1], new_tokens=5)
         for asked in range(5):
             next(tokens)
             assert len(forwards) == asked

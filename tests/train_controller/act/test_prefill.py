@@ -13,6 +13,7 @@ from tasks.prune.cache.snapkv import SnapKV
 from tasks.prune.cache.window import SlidingWindow
 from tasks.prune.structure.profiles import NONE
 from tasks.prune.structure.width import masked
+from tasks.train_controller.act import prefill as act_prefill
 from tasks.train_controller.act.actions import Action
 from tasks.train_controller.act.prefill import cache_bytes, cache_for, prefill
 from tests.cases import FAMILIES, batches, gemma3, llama
@@ -47,7 +48,7 @@ def test_the_prefill_is_that_of_the_uncut_model(family):
     profiles.switch("all")
     read = prefill(profiles, IDS)
     assert profiles.active == "all"
-    assert torch.equal(read.logits_TV, logits[0])
+    assert torch.equal(read.logits_LV, logits[0])
     assert torch.equal(read.first_block_in_TD, states[0][0])
     assert torch.equal(read.first_block_out_TD, states[1][0])
     assert torch.equal(read.ids_1T, IDS)
@@ -61,9 +62,20 @@ def test_the_prefill_is_that_of_the_uncut_model(family):
 def test_logits_are_float32_and_training_mode_stays():
     model = llama().bfloat16().train()
     read = prefill(built(model), IDS)
-    assert read.logits_TV.dtype == torch.float32
-    assert read.logits_TV.shape == (PROMPT, 97)
+    assert read.logits_LV.dtype == torch.float32
+    assert read.logits_LV.shape == (PROMPT, 97)
     assert model.training
+
+
+@pytest.mark.parametrize("family", FULL)
+def test_of_a_long_prompt_only_the_logits_that_are_looked_at_are_computed(family, monkeypatch):
+    model = FAMILIES[family]()
+    profiles, (cache, logits) = built(model), dense(model)
+    monkeypatch.setattr(act_prefill, "LOOKED_AT", 12 * logits.shape[2])
+    read = prefill(profiles, IDS)
+    assert read.logits_LV.shape == (13, logits.shape[2])
+    assert torch.allclose(read.logits_LV, logits[0, -13:], atol=1e-5)
+    assert torch.equal(read.cache.layers[-1].keys, cache.layers[-1].keys)
 
 
 def test_the_queries_are_of_as_many_tokens_as_the_budgets_need():

@@ -6,21 +6,21 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from tasks.train_controller.act import prompt_features
-from tasks.train_controller.act.prefill import Prefill
-from tasks.train_controller.act.prompt_features import LEAST, LOOKED_AT, describe_prompt
+from tasks.train_controller.act import prefill
+from tasks.train_controller.act.prefill import LEAST, LOOKED_AT, Prefill
+from tasks.train_controller.act.prompt_features import describe_prompt
 
 WORDS, WIDTH = 53, 12
 
 
-def reading(tokens, seed=0, logits_TV=None, scale=3.0):
+def reading(tokens, seed=0, logits_LV=None, scale=3.0):
     """What a model might have made of a prompt: logits, and the states before and after its first block."""
     draw = torch.Generator().manual_seed(seed)
     ids_1T = torch.randint(WORDS, (1, tokens), generator=draw)
     states_2TD = torch.randn(2, tokens, WIDTH, generator=draw)
     return Prefill(
         ids_1T=ids_1T,
-        logits_TV=scale * torch.randn(tokens, WORDS, generator=draw) if logits_TV is None else logits_TV,
+        logits_LV=scale * torch.randn(tokens, WORDS, generator=draw) if logits_LV is None else logits_LV,
         cache=DynamicCache(),
         queries=None,
         first_block_in_TD=states_2TD[0],
@@ -33,10 +33,10 @@ def reading(tokens, seed=0, logits_TV=None, scale=3.0):
 @pytest.mark.parametrize("tokens", [2, 7, LEAST, LEAST + 1, LEAST + 2, 13, 14, 15, 59])
 def test_every_feature_is_its_formula(tokens, bound, losses, states, monkeypatch):
     """Of so many of the last tokens: 700 numbers are 13 rows of 53 words, and 58 of 12 numbers of a state."""
-    monkeypatch.setattr(prompt_features, "LOOKED_AT", bound)
+    monkeypatch.setattr(prefill, "LOOKED_AT", bound)
     read = reading(tokens, seed=tokens)
     seen = describe_prompt(read)
-    p_TV = read.logits_TV.double().exp()
+    p_TV = read.logits_LV.double().exp()
     p_TV /= p_TV.sum(1, keepdim=True)
     loss_T = torch.tensor([-math.log(p_TV[at, read.ids_1T[0, at + 1]]) for at in range(tokens - 1)]).double()
     loss_T = loss_T[-losses:]
@@ -62,12 +62,12 @@ def test_without_tokens_there_is_nothing_to_describe():
 
 
 def test_a_model_that_knows_nothing_and_one_that_is_sure():
-    ignorant = describe_prompt(reading(9, logits_TV=torch.full((9, WORDS), 2.5)))
+    ignorant = describe_prompt(reading(9, logits_LV=torch.full((9, WORDS), 2.5)))
     assert (ignorant.ppl, ignorant.entropy) == (pytest.approx(WORDS), pytest.approx(1.0))
     assert ignorant.confidence == pytest.approx(1 / WORDS)
     assert ignorant.worst == pytest.approx(1.0)
     sure_TV = torch.full((9, WORDS), -math.inf).scatter(1, reading(9).ids_1T[0].roll(-1)[:, None], 0.0)
-    sure = describe_prompt(reading(9, logits_TV=sure_TV))
+    sure = describe_prompt(reading(9, logits_LV=sure_TV))
     assert (sure.ppl, sure.entropy, sure.confidence, sure.worst) == (1.0, 0.0, 1.0, 0.0)
 
 
@@ -87,10 +87,10 @@ def test_the_first_block_is_told_by_the_angle_alone():
 
 
 def test_of_a_long_prompt_no_more_is_looked_at_than_the_bound(monkeypatch):
-    monkeypatch.setattr(prompt_features, "LOOKED_AT", 20 * WORDS)
+    monkeypatch.setattr(prefill, "LOOKED_AT", 20 * WORDS)
     read = reading(500)
     seen = describe_prompt(read)
-    read.logits_TV[: -(20 + 1)] = math.nan  # the last row foretells what is to be written
+    read.logits_LV[: -(20 + 1)] = math.nan  # the last row foretells what is to be written
     for states_TD in (read.first_block_in_TD, read.first_block_out_TD):
         states_TD[: -(20 * WORDS // WIDTH)] = math.nan
     assert describe_prompt(read) == seen

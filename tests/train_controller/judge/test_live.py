@@ -28,7 +28,8 @@ class Clock:
         self.asked.append(self.name)
         speed, chosen = self.speeds[self.rounds % len(self.speeds)], self.actions[self.rounds % len(self.actions)]
         self.rounds += 1
-        decision = SimpleNamespace(action=action or chosen, decision_ms=float(self.rounds))
+        seen = SimpleNamespace(as_dict=lambda rounds=self.rounds: {"cpu_use": rounds / 10})
+        decision = SimpleNamespace(action=action or chosen, decision_ms=float(self.rounds), observation=seen)
         return SimpleNamespace(tokens_per_s=speed, decision=decision)
 
 
@@ -56,6 +57,7 @@ def test_each_action_that_a_policy_took_has_the_times_of_its_own_rounds():
     assert (often.action, often.share, often.ratio) == ("ffn20", 0.75, pytest.approx(1.2))
     assert (seldom.action, seldom.share, seldom.ratio) == ("none", 0.25, pytest.approx(1.5))
     assert (often.decision_ms, seldom.decision_ms) == (4.0, 3.0)
+    assert (often.state, seldom.state) == ('{"cpu_use": 0.2}', '{"cpu_use": 0.3}')  # of the first of their rounds
 
 
 def test_every_prompt_has_an_answer_of_each_rival_and_none_of_dense():
@@ -66,6 +68,18 @@ def test_every_prompt_has_an_answer_of_each_rival_and_none_of_dense():
     assert [[(each.policy, each.prompt, each.ratio) for each in of_prompt] for of_prompt in found] == [
         [("dqn", name, 2.0), ("best fixed", name, 3.0)] for name in "ab"
     ]
+
+
+def test_dense_is_timed_once_more_and_stands_at_every_floor():
+    asked: list[str] = []
+    dense = rival("dense", Clock("dense", [1.0, 1.0, 2.0, 3.0], asked), Action())
+    [found] = list(answer_live(dense, [], PROMPTS[:1], tokens=4, repetitions=1, again=(0.1, 0.2)))
+    assert len(asked) == 4  # each round two
+    assert [(each.policy, each.floor, each.action) for each in found] == [
+        ("dense", 0.1, "none"),
+        ("dense", 0.2, "none"),
+    ]
+    assert {each.ratio for each in found} == {1.5}
 
 
 def test_rows_have_the_speed_that_was_live_and_the_rise_that_was_measured():
@@ -79,7 +93,7 @@ def test_rows_have_the_speed_that_was_live_and_the_rise_that_was_measured():
         rise_PA=torch.tensor([[0.0, 0.04], [0.0, 0.15]]).double(),
         kl_PA=torch.zeros(2, 2).double(),
     )
-    facts = {"policy": "dqn", "floor": 0.05, "seed": 1, "decision_ms": 0.5}
+    facts = {"policy": "dqn", "floor": 0.05, "seed": 1, "decision_ms": 0.5, "state": '{"cpu_use": 0.5}'}
     answers = [
         LiveAnswer(prompt="b", ratio=1.1, action="ffn20", share=0.75, **facts),
         LiveAnswer(prompt="b", ratio=0.98, action="none", share=0.25, **facts),
@@ -88,6 +102,7 @@ def test_rows_have_the_speed_that_was_live_and_the_rise_that_was_measured():
     broken, spared, met = live_decisions(answers, test, Reward(quality=3.0, tolerance=1.0))
     assert (broken.prompt, broken.ratio, broken.live, broken.share) == ("b", 1.1, True, 0.75)
     assert (spared.rise, spared.regret, spared.share) == (0.0, pytest.approx(0.02), 0.25)
+    assert broken.state == '{"cpu_use": 0.5}'
     assert broken.rise == pytest.approx(0.15)
     assert broken.reward == pytest.approx(1.1 - 3 * 0.10)
     assert broken.regret == pytest.approx(1.0 - (1.1 - 3 * 0.10))  # the best that meets the floor there is "none"
@@ -96,7 +111,7 @@ def test_rows_have_the_speed_that_was_live_and_the_rise_that_was_measured():
 
 
 def test_only_who_chooses_has_a_time_to_choose():
-    facts = {"floor": 0.05, "seed": 0, "prompt": "a", "action": "none", "ratio": 1.0, "share": 1.0}
+    facts = {"floor": 0.05, "seed": 0, "prompt": "a", "action": "none", "ratio": 1.0, "share": 1.0, "state": "{}"}
     answers = [LiveAnswer(policy="dqn", decision_ms=each, **facts) for each in (0.5, 0.25, 4.0)]
-    answers.append(LiveAnswer(policy="best fixed", decision_ms=1.0, **facts))
+    answers += [LiveAnswer(policy=policy, decision_ms=1.0, **facts) for policy in ("best fixed", "dense")]
     assert decision_times(answers) == {"dqn": 0.5}

@@ -53,6 +53,8 @@ def test_a_floor_that_nothing_meets_is_refused_with_the_smallest_that_something_
     said = "floor: 0.009 given, which no action but none meets on 1 of 4 prompts, valid is at least 0.01, "
     with pytest.raises(FloorUnmet, match=re.escape(f"{said}which mild meets")):
         check_floor(small(), 0.009)
+    with pytest.raises(FloorUnmet, match=r"on 1 of 4 prompts, valid is one with milder actions$"):
+        check_floor(replace(small(), rise_PA=small().rise_PA + 1.5), 0.5)
     alone = replace(
         small(), actions=("none",), **{name: torch.zeros(4, 1) for name in ("ratio_PA", "rise_PA", "kl_PA")}
     )
@@ -80,21 +82,29 @@ def test_a_decision_is_what_was_measured_and_how_much_better_the_oracle_is():
 
 
 def test_a_summary_is_the_mean_over_prompts_and_seeds():
-    fixed = rows_of([1] * 4, "best fixed")
+    fixed = rows_of([0] * 4, "best fixed")
     told = summaries(
         [*rows_of([2, 1, 2, 1], "oracle"), *fixed, *rows_of([2, 2, 0, 1]), *rows_of([1, 1, 1, 1], seed=1)],
         {"learned": 0.25},
     )
     best, same, learned = told
     assert [row.policy for row in told] == ["oracle", "best fixed", "learned"]
-    assert (best.gain, best.oracle_share, best.regret) == (pytest.approx(0.4 / 4), 1.0, 0.0)
+    assert (best.gain, best.oracle_share, best.regret) == (pytest.approx(0.8 / 4), 1.0, 0.0)
     assert (same.gain, same.gain_low, same.gain_high, same.oracle_share) == (0, 0, 0, 0)
     assert (learned.seeds, learned.prompts) == (2, 4)
-    assert learned.gain == pytest.approx((0.1 + 0.2 - 0.1 + 0 + 0 * 4) / 8)
+    assert learned.gain == pytest.approx((0.2 + 0.3 + 0 + 0.1 + 4 * 0.1) / 8)
     assert learned.violations == 2 / 8  # prompt 1 of the first seed, prompt 2 of the second
     assert learned.oracle_share == pytest.approx(learned.gain / best.gain)
     assert (learned.decision_ms, best.decision_ms) == (0.25, None)
     assert learned.ratio_low <= learned.ratio <= learned.ratio_high
+
+
+def test_of_what_the_oracle_may_gain_by_chance_there_is_no_share():
+    best, _, learned = summaries(
+        [*rows_of([2, 1, 2, 1], "oracle"), *rows_of([1] * 4, "best fixed"), *rows_of([2, 1, 1, 1])]
+    )
+    assert best.gain > 0 == best.gain_low
+    assert best.oracle_share is learned.oracle_share is None
 
 
 def test_what_was_answered_live_is_compared_with_what_was_answered_live():

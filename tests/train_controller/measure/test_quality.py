@@ -116,7 +116,7 @@ def test_a_reference_of_one_token_is_predicted_by_the_prompt_alone(profiles):
     read = prefill(profiles, PROMPT)
     none, cut = judge(profiles, read, REFERENCE[:, :1], [Action(), Action(profile="ffn")])
     assert none == cut
-    assert none.nll == pytest.approx(-read.logits_TV[-1].double().log_softmax(0)[REFERENCE[0, 0]].item())
+    assert none.nll == pytest.approx(-read.logits_LV[-1].double().log_softmax(0)[REFERENCE[0, 0]].item())
 
 
 def test_a_broken_profile_is_told(profiles):
