@@ -131,7 +131,7 @@ def run_flow(start: Callable[[], "Outcome"], aside: bool) -> int:
     with prefect_server() as interface:
         say(f"watch this run at {interface}")
         outcome = start()
-    show_end(outcome.run, outcome.report, aside)
+    show_end(outcome.run, outcome.report, aside, outcome.checkpoint)
     if aside:
         print(json.dumps(outcome_json(outcome)))
     return 0

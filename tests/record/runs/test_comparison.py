@@ -13,6 +13,8 @@ from tasks.record.runs.comparison_words import comparison_words
 from tasks.record.runs.lineage import lineage_of
 from tests.record.plausible import CONTEXT, evaluation, record_run
 from tests.record.plausible_benchmarks import ARC
+from tests.record.plausible_profiles import RUN as PROFILES
+from tests.record.plausible_profiles import record_profiles
 
 R2 = dataclasses.replace(CONTEXT, run="r2", method="sparsegpt")
 
@@ -63,6 +65,12 @@ def test_another_text_and_another_machine_are_not_held_together():
         "no text was scored by both",
         "they were not timed on one machine beside one dense model",
     ]
+
+
+def test_models_of_other_names_are_not_held_together():
+    record_run()
+    record_profiles(dataclasses.replace(PROFILES, run="r2"))
+    assert held().apart[0] == "they made models of other names (pruned and depth20, heads20), so none are compared"
 
 
 def linears(context: Context, factor: float) -> list[LinearRow]:
