@@ -4,7 +4,8 @@
 
 A row is the columns of `Context` and then those of the table's row type, typed by the dataclasses. `<grain>` is a hash
 of which rows the file holds, so a stage that is resumed and recorded again replaces its own rows and nobody else's.
-DuckDB owns no data: `espalier.duckdb` keeps only views over the Parquet files, and may be deleted at any time.
+DuckDB owns no data: `espalier.duckdb` keeps only views over the Parquet files, for clients from outside. It may be
+deleted at any time, and the end of the next run writes it anew; nothing here reads it.
 
 The row in `runs` is a run's last. The other views show the rows of the runs that have it: what a run that failed or was
 killed wrote is in the files and in no view.
@@ -71,7 +72,7 @@ def query(sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[
         raise ValueError(said) from error
     words = {"runs", *re.findall(r"\w+", sql.lower())}
     with _memory(os.getpid()).cursor() as database, whole_files(_folder()):
-        _make_views(database, TABLES.keys() & words, "TEMP VIEW")  # those of all tables take 30 times as long
+        _make_views(database, TABLES.keys() & words, "TEMP VIEW")  # all 33 took 0.11 s a question
         database.execute(sql, parameters)
         return _rows(database)
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from tasks.handles import Checkpoint
@@ -77,6 +78,8 @@ def test_a_damaged_database_costs_no_row(artifacts, damage):
     file.write_bytes(damage(file.read_bytes()))
     metrics.keep_views()
     assert [row["run"] for row in metrics.query("select run from runs")] == [CONTEXT.run]
+    with duckdb.connect(file, read_only=True) as database:  # it has been written anew
+        assert database.execute("select run from runs").fetchall() == [(CONTEXT.run,)]
 
 
 @pytest.mark.parametrize("left", [0, 100, -9])
