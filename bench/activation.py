@@ -12,26 +12,28 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from statistics import mean
 from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.activation_table import INPUTS, WEIGHTS, markdown
-from bench.activation_weights import prune_weights
 from bench.cells import left, run_cells
 from bench.lines import add_options, file_of_lines, run_models
 from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_text
 from tasks.evaluate.perplexity import perplexity
 from tasks.evaluate.size import counted_sparsity
 from tasks.model.load import load_model
+from tasks.model.modules import ALL
 from tasks.prune import MITIGATIONS, PRUNERS
 from tasks.prune.activation.apply import Installed, sparse_inputs
 from tasks.prune.activation.learn import Learn, learn
 from tasks.prune.activation.measure import input_rows, reading, weights_not_read
 from tasks.prune.activation.nm import Magnitude
-from tasks.prune.activation.recipe import ALL, ActivationRecipe
+from tasks.prune.activation.recipe import ActivationRecipe
 from tasks.prune.activation.topk import TopK
+from tasks.prune.weight.apply import prune_model
 from tasks.prune.weight.pattern import NM, parse_pattern
 
 PATTERNS = ("2:4", "4:8", "8:16", "16:32", "20%", "25%", "40%", "50%", "65%", "75%", "90%")
@@ -39,7 +41,6 @@ MODULES = {"all": ALL, "ffn": ("gate_proj", "up_proj", "down_proj")}
 LEARNED = tuple(name for name, kind in MITIGATIONS.items() if kind.learns)
 METHODS = {INPUTS: ("none", "var", "dpts", *LEARNED), WEIGHTS: ("magnitude", "wanda")}
 SEEING = (*LEARNED, "wanda")  # the calibration windows
-HELD_OUT = 64 * WINDOW  # tokens of the evaluation, on which what was learned is compared with what it started from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,29 +98,31 @@ def recipe_of(cell: Cell) -> ActivationRecipe:
 def _sparse_inputs(model: PreTrainedModel, text: Text, cell: Cell) -> dict[str, Any]:
     started, recipe, batches = time.perf_counter(), recipe_of(cell), text.batches(cell.seed)
     with sparse_inputs(model, recipe, batches) as installed:
-        learned = {} if not recipe.learns else {"learned": _learn(installed, batches, text.evaluation_T, cell.seed)}
+        learned = _learn(installed, text, batches, cell.seed) if recipe.learns else {}
         seconds = time.perf_counter() - started
         with reading(model) as readings:
             score = perplexity(model, text.evaluation_T, WINDOW)
         rows = input_rows(installed, recipe, readings)
         not_read = weights_not_read(installed, rows)
     kept = sum(row.energy_kept for row in rows) / len(rows)
-    found = {"ppl": score.ppl, "nll": score.nll, "sparsity": not_read, "energy_kept": kept}
-    return found | learned | {"seconds": seconds}
+    found = {"ppl": score.ppl, "nll": score.nll, "sparsity": not_read, "energy_kept": kept, "seconds": seconds}
+    if learned:
+        found["learned"] = learned | {"nll_to": score.nll, "fell": score.nll < learned["nll_from"]}
+    return found
 
 
-def _learn(installed: Installed, batches: Sequence[Tensor], evaluation_T: Tensor, seed: int) -> dict[str, Any]:
-    """Nats per token on text that was not learned on, before and after; and the mean error of blocks, held out too."""
-    before = perplexity(installed.model, evaluation_T[:HELD_OUT], WINDOW).nll
+def _learn(installed: Installed, text: Text, batches: Sequence[Tensor], seed: int) -> dict[str, Any]:
+    """Nats per token of the evaluation before it; the mean error of blocks on held-out windows, before and after."""
+    before = perplexity(installed.model, text.evaluation_T, WINDOW).nll
     rows = learn(installed, batches, Learn(seed=seed))
-    after = perplexity(installed.model, evaluation_T[:HELD_OUT], WINDOW).nll
-    errors = [sum(each) / len(rows) for each in zip(*((row.error_from, row.error_to) for row in rows), strict=True)]
-    return {"nll_from": before, "nll_to": after, "fell": after < before, "error_from": errors[0], "error_to": errors[1]}
+    errors = [mean(each) for each in zip(*((row.error_from, row.error_to) for row in rows), strict=True)]
+    return {"nll_from": before, "error_from": errors[0], "error_to": errors[1]}
 
 
 def _sparse_weights(model: PreTrainedModel, text: Text, cell: Cell) -> dict[str, Any]:
     started = time.perf_counter()
-    prune_weights(model, PRUNERS[cell.method](), recipe_of(cell), text.batches(cell.seed))
+    pattern, modules = parse_pattern(cell.pattern), MODULES[cell.modules]
+    prune_model(model, PRUNERS[cell.method](), pattern, text.batches(cell.seed), modules=modules)
     seconds = time.perf_counter() - started
     score = perplexity(model, text.evaluation_T, WINDOW)
     return {"ppl": score.ppl, "nll": score.nll, "sparsity": counted_sparsity(model), "seconds": seconds}

@@ -21,8 +21,8 @@ they are not three; what sees no windows is run once). *inputs*: each token's in
 magnitude, and what the head of a column names makes up for the others: *var* and *dpts* without training, *spts*,
 *lpts*, *ls* and *rsparse* trained block by block. *weights*: the same linears pruned by the same pattern within a
 row, as the method leaves them. Bold: the lowest of a pattern. *gone*: the share of all weights of the blocks that a
-token does not need. *energy*: what the chosen inputs keep of the squares of all, the mean over inputs, without
-anything that makes up for the others."""
+token does not need; the factors of *rsparse* are read besides. *energy*: what the chosen inputs keep of the squares of
+all, the mean over inputs, without anything that makes up for the others."""
 
 
 def markdown(lines_of: Mapping[str, Sequence[Line]]) -> str:
@@ -73,9 +73,9 @@ def _table(found: Found, dense: float) -> list[str]:
         lowest = min(_ppl(lines) for lines in of_pattern.values())
         plain = of_pattern.get((INPUTS, "none"))
         energy = f"{plain[0]['energy_kept']:.3f}" if plain else ""
-        gone = f"{mean(line['sparsity'] for lines in of_pattern.values() for line in lines):.1%}"
+        gone = [line["sparsity"] for (_, method), lines in of_pattern.items() if method != "rsparse" for line in lines]
         shown = (_show(of_pattern.get(column, []), lowest) for column in columns)
-        rows.append([pattern, gone, energy, *shown])
+        rows.append([pattern, f"{mean(gone):.1%}" if gone else "", energy, *shown])
     rules = ["---", *["---:"] * (len(head) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in (head, rules, *rows)]
 

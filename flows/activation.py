@@ -14,6 +14,8 @@ from tasks.evaluate.task import evaluate
 from tasks.handles import ArtifactRow, Checkpoint, RunRow
 from tasks.prune.activation.results import SparseTiming
 from tasks.prune.activation.task import evaluate_sparse, sparsify, time_sparse
+from tasks.prune.allocators import Uniform
+from tasks.prune.task import allocate
 from tasks.record import home
 from tasks.record.provenance import machine
 from tasks.record.task import publish, record, write_report
@@ -22,7 +24,7 @@ from tasks.stage import Stages, run_always
 
 @flow(name="activation", flow_run_name=name_run)
 def sparsify_inputs(parameters: Activation, sweep: str | None = None, sweep_points: int | None = None) -> Outcome:
-    """Tokenize, sparsify, evaluate, time, record, publish, report; what computes is cached."""
+    """Tokenize, allocate, sparsify, evaluate, time, record, publish, report; what computes is cached."""
     started, stages = perf_counter(), Stages()
     run = runtime.flow_run.name
     found = prepare_activation(parameters)
@@ -33,7 +35,11 @@ def sparsify_inputs(parameters: Activation, sweep: str | None = None, sweep_poin
             f"calibration: {calibration.source} is learned on and is the evaluation too; give another text"
         )
     how: dict[str, Any] = {"how": found.how, "device": found.device}
-    division: dict[str, Any] = {"greedy": parameters.greedy, "learning": learning}
+    allocation = None
+    if not isinstance(found.allocator, Uniform):
+        grain: dict[str, Any] = {"allocator": found.allocator, "pattern": found.how.recipe.pattern}
+        allocation = stages(allocate, model=found.model, calibration=calibration, **grain, device=found.device)
+    division: dict[str, Any] = {"allocation": allocation, "greedy": parameters.greedy, "learning": learning}
     sparse = stages(sparsify, model=found.model, calibration=calibration, **how, **division)
     on_text: dict[str, Any] = {"tokens": evaluation, "device": found.device}
     dense = stages(evaluate, named="evaluate dense", checkpoint=found.model, subject="dense", **on_text)

@@ -8,26 +8,41 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from flows.methods import Choice, PatternText, choices_of, parse_choice
+from flows.methods import (
+    ALLOCATION_CHOICES,
+    SEARCHER_CHOICES,
+    Choice,
+    PatternText,
+    allocation_words,
+    choices_of,
+    parse_allocation,
+    parse_choice,
+)
 from flows.texts import OfTexts
+from tasks.data.sources import parse_source
+from tasks.model.modules import ALL
 from tasks.prune import MITIGATIONS, SELECTIONS
 from tasks.prune.activation.learn import Learn
-from tasks.prune.activation.recipe import ALL, ActivationRecipe
+from tasks.prune.activation.recipe import ActivationRecipe
 from tasks.prune.activation.results import NamedRecipe
 from tasks.prune.activation.sparse_input import Prefill
+from tasks.prune.allocators import Given
 from tasks.prune.weight.pattern import Unstructured, parse_pattern
 
 SELECTION_CHOICES = choices_of(SELECTIONS)
 MITIGATION_CHOICES = choices_of(MITIGATIONS)
 LEARN_CHOICES = choices_of({"learn": Learn})
+DIVISION_CHOICES = {name: choice for name, choice in ALLOCATION_CHOICES.items() if name not in SEARCHER_CHOICES}
 if TYPE_CHECKING:
     SelectionChoice = Choice
     MitigationChoice = Choice
     LearnChoice = Choice
+    DivisionChoice = Choice
 else:
     SelectionChoice = Annotated[reduce(or_, SELECTION_CHOICES.values()), Field(discriminator="method")]
     MitigationChoice = Annotated[reduce(or_, MITIGATION_CHOICES.values()), Field(discriminator="method")]
     LearnChoice = LEARN_CHOICES["learn"]
+    DivisionChoice = Annotated[reduce(or_, DIVISION_CHOICES.values()), Field(discriminator="method")]
 
 
 class Activation(OfTexts):
@@ -38,6 +53,7 @@ class Activation(OfTexts):
     mitigation: tuple[MitigationChoice, ...] = Field((), description="each makes up for what is not read")
     modules: tuple[str, ...] = Field(ALL, description="the linears, such as down_proj or mlp.*; by default all")
     prefill: Prefill = Field("sparse", description="how a prompt is timed; the score is always of sparse tokens")
+    allocation: DivisionChoice = DIVISION_CHOICES["uniform"](method="uniform")
     greedy: float | None = Field(
         None, gt=0, le=1, description="divide a block's share among its inputs by such steps, such as 0.05"
     )
@@ -46,13 +62,24 @@ class Activation(OfTexts):
     @model_validator(mode="after")
     def _every_option_is_used(self) -> Self:
         recipe = self.recipe()  # raises for options that contradict each other
+        if not recipe.pattern.sparsity:
+            raise ValueError(
+                f"pattern: {self.pattern} keeps every input, so nothing changes; valid is 50%, 2:4 and such"
+            )
         if self.greedy is not None and not isinstance(recipe.pattern, Unstructured):
             raise ValueError(f"greedy: it divides a share such as 50%, {self.pattern} was given; leave it out")
+        allocator = self.allocation.build()
+        allocator.check(recipe.pattern)
+        if self.greedy is not None and isinstance(allocator, Given) and allocator.ffn is not None:
+            raise ValueError("greedy: it divides a block's share itself, attention and FFN apart were given; give one")
         if self.prefill == "dense" and not self.speed:
             raise ValueError("prefill: the score is of sparse tokens and nothing is timed; leave it or --no-speed out")
         if self.learn is not None and not recipe.learns:
             able = ", ".join(name for name, kind in MITIGATIONS.items() if kind.learns)
             raise ValueError(f"learn: nothing that was given learns; add a mitigation of {able}, or leave it out")
+        if recipe.learns and parse_source(self.calibration).overlaps(parse_source(self.evaluation)):
+            given = f"calibration: {self.calibration} is learned on and has rows of the evaluation, {self.evaluation}"
+            raise ValueError(f"{given}; give it rows of its own")
         if recipe.learns and self.samples < 2:
             raise ValueError("samples: 1 given, but to learn one is needed to train on and one to hold out")
         return self
@@ -83,7 +110,8 @@ class Activation(OfTexts):
         greedy = [] if self.greedy is None else [f"greedy,step={self.greedy:g}"]
         trained = [] if self.learn is None else [self.learn.label]
         dense = ["dense prefill"] if self.prefill == "dense" else []
-        parts = [self.selection.label, *greedy, *(each.label for each in self.mitigation), *trained, *dense]
+        divided = [] if self.allocation.method == "uniform" else [self.allocation.label]
+        parts = [self.selection.label, *divided, *greedy, *(each.label for each in self.mitigation), *trained, *dense]
         return "+".join(parts) + ("" if self.modules == ALL else f" on {', '.join(self.modules)}")
 
     def command(self) -> str:
@@ -92,7 +120,7 @@ class Activation(OfTexts):
         words += ["--pattern", self.pattern, "--calibration", self.calibration, "--evaluation", self.evaluation]
         words += ["--mitigation", "+".join(map(str, self.mitigation))] if self.mitigation else []
         words += [] if self.modules == ALL else ["--modules", ",".join(self.modules)]
-        words += self._changed("prefill", "greedy")
+        words += allocation_words(self.allocation) + self._changed("prefill", "greedy")
         words += ["--learn", *str(self.learn).split(",", 1)[1:]] if self.learn is not None else []
         words += self._changed("samples", "window", "sampling", "seed", "device")
         return shlex.join(words if self.speed else [*words, "--no-speed"])
@@ -104,6 +132,7 @@ def activation_of(words: Mapping[str, Any]) -> Activation:
     taken["selection"] = parse_selection(words["selection"])
     taken["mitigation"] = parse_mitigations(words["mitigation"])
     taken["modules"] = tuple(filter(None, words["modules"].split(",")))
+    taken["allocation"] = parse_allocation(words["allocation"], DIVISION_CHOICES)
     taken["learn"] = None if words["learn"] is None else parse_learn(words["learn"])
     return Activation.parse(**taken)
 
@@ -117,6 +146,8 @@ def parse_mitigations(text: str) -> Sequence[Choice]:
     """`none`, or several in their order: `var+dpts,centre=median`."""
     if text == "none":
         return ()
+    if "none" in text.split("+"):
+        raise ValueError(f"mitigation: {text} given, none beside others; leave it out")
     return tuple(parse_choice("mitigation", each, MITIGATION_CHOICES, beside=("none",)) for each in text.split("+"))
 
 

@@ -1,4 +1,4 @@
-"""The points of the sweep `activation`: sparse inputs by pattern, selection, mitigation and module."""
+"""The points of the sweeps `activation` and `activation-tables`: by pattern, selection, mitigation and module."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -29,10 +29,18 @@ def activation_points(**shared: Any) -> tuple[Activation, ...]:
     return tuple(points)
 
 
+def table_points(modules: str, **shared: Any) -> list[Activation]:
+    """Every pattern with everything that makes up for what is not read, of these linears."""
+    ways = (*STATIC, *LEARNED)
+    return _points(("nm",), GROUPS, ways, modules=modules, **shared) + _points(
+        ("topk",), SHARES, ways, modules=modules, **shared
+    )
+
+
 def _points(
     selections: Iterable[str], patterns: Iterable[str], mitigations: Iterable[str], **shared: Any
 ) -> list[Activation]:
-    said: dict[str, Any] = {"modules": "*", "learn": None} | shared
+    said: dict[str, Any] = {"modules": "*", "allocation": "uniform", "learn": None} | shared
     return [
         activation_of({"selection": selection, "pattern": pattern, "mitigation": mitigation} | said)
         for pattern in patterns

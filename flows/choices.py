@@ -23,12 +23,14 @@ from flows.methods import (
     Strict,
     TunerChoice,
     UpdateChoice,
+    allocation_words,
 )
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.calibrate.importance.correlation import LEAST
 from tasks.calibrate.importance.importance import Importance, ImportanceByKind
+from tasks.model.modules import ALL
 from tasks.model.units import KINDS
-from tasks.prune.allocators import Allocator, Given
+from tasks.prune.allocators import Allocator
 from tasks.prune.structure.cut import Cut
 from tasks.prune.weight.pattern import parse_pattern
 from tasks.prune.weight.recipe import Recipe
@@ -48,6 +50,7 @@ class Oneshot(Searching):
     reconstruct: TunerChoice | None = Field(None, description="tune each block once it is pruned")
     allocation: AllocationChoice = ALLOCATION_CHOICES["uniform"](method="uniform")
     order: Literal["block", "group"] = "block"
+    modules: Names = Field(ALL, description="the linears, such as down_proj or mlp.*; by default all")
 
     @model_validator(mode="after")
     def _every_option_is_used(self) -> Self:
@@ -71,6 +74,11 @@ class Oneshot(Searching):
             return
         if recipe.pruner is None:
             raise ValueError(f"allocation: {self.allocation} searches by the scores of a pruner, none given; give one")
+        if self.modules != ALL:
+            given = f"modules: {', '.join(self.modules)} given"
+            raise ValueError(
+                f"{given}, but {self.allocation.method} divides the linears of whole blocks; leave one out"
+            )
         for name in ("flops", "bytes", "peak", "kv"):
             if getattr(made, name, 0):
                 said = f"{name} given for zeros, which save as much of it wherever they are"
@@ -89,6 +97,7 @@ class Oneshot(Searching):
             low_rank=None if self.low_rank is None else self.low_rank.build(),
             reconstruct=None if self.reconstruct is None else self.reconstruct.build(),
             order=self.order,
+            modules=self.modules,
         )
 
     @property
@@ -98,7 +107,8 @@ class Oneshot(Searching):
         parts = [self.pruner, self.update, self.low_rank, self.reconstruct, allocation]
         names = [part.label for part in parts if part is not None]
         names += [word for word, given in (("permute", self.permute), ("group", self.order == "group")) if given]
-        return "+".join([*names, *self.recovery_label()])
+        of_some = "" if self.modules == ALL else f" on {', '.join(self.modules)}"
+        return "+".join([*names, *self.recovery_label()]) + of_some
 
     def command(self) -> str:
         """The command line that repeats this run."""
@@ -109,11 +119,8 @@ class Oneshot(Searching):
             words += [word, str(choice)] if choice is not None else []
         words += ["--permute"] if self.permute else []
         words += ["--reconstruct", *str(self.reconstruct).split(",", 1)[1:]] if self.reconstruct is not None else []
-        if isinstance(given := self.allocation.build(), Given):
-            words += ["--allocation", given.as_json()]
-        elif self.allocation.method != "uniform":
-            words += ["--allocation", str(self.allocation)]
-        words += self.search_words() + self.recovery_words()
+        words += [] if self.modules == ALL else ["--modules", ",".join(self.modules)]
+        words += allocation_words(self.allocation) + self.search_words() + self.recovery_words()
         words += self._changed("samples", "window", "sampling", "order", "seed", "device")
         return shlex.join(words if self.speed else [*words, "--no-speed"])
 

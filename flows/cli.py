@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from flows.activation_words import say_activation
 from flows.answer_words import say_generate, say_serve
 from flows.comparing import run_compare, run_runs, say_compare, say_runs
 from flows.controller_words import PURPOSE, say_controller
@@ -26,7 +27,7 @@ from flows.server import prefect_server
 from flows.serving import run_serve
 from flows.terminal import outcome_json, say, show_end, show_rows
 from flows.up import run_up, say_up
-from flows.words import Words, say_activation, say_oneshot, say_slice, say_sweep
+from flows.words import Words, say_oneshot, say_slice, say_sweep
 
 if TYPE_CHECKING:
     from flows.outcome import Outcome

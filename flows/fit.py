@@ -7,8 +7,11 @@ from tasks.data.length import check_enough, may_be_short
 from tasks.data.sources import identity, read
 from tasks.data.tokens import encode
 from tasks.evaluate.task import fits
-from tasks.model.anatomy import blocks_without_weights, dissect, linears_of, prunable
+from tasks.model.anatomy import blocks_without_weights, dissect, linears_of
 from tasks.model.load import check_tokenizer, load_config, load_model, load_tokenizer
+from tasks.model.modules import check_modules, those_of
+from tasks.prune.activation.budget import patterns_of_blocks
+from tasks.prune.activation.greedy import check_greedy
 from tasks.prune.activation.recipe import ActivationRecipe
 from tasks.prune.allocation import Allocation
 from tasks.prune.allocators import Allocator, Given
@@ -36,11 +39,15 @@ def check_fit(content: str, folder: Path, recipe: Recipe, allocator: Allocator |
     """
     config, pattern = load_config(folder), recipe.pattern
     check_tokenizer(load_tokenizer(folder), config)
-    for linear, module in prunable(config).items():
-        if not pattern.divides(module.in_features):
-            raise ValueError(f"pattern: {pattern} does not divide the {module.in_features} inputs of {linear}")
-    modules = blocks_without_weights(config)[1]
-    blocks, attention = [linears_of(block) for block in modules], [attention_linears(block) for block in modules]
+    where, modules = blocks_without_weights(config)
+    check_modules(recipe.modules, (name for block in modules for name in linears_of(block)))
+    blocks = [those_of(linears_of(block), recipe.modules) for block in modules]
+    for index, linears in enumerate(blocks):
+        for name, linear in linears.items():
+            if not pattern.divides(linear.in_features):
+                said = f"the {linear.in_features} inputs of {where}.{index}.{name}"
+                raise ValueError(f"pattern: {pattern} does not divide {said}")
+    attention = [attention_linears(block) for block in modules]
     allocation = Allocation(sparsities=(pattern.sparsity,) * len(blocks))
     if isinstance(allocator, Given):
         allocation = Allocation(sparsities=allocator.sparsities, ffn=allocator.ffn)
@@ -68,12 +75,22 @@ def check_units(content: str, folder: Path, cut: Cut, searcher: Searcher | None)
 
 
 @cache
-def check_inputs(content: str, folder: Path, recipe: ActivationRecipe) -> None:
-    """The tokenizer fits the model, which has the linears that the recipe names. Once for every `content`."""
+def check_inputs(content: str, folder: Path, recipe: ActivationRecipe, allocator: Allocator, greedy: bool) -> None:
+    """The tokenizer fits the model, which has the linears that the recipe names, and given sparsities its blocks.
+
+    Once for every `content`.
+    """
     check_tokenizer(load_tokenizer(folder), load_config(folder))
     if not fits(folder, "cpu"):
         raise ValueError(f"model: {folder} takes more than half of the memory that is free; activation holds it whole")
-    recipe.groups(dissect(load_model(folder)))
+    anatomy = dissect(load_model(folder))
+    shares: tuple[float, ...] = (recipe.pattern.sparsity,) * len(anatomy.blocks)
+    ffn = None
+    if isinstance(allocator, Given):
+        shares, ffn = allocator.sparsities, allocator.ffn
+    patterns_of_blocks(recipe, anatomy, Allocation(sparsities=shares, ffn=ffn))
+    if greedy:
+        check_greedy(recipe, anatomy, shares)
 
 
 @cache

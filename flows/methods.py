@@ -188,15 +188,22 @@ def parse_low_rank(text: str) -> Choice:
     return parse_choice("low_rank", ",".join(["low_rank", *options]), LOW_RANK_CHOICES)
 
 
-def parse_allocation(text: str) -> Choice:
+def parse_allocation(text: str, choices: Mapping[str, type[Choice]] = ALLOCATION_CHOICES) -> Choice:
     """`uniform`, `owl,spread=0.1`, `rl,updates=40`, JSON of sparsities such as `[0.4, 0.6]`, or a file with that."""
-    if text.partition(",")[0] in ALLOCATION_CHOICES.keys() - {"given"}:
-        return parse_choice("allocation", text, ALLOCATION_CHOICES)
+    if text.partition(",")[0] in choices.keys() - {"given"}:
+        return parse_choice("allocation", text, choices)
     if text[:1] not in ("[", "{") and not Path(text).is_file():
-        valid = f"valid is {', '.join(name for name in ALLOCATION_CHOICES if name != 'given')}, or a JSON file"
+        valid = f"valid is {', '.join(name for name in choices if name != 'given')}, or a JSON file"
         raise ValueError(f"allocation: {text!r} given, which cannot be read; {valid} such as [0.4, 0.6]")
     given = from_text(text) if text[:1] in ("[", "{") else from_file(text)
     return ALLOCATION_CHOICES["given"].model_validate({"method": "given", **vars(given)})
+
+
+def allocation_words(allocation: Choice) -> list[str]:
+    """What says it on a command line; nothing for the usual one."""
+    if isinstance(given := allocation.build(), Given):
+        return ["--allocation", given.as_json()]
+    return [] if allocation.method == "uniform" else ["--allocation", str(allocation)]
 
 
 def parse_importance(text: str) -> Choice:

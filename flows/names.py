@@ -26,7 +26,16 @@ SELECTIONS = ("topk", "nm", "threshold", "clact", "amber", "weight_variance")
 COSTS = ("parameters", "flops", "bytes", "kv")
 FORMS = ("uniform", "padded", "per_layer")
 SAMPLINGS = ("random", "first")
-SWEEPS = ("demo", "patterns", "methods", "ladder", "importances", "activation", "llama-1b-sparsegpt-2of4")
+SWEEPS = (
+    "demo",
+    "patterns",
+    "methods",
+    "ladder",
+    "importances",
+    "activation",
+    "activation-tables",
+    "llama-1b-sparsegpt-2of4",
+)
 
 
 def one_of(*names: str) -> Callable[[str], str]:

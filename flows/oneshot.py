@@ -44,7 +44,8 @@ def oneshot(parameters: Oneshot, sweep: str | None = None, sweep_points: int | N
     pruned = stages(prune, **on_calibration, recipe=found.recipe, allocation=allocation)
     recovered = recover_model(stages, parameters, found, pruned.checkpoint)
     last = recovered.trained.checkpoint if recovered else pruned.checkpoint
-    packed = stages(pack, checkpoint=last, pattern=pattern, allocation=allocation)
+    modules = found.recipe.modules
+    packed = stages(pack, checkpoint=last, pattern=pattern, allocation=allocation, modules=modules)
     on_text: dict[str, Any] = {"tokens": evaluation, "device": found.device}
     dense = stages(evaluate, named="evaluate dense", checkpoint=found.model, subject="dense", **on_text)
     result = stages(evaluate, named="evaluate pruned", checkpoint=packed.checkpoint, subject="pruned", **on_text)

@@ -23,6 +23,7 @@ def oneshot_of(arguments: argparse.Namespace) -> Oneshot:
     taken["low_rank"] = None if arguments.low_rank is None else parse_low_rank(arguments.low_rank)
     taken["reconstruct"] = None if arguments.reconstruct is None else parse_reconstruct(arguments.reconstruct)
     taken["allocation"] = parse_allocation(arguments.allocation)
+    taken["modules"] = tuple(filter(None, arguments.modules.split(",")))
     return Oneshot.parse(**taken | _recovery_of(arguments))
 
 

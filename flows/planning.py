@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from flows.activation_words import say_activation
 from flows.terminal import say
-from flows.words import say_activation, say_oneshot, say_slice, say_sweep
+from flows.words import say_oneshot, say_slice, say_sweep
 
 if TYPE_CHECKING:
     from flows.prepare import Found

@@ -84,6 +84,7 @@ class PreparedActivation(Found):
     """An `Activation` with everything looked up."""
 
     how: NamedRecipe
+    allocator: Allocator
 
 
 def prepare(parameters: Oneshot) -> Prepared:
@@ -131,9 +132,9 @@ def prepare_activation(parameters: Activation) -> PreparedActivation:
             check_device(torch.device(found.device))
         except ValueError as error:
             raise ValueError(f"speed: {error}, or give --no-speed") from error
-    how = parameters.how()
-    check_inputs(found.model.hash, folder, how.recipe)
-    return PreparedActivation(**vars(found), how=how)
+    how, allocator = parameters.how(), parameters.allocation.build()
+    check_inputs(found.model.hash, folder, how.recipe, allocator, parameters.greedy is not None)
+    return PreparedActivation(**vars(found), how=how, allocator=allocator)
 
 
 def check_points(points: Iterable[Oneshot | Slice | Activation]) -> None:

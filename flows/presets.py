@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from flows.activation_presets import GROUPS, SHARES, activation_points
+from flows.activation_choices import Activation
+from flows.activation_presets import GROUPS, MODULES, SHARES, activation_points, table_points
 from flows.choices import Oneshot, Slice, Sweep
 from flows.methods import parse_importance, parse_pruner, parse_reconstruct, parse_update
 from tasks.calibrate.importance import IMPORTANCES
@@ -73,6 +74,18 @@ def activation() -> Sweep:
     return Sweep(name="activation", points=activation_points(**shared) + weights.points)
 
 
+def activation_tables() -> Sweep:
+    """Inputs against weights of the built-in model in full: every pattern, all linears, those of FFNs, of attentions,
+    and everything that makes up for inputs. Of its 324 runs --pattern chooses."""
+    shared: dict[str, Any] = {"samples": 64, "window": 256, "speed": False}
+    points: list[Oneshot | Slice | Activation] = []
+    for modules in ("*", *MODULES):
+        named = tuple(modules.split(","))
+        weights = grid("activation-tables", ("magnitude", "wanda"), (*GROUPS, *SHARES), modules=named, **shared)
+        points += [*table_points(modules, **shared), *weights.points]
+    return Sweep(name="activation-tables", points=tuple(points))
+
+
 def llama_1b_sparsegpt_2of4() -> Sweep:
     """Llama-3.2-1B to 2:4 with 128 windows of C4, scored on WikiText-2: needs the network (or its cache) and a GPU."""
     return grid(
@@ -94,6 +107,7 @@ SWEEPS: dict[str, Callable[[], Sweep]] = {
     "ladder": ladder,
     "importances": importances,
     "activation": activation,
+    "activation-tables": activation_tables,
     "llama-1b-sparsegpt-2of4": llama_1b_sparsegpt_2of4,
 }
 

@@ -47,6 +47,7 @@ def say_oneshot(made: argparse.ArgumentParser) -> None:
         "refine, auto; options follow: rl,updates=40), or a JSON file",
     )
     _say_search(made)
+    say_modules(made)
     made.add_argument(
         "--order",
         type=names.one_of("block", "group"),
@@ -114,38 +115,10 @@ def say_slice(made: argparse.ArgumentParser) -> None:
     say_texts(made)
 
 
-def say_activation(made: argparse.ArgumentParser) -> None:
-    say_model(made)
-    made.add_argument(
-        "--selection",
-        required=True,
-        type=names.one_of(*names.SELECTIONS),
-        help="which inputs a linear reads of each token: topk, threshold, clact, amber, weight_variance (a share), or "
-        "nm (n of each m); clact, amber and weight_variance take both",
-    )
-    made.add_argument("--pattern", required=True, help="50%% of a token's inputs go; 8:16 (any n:m): n of m stay")
-    made.add_argument(
-        "--mitigation",
-        default="none",
-        help="what makes up for the others: var, dpts, spts, lpts, ls, scaling, rsparse, or several: "
-        "var+dpts,centre=median; spts, lpts, ls and rsparse learn",
-    )
+def say_modules(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--modules", default="*", help="the linears, gate_proj,up_proj, or patterns for their names, mlp.*; all (*)"
     )
-    made.add_argument(
-        "--greedy", metavar="STEP", help="divide a block's share among its inputs by such steps, as TEAL does: 0.05"
-    )
-    made.add_argument(
-        "--learn", nargs="?", const="", help="how what learns is trained on the calibration text: rate=0.001,epochs=10"
-    )
-    made.add_argument(
-        "--prefill",
-        type=names.one_of("sparse", "dense"),
-        default="sparse",
-        help="sparse or dense: how a prompt is timed; the score is of sparse tokens",
-    )
-    say_texts(made)
 
 
 def say_sweep(made: argparse.ArgumentParser) -> None:

@@ -42,6 +42,13 @@ class Source:
     def is_file(self) -> bool:
         return self.name not in SOURCES
 
+    def overlaps(self, other: "Source") -> bool:
+        """Whether both are rows of one file, and some of them the same."""
+        if not (self.is_file and other.is_file) or Path(self.name).resolve() != Path(other.name).resolve():
+            return False
+        stops = [each.stop for each in (self, other) if each.stop is not None]
+        return not stops or max(self.start, other.start) < min(stops)
+
     def __str__(self) -> str:
         """Reads back: `parse_source(str(source)) == source`."""
         if self.split:

@@ -12,9 +12,10 @@ from tasks.calibrate.batches import batches_of
 from tasks.calibrate.memory import give_back
 from tasks.calibrate.spill import Spill
 from tasks.handles import Checkpoint, Packed, Pruned, Tokens
-from tasks.model.anatomy import blocks_without_weights, linears_of, prunable
+from tasks.model.anatomy import blocks_without_weights, linears_of
 from tasks.model.load import load_config
 from tasks.model.mapped import mapped_model
+from tasks.model.modules import ALL, those_of
 from tasks.model.shards import save_parts
 from tasks.progress import progress
 from tasks.prune.allocation import Allocation
@@ -64,11 +65,14 @@ def prune(model: Checkpoint, calibration: Tokens, recipe: Recipe, allocation: Al
 
 
 @stage()
-def pack(checkpoint: Checkpoint, pattern: Pattern, allocation: Allocation | None) -> Packed:
-    """Store the pruned linears as kept values and their positions; every other tensor as it is."""
+def pack(
+    checkpoint: Checkpoint, pattern: Pattern, allocation: Allocation | None, modules: tuple[str, ...] = ALL
+) -> Packed:
+    """Store the pruned linears, which `modules` name, as kept values and their positions; other tensors as they are."""
     with home.store("packed") as draft:
         folder = open_folder(checkpoint)
-        summary = pack_checkpoint(folder, draft.path, _patterns(load_config(folder), pattern, allocation))
+        patterns = _patterns(load_config(folder), pattern, allocation, modules)
+        summary = pack_checkpoint(folder, draft.path, patterns)
         give_back()
     return Packed(
         checkpoint=Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind="packed"),
@@ -78,15 +82,15 @@ def pack(checkpoint: Checkpoint, pattern: Pattern, allocation: Allocation | None
     )
 
 
-def _patterns(config: PreTrainedConfig, pattern: Pattern, allocation: Allocation | None) -> dict[str, Pattern]:
+def _patterns(
+    config: PreTrainedConfig, pattern: Pattern, allocation: Allocation | None, modules: tuple[str, ...]
+) -> dict[str, Pattern]:
     """What `prune` has laid over each linear, by the name of its weight."""
-    names = [f"{linear}.weight" for linear in prunable(config)]
-    if allocation is None:
-        return dict.fromkeys(names, pattern)
-    _, blocks = blocks_without_weights(config)
-    linears, attention = [linears_of(block) for block in blocks], [attention_linears(block) for block in blocks]
-    by_block = patterns_for(allocation, pattern, linears, attention)
-    return dict(zip(names, (each for of_block in by_block for each in of_block.values()), strict=True))
+    where, blocks = blocks_without_weights(config)
+    linears = [those_of(linears_of(block), modules) for block in blocks]
+    shared = Allocation(sparsities=(pattern.sparsity,) * len(blocks))
+    by_block = patterns_for(allocation or shared, pattern, linears, [attention_linears(block) for block in blocks])
+    return {f"{where}.{block}.{name}.weight": each for block, own in enumerate(by_block) for name, each in own.items()}
 
 
 def _batches(calibration: Tokens, device: str) -> tuple[Tensor, ...]:

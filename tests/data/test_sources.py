@@ -259,3 +259,20 @@ def test_the_known_counts_of_the_stories(shared):
     assert (len(evaluation_T), len(evaluation_T) // 256) == (95_195, 371)
     first_NW = sample_windows(calibration_T, 256, 64, seed=0, sampling="first")
     assert torch.equal(first_NW.flatten(), calibration_T[: 64 * 256])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("a.jsonl", "a.jsonl", True),
+        ("a.jsonl[:500]", "./a.jsonl[400:430]", True),
+        ("a.jsonl", "a.jsonl[7:]", True),
+        ("a.jsonl[:400]", "a.jsonl[400:]", False),
+        ("a.jsonl[5:9]", "b.jsonl[5:9]", False),
+        ("docs", "docs", False),  # each role reads a part of its own
+        ("docs", "a.jsonl", False),
+    ],
+)
+def test_slices_of_one_file_share_rows_or_not(one, other, shared):
+    first, second = parse_source(one), parse_source(other)
+    assert first.overlaps(second) == second.overlaps(first) == shared

@@ -14,7 +14,7 @@ from flows.activation import sparsify_inputs
 from flows.activation_choices import Activation, parse_learn, parse_mitigations, parse_selection
 from flows.choices import Oneshot, Sweep
 from flows.cli import main
-from flows.methods import parse_pruner
+from flows.methods import parse_allocation, parse_pruner
 from flows.outcome import Outcome
 from flows.sweep import sweep
 from tasks.evaluate.perplexity import perplexity
@@ -52,6 +52,7 @@ def runs(server: str, words: dict, tmp_path_factory: pytest.TempPathFactory) -> 
         "learned": threshold
         | {"mitigation": parse_mitigations("ls"), "learn": parse_learn("rate=0.01,epochs=2,patience=1")},
         "greedy": threshold | {"greedy": 0.1},
+        "divided": {"allocation": parse_allocation("[0.25, 0.75]")},
     }
     with sharing(server, tmp_path_factory.mktemp("activation") / "artifacts"):
         yield {name: sparsify_inputs(Activation.parse(**words | changed)) for name, changed in changes.items()}
@@ -143,6 +144,17 @@ def test_a_greedy_division_gives_inputs_shares_of_their_own_and_a_block_what_was
         weights = [row["in_features"] * row["out_features"] for row in own]
         asked = sum(row["asked"] * weight for row, weight in zip(own, weights, strict=True)) / sum(weights)
         assert asked == pytest.approx(0.5, abs=1e-4)
+
+
+def test_an_allocation_gives_each_block_its_share_and_the_model_what_was_asked(runs: dict[str, Outcome]):
+    outcome = runs["divided"]
+    assert {(row["block"], row["asked"], row["dropped"]) for row in rows_of("sparse_inputs", outcome)} == {
+        (0, 0.25, 0.25),
+        (1, 0.75, 0.75),
+    }
+    assert outcome.result.sparsity == 0.5
+    assert rows_of("runs", outcome)[0]["method"] == "topk+given,sparsities=0.25+0.75"
+    assert stages_of(outcome)["allocate"] is False
 
 
 def test_speed_is_timed_beside_dense_and_a_product_is_measured_once(runs: dict[str, Outcome]):

@@ -1,12 +1,14 @@
 """What `espalier activation` may be told: mistakes that are one line, a preset, and commands that repeat a run."""
 
 import shlex
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from flows.activation_choices import Activation, activation_of, parse_learn, parse_mitigations, parse_selection
 from flows.cli import build_parser, main
+from flows.methods import parse_allocation
 from flows.presets import SWEEPS
 from tasks.prune import MITIGATIONS, SELECTIONS
 
@@ -29,6 +31,21 @@ from tasks.prune import MITIGATIONS, SELECTIONS
         ({"mitigation": "lpts", "samples": "1"}, ("samples: 1 given", "hold out")),
         ({"selection": "nm", "pattern": "2:4", "greedy": "0.1"}, ("greedy", "a share such as 50%", "2:4")),
         ({"greedy": "2"}, ("greedy", "2")),
+        ({"greedy": "0.1", "modules": "down_proj"}, ("greedy", "one input", "leave it out")),
+        ({"greedy": "0.1", "pattern": "99.9%"}, ("greedy: 99.9% of a block asked", "at most 99%")),
+        ({"pattern": "0%"}, ("pattern: 0% keeps every input", "50%")),
+        ({"selection": "nm", "pattern": "4:4"}, ("pattern: 4:4 keeps every input", "2:4")),
+        ({"mitigation": "none+var"}, ("mitigation: none+var given", "leave it out")),
+        ({"allocation": "rl"}, ("allocation: 'rl' given", "uniform, owl, or a JSON file")),
+        ({"allocation": "[0.5]"}, ("allocation: 1 blocks given, the model has 2",)),
+        ({"allocation": "[0.2, 0.6]"}, ("allocation: its blocks drop 0.4", "50% drops 0.5")),
+        (
+            {
+                "allocation": '{"0": {"attention": 0.5, "ffn": 0.5}, "1": {"attention": 0.5, "ffn": 0.5}}',
+                "greedy": "0.1",
+            },
+            ("greedy", "give one"),
+        ),
         ({"prefill": "dense", "no-speed": None}, ("prefill", "nothing is timed", "--no-speed")),
         ({"prefill": "slow"}, ("prefill", "slow", "sparse")),
         ({"model": "no-such-model"}, ("model", "no-such-model")),
@@ -51,8 +68,14 @@ def test_what_is_learned_on_is_not_evaluated(
     artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.CaptureFixture
 ):
     words = ["--model", str(tiny_model), "--selection", "topk", "--pattern", "50%", "--mitigation", "lpts"]
-    words += ["--calibration", str(stories), "--evaluation", str(stories), "--samples", "4", "--window", "32"]
-    assert main(["activation", *words]) == 2
+    words += ["--samples", "4", "--window", "32"]
+    overlap = ["--calibration", f"{stories}[:20]", "--evaluation", f"{stories}[19:]"]
+    assert main(["activation", *words, *overlap]) == 2
+    assert "calibration" in (said := capsys.readouterr().err)
+    assert "rows of its own" in said
+    copied = artifacts.with_suffix(".jsonl")
+    copied.write_bytes(stories.read_bytes())  # the same text by another name, which its contents tell
+    assert main(["activation", *words, "--calibration", str(stories), "--evaluation", str(copied)]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "calibration" in said
     assert "the evaluation" in said
@@ -72,6 +95,20 @@ def test_the_preset_sets_inputs_against_weights_at_the_same_patterns():
     assert len({point.command() for point in points}) == len(points)
 
 
+def test_the_tables_have_every_pattern_of_every_way_of_every_set_of_linears():
+    points = SWEEPS["activation-tables"]().points
+    ways = {(point.modules, point.pattern, point.name.partition(" on ")[0]) for point in points}
+    patterns = ("2:4", "4:8", "8:16", "16:32", *(f"{percent}%" for percent in range(20, 100, 10)))
+    ffn, attention = ("gate_proj", "up_proj", "down_proj"), ("q_proj", "k_proj", "v_proj", "o_proj")
+    for modules, pattern in product((("*",), ffn, attention), patterns):
+        inputs = "nm" if ":" in pattern else "topk"
+        made_up = (inputs, *(f"{inputs}+{each}" for each in ("var", "dpts", "spts", "lpts", "ls", "rsparse")))
+        assert {way for way in ways if way[:2] == (modules, pattern)} == {
+            (modules, pattern, name) for name in (*made_up, "magnitude", "wanda")
+        }
+    assert len({point.command() for point in points}) == len(points) == len(ways) == 324
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -80,6 +117,8 @@ def test_the_preset_sets_inputs_against_weights_at_the_same_patterns():
         {"mitigation": parse_mitigations("var+dpts,centre=median"), "prefill": "dense", "seed": 3},
         {"mitigation": parse_mitigations("rsparse,rank=4+ls"), "learn": parse_learn("rate=0.01,epochs=3")},
         {"selection": parse_selection("nm"), "pattern": "8:16", "speed": False, "sampling": "first"},
+        {"allocation": parse_allocation("owl,spread=0.1")},
+        {"allocation": parse_allocation("[0.25, 0.75]"), "greedy": 0.1},
         {"mitigation": parse_mitigations("spts"), "learn": parse_learn(""), "samples": 7},
     ],
 )

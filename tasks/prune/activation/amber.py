@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from tasks.calibrate.distribution import InputDistribution
-from tasks.prune.activation.selection import ScoreSelection
+from tasks.prune.activation.selection import Needs, ScoreSelection
 
 QUANTILES = (0.005, 0.995)
 
@@ -18,7 +18,7 @@ class Amber(ScoreSelection):
     Outlying weights so neither set the mean and the deviation nor decide a column's norm alone.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("factor",)
+    needs: ClassVar[Needs] = {"factor": ("inputs",)}
 
     def factor(self, weight_OI: Tensor, stat: InputDistribution) -> Tensor:
         low, high = quantiles(weight_OI, *QUANTILES)

@@ -4,9 +4,9 @@ Each group is calibrated on what it will really read: the groups before it are s
 block for every group, and gives thresholds that hold on new text.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from tasks.calibrate.walk import Walk, check_walk
 from tasks.model.anatomy import Anatomy, before_each, dissect
 from tasks.model.mode import evaluating
 from tasks.prune.activation.recipe import ActivationRecipe
-from tasks.prune.activation.sparse_input import SparseInput, SparseLinear, split_mitigations
+from tasks.prune.activation.sparse_input import SparseInput, SparseInputs, SparseLinear, split_mitigations
 from tasks.prune.weight.pattern import Pattern
 
 SOURCES = "sparse_inputs"  # the attribute of a block that holds its SparseInput modules
@@ -85,6 +85,8 @@ def install(
                     pattern = of_block[index][next(iter(group))]
                     if pattern.sparsity:  # else everything is kept: the linears stay as they are
                         tensors = prepare(group, recipe, pattern, _stat(walk, index, group))
+                        if walk is not None and recipe.centres:
+                            tensors = _centred(walk, index, group, recipe, pattern, tensors)
                         put(block, group, recipe, pattern, tensors)
                         installed.groups.append((block, group))
                 for _ in walk.step(index) if walk is not None else ():
@@ -118,24 +120,35 @@ def prepare(group: Group, recipe: ActivationRecipe, pattern: Pattern, stat: Inpu
 
 def put(block: nn.Module, group: Group, recipe: ActivationRecipe, pattern: Pattern, tensors: Tensors) -> None:
     """Let the linears of a group read sparse inputs."""
-    on_input, on_output = split_mitigations(recipe.mitigations)
-    source = SparseInput(
-        recipe.selection, pattern, tensors.facts, on_input, tensors.on_input, len(group), recipe.prefill
-    )
+    source, (_, on_output) = _source(group, recipe, pattern, tensors), split_mitigations(recipe.mitigations)
     if not hasattr(block, SOURCES):
-        block.register_module(SOURCES, nn.ModuleDict())
+        block.register_module(SOURCES, SparseInputs(block))
     block.get_submodule(SOURCES).add_module(source_name(group), source)
     for name, original in group.items():
         block.set_submodule(name, SparseLinear(original, source, on_output, tensors.on_output[name]))
+
+
+def _source(group: Group, recipe: ActivationRecipe, pattern: Pattern, tensors: Tensors) -> SparseInput:
+    on_input, _ = split_mitigations(recipe.mitigations)
+    return SparseInput(recipe.selection, pattern, tensors.facts, on_input, tensors.on_input, len(group), recipe.prefill)
+
+
+def _centred(
+    walk: Walk, index: int, group: Group, recipe: ActivationRecipe, pattern: Pattern, tensors: Tensors
+) -> Tensors:
+    """`tensors` with a threshold of what it is compared with, which is known when the mitigations are."""
+    stat = observe(walk, index, group, _source(group, recipe, pattern, tensors).centred)
+    return replace(tensors, facts=prepare(group, recipe, pattern, stat).facts)
 
 
 def take_out(block: nn.Module, group: Group) -> None:
     """Let them read whole inputs again."""
     for name, original in group.items():
         block.set_submodule(name, original)
-    sources = block.get_submodule(SOURCES)
-    delattr(sources, source_name(group))
-    if not list(sources.children()):
+    sources = getattr(block, SOURCES)
+    del sources[source_name(group)]
+    if not sources:
+        sources.remove()
         delattr(block, SOURCES)
 
 
@@ -144,12 +157,14 @@ def source_name(group: Group) -> str:
     return next(iter(group)).replace(".", "/")
 
 
-def observe(walk: Walk, index: int, group: Group) -> InputDistribution:
-    """The distribution of the input of a group, as the blocks are now."""
+def observe(
+    walk: Walk, index: int, group: Group, change: Callable[[Tensor], Tensor] = lambda x: x
+) -> InputDistribution:
+    """The distribution of the input of a group, as the blocks are now; or of what `change` makes of it."""
     first = dict([next(iter(group.items()))])
     original = next(iter(group.values()))
     stat = InputDistribution(original.in_features, original.weight.device)
-    with before_each(first, lambda _, x: stat.see(x)):
+    with before_each(first, lambda _, x: stat.see(change(x))):
         for batch in range(len(walk.hidden)):
             walk.output(index, batch)
     return stat
@@ -166,16 +181,16 @@ def _stat(walk: Walk | None, index: int, group: Group) -> InputDistribution:
 def patterns_of(
     recipe: ActivationRecipe, patterns: Patterns | None, groups: Sequence[Sequence[Group]]
 ) -> list[dict[str, Pattern]]:
-    """Of each block the pattern of each group, by its first linear. ValueError where they do not fit the blocks."""
+    """Of each block the pattern of each group, by its first linear. ValueError where they do not fit the groups."""
     given: list[Pattern | Mapping[str, Pattern]] = [recipe.pattern] * len(groups) if patterns is None else [*patterns]
     if len(given) != len(groups):
         raise ValueError(f"patterns: {len(given)} given, the model has {len(groups)} blocks")
     made = []
-    for each, of_block in zip(given, groups, strict=True):
+    for index, (each, of_block) in enumerate(zip(given, groups, strict=True)):
         firsts = [next(iter(group)) for group in of_block]
         made.append(dict.fromkeys(firsts, each) if isinstance(each, Pattern) else dict(each))
         if {*made[-1]} != {*firsts}:
             raise ValueError(f"patterns: of {', '.join(made[-1])} given, valid is one for each of {', '.join(firsts)}")
-        for pattern in made[-1].values():
-            recipe.selection.check(pattern)
+        for first, group in zip(firsts, of_block, strict=True):
+            recipe.check_pattern(made[-1][first], index, group)
     return made

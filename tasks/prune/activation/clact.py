@@ -10,14 +10,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from tasks.calibrate.distribution import InputDistribution
-from tasks.prune.activation.selection import ScoreSelection
+from tasks.prune.activation.selection import Needs, ScoreSelection
 
 
 @dataclass(frozen=True, kw_only=True)
 class CLACT(ScoreSelection):
     """f_j = ‖X_:j‖ over the calibration tokens."""
 
-    needs: ClassVar[tuple[str, ...]] = ("factor",)
+    needs: ClassVar[Needs] = {"factor": ("inputs",)}
     calibrates: ClassVar[bool] = True
 
     def factor(self, weight_OI: Tensor, stat: InputDistribution) -> Tensor:

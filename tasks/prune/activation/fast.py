@@ -158,11 +158,11 @@ def _fuse(source: SparseInput, readers: Sequence[SparseLinear], decision: Decisi
 def _threshold(source: SparseInput, weight_IO: Tensor) -> Tensor | None:
     """What the product itself may compare inputs with: of inputs that no mitigation changes.
 
-    In the dtype in which the selection compares them, that of the token.
+    In the dtype in which the selection compares them, that of the token, and where the kernel reads it.
     """
     if source.mitigations or not isinstance(source.selection, Threshold):
         return None
-    return source.facts.get_buffer("threshold").to(weight_IO.dtype)
+    return source.facts.get_buffer("threshold").to(weight_IO)
 
 
 @torch.no_grad()

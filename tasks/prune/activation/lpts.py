@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from tasks.calibrate.distribution import InputDistribution
-from tasks.prune.activation.mitigation import OnOutput, Own
+from tasks.prune.activation.mitigation import Needs, OnOutput, Own
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedBias(OnOutput):
     """y + δ, δ learned from 0."""
 
-    needs: ClassVar[tuple[str, ...]] = ("delta",)
+    needs: ClassVar[Needs] = {"delta": ("outputs",)}
     learns: ClassVar[bool] = True
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution) -> dict[str, Tensor]:

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from tasks.calibrate.distribution import InputDistribution
-from tasks.prune.activation.mitigation import OnOutput, Own
+from tasks.prune.activation.mitigation import Needs, OnOutput, Own
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedScale(OnOutput):
     """λ · y, λ learned from 1. The bias is not scaled."""
 
-    needs: ClassVar[tuple[str, ...]] = ("lambda",)
+    needs: ClassVar[Needs] = {"lambda": ("outputs",)}
     learns: ClassVar[bool] = True
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from tasks.prune.activation.apply import Installed
 from tasks.prune.activation.read import Read
 from tasks.prune.activation.recipe import ActivationRecipe
 from tasks.prune.activation.rows import SparseInputRow
-from tasks.prune.activation.sparse_input import SparseInput, SparseLinear
+from tasks.prune.activation.sparse_input import SparseInput, SparseLinear, learned
 
 
 class Reading:
@@ -90,6 +90,10 @@ def input_rows(
 
 
 def weights_not_read(installed: Installed, rows: list[SparseInputRow]) -> float:
-    """The share of the weights of all linears of the blocks that a token has not needed, 0 to 1."""
+    """The share of the weights of all linears of the blocks that a token has not needed, at most 1.
+
+    Less those that a mitigation adds and every token reads, the thin factors of R-Sparse: so it may be below 0.
+    """
     weights = sum(each.weight.numel() for block in installed.anatomy.blocks for each in linears_of(block).values())
-    return sum(row.in_features * row.out_features * row.dropped for row in rows) / weights
+    added = sum(each.numel() for each in learned(installed.model).values() if each.dim() == 2)
+    return (sum(row.in_features * row.out_features * row.dropped for row in rows) - added) / weights

@@ -14,19 +14,23 @@ from typing import ClassVar
 from torch import Tensor
 
 from tasks.calibrate.distribution import InputDistribution
+from tasks.prune.activation.selection import Needs
 
 Own = Mapping[str, Tensor]
 
 
 class Mitigation(ABC):  # noqa: B024 - what a method does not change, it leaves out
-    """`needs`: the names of its tensors. `learns`: they are trained (tasks.prune.activation.learn).
+    """`needs`: its tensors. `learns`: they are trained (tasks.prune.activation.learn).
 
     `calibrates`: whether it looks at the calibration tokens for them, before any training.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[Needs] = {}
     calibrates: ClassVar[bool] = False
     learns: ClassVar[bool] = False
+
+    def check(self, outputs: int, inputs: int) -> None:  # noqa: B027 - most serve any
+        """Raises ValueError for a linear of this shape that it cannot serve."""
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution) -> dict[str, Tensor]:
         """Its tensors, float32, from the weights and the calibration tokens."""

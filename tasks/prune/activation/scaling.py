@@ -10,14 +10,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from tasks.calibrate.distribution import InputDistribution
-from tasks.prune.activation.mitigation import OnInput, Own
+from tasks.prune.activation.mitigation import Needs, OnInput, Own
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling(OnInput):
     """s_j = √(max |x_j| / max_i |W_ij|), both maxima from calibration. An input that was always 0 keeps s = 1."""
 
-    needs: ClassVar[tuple[str, ...]] = ("inverse",)
+    needs: ClassVar[Needs] = {"inverse": ("inputs",)}
     calibrates: ClassVar[bool] = True
 
     def prepare(self, weight_OI: Tensor, stat: InputDistribution) -> dict[str, Tensor]:

@@ -16,15 +16,16 @@ from tasks.calibrate.distribution import InputDistribution
 from tasks.prune.weight.pattern import Pattern, Unstructured
 
 Facts = Mapping[str, Tensor]  # what was computed once, by name
+Needs = Mapping[str, tuple[str, ...]]  # tensors by name, each by its axes: inputs, outputs, a field of the method
 
 
 class Selection(ABC):
-    """A method, a frozen dataclass with its hyper-parameters. `needs`: the names of what it prepares.
+    """A method, a frozen dataclass with its hyper-parameters. `needs`: what it prepares.
 
     `calibrates`: whether it looks at the calibration tokens for that.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[Needs] = {}
     calibrates: ClassVar[bool] = False
 
     def check(self, pattern: Pattern) -> None:

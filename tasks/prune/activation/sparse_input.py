@@ -9,7 +9,7 @@ Axes: T tokens, I inputs, O outputs.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -63,13 +63,19 @@ class SparseInput(nn.Module):
             self.facts.register_buffer(name, tensor)
         self.prepared = Prepared(mitigations, tensors)
         self.off = False
+        self.tokens: int | None = None  # of each sequence, as the block was given them
         self.fused: Fused | None = None
         self._last: tuple[Tensor, Read] | None = None
         self._asked = 0
 
     def dense_now(self, x: Tensor) -> bool:
-        """Whether x, (…, tokens, I), is to be read whole: a prompt, by choice, or anything while this is off."""
-        return self.off or (self.prefill == "dense" and x.dim() > 1 and x.shape[-2] > 1)
+        """Whether x, (…, tokens, I), is to be read whole: a prompt, by choice, or anything while this is off.
+
+        Some models hand all sequences of a batch on in a row, (B · tokens, I); then it counts what the block was given.
+        """
+        if self.off or self.prefill != "dense" or x.dim() == 1:
+            return self.off
+        return (x.shape[-2] if x.dim() > 2 or self.tokens is None else self.tokens) > 1
 
     def forward(self, x: Tensor) -> Read:
         """x (…, I). What is remembered for the other readers is forgotten with the last of them."""
@@ -86,6 +92,11 @@ class SparseInput(nn.Module):
         shifts = (each.shift(x_TI, self.prepared.own(index)) for index, each in enumerate(self.mitigations))
         return next((shift for shift in shifts if shift is not None), None)
 
+    def centred(self, x_TI: Tensor) -> Tensor:
+        """What is compared before it is scored: x, less what stands in for dropped inputs."""
+        shift = self.shift(x_TI)
+        return x_TI if shift is None else x_TI - shift
+
     def read(self, x_TI: Tensor) -> Read:
         fused = self.fused if self.fused is not None and self.fused.wins(x_TI) else None
         return Read(x_TI, self.choose, None if fused is None else fused.multiply)
@@ -97,13 +108,30 @@ class SparseInput(nn.Module):
         centred_TI = scored_TI = x_TI if shift is None else x_TI - shift
         for each, own in owned:
             if (factor_I := each.rescore(own)) is not None:
-                scored_TI = scored_TI * factor_I.to(x_TI.dtype)
+                scored_TI = scored_TI.float() * factor_I
         keep_TI = self.selection.keep(scored_TI, self.pattern, dict(self.facts.named_buffers()))
         kept_TI = centred_TI * keep_TI
         for each, _ in owned:
             if (stretch_T1 := each.stretch(centred_TI, kept_TI)) is not None:
                 kept_TI = kept_TI * stretch_T1
         return Chosen(keep_TI, kept_TI, shift)
+
+
+class SparseInputs(nn.ModuleDict):
+    """Those of a block, by name. While it is there, a block that runs tells them how many tokens a sequence has."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self._hook = block.register_forward_pre_hook(self._see, with_kwargs=True)
+
+    def remove(self) -> None:
+        """Leave the block as it was."""
+        self._hook.remove()
+
+    def _see(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden_BTD = args[0] if args else kwargs["hidden_states"]
+        for source in self.values():
+            source.tokens = hidden_BTD.shape[-2]
 
 
 @contextmanager

@@ -6,14 +6,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from tasks.calibrate.distribution import InputDistribution
-from tasks.prune.activation.mitigation import OnInput, Own
+from tasks.prune.activation.mitigation import Needs, OnInput, Own
 
 
 @dataclass(frozen=True, kw_only=True)
 class StaticShift(OnInput):
     """y = W · prune(x − η) + W · η, η learned, from the mean of each input over the calibration tokens."""
 
-    needs: ClassVar[tuple[str, ...]] = ("eta",)
+    needs: ClassVar[Needs] = {"eta": ("inputs",)}
     calibrates: ClassVar[bool] = True
     learns: ClassVar[bool] = True
 

@@ -1,6 +1,6 @@
 """The door of the activation room: the stages `sparsify`, `evaluate_sparse` and `time_sparse`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,19 +13,23 @@ from tasks.evaluate.evaluation import evaluate_model
 from tasks.evaluate.size import weight_bytes
 from tasks.evaluate.speed import compare_speed, tokens_to_time
 from tasks.handles import Checkpoint, Tokens
-from tasks.model.anatomy import find_blocks
+from tasks.model.anatomy import dissect, find_blocks
 from tasks.model.load import load_model
 from tasks.progress import progress
 from tasks.prune.activation.apply import Installed, install
+from tasks.prune.activation.budget import patterns_of_blocks, share_of
 from tasks.prune.activation.decisions import decisions_of, product_rows, with_decisions
 from tasks.prune.activation.fast import Decision, Shape, fast
 from tasks.prune.activation.folder import load_sparse, save_sparse
 from tasks.prune.activation.greedy import split_greedily
 from tasks.prune.activation.learn import Learn, learn
 from tasks.prune.activation.measure import input_rows, reading, weights_not_read
+from tasks.prune.activation.recipe import ActivationRecipe
 from tasks.prune.activation.results import NamedRecipe, SparseEvaluation, SparseTiming, Sparsified
 from tasks.prune.activation.rows import LearnedRow
 from tasks.prune.activation.sparse_input import SparseInput
+from tasks.prune.allocation import Allocation
+from tasks.prune.weight.pattern import Pattern
 from tasks.record import home
 from tasks.stage import open_folder, stage
 
@@ -37,18 +41,20 @@ def sparsify(
     model: Checkpoint,
     calibration: Tokens,
     how: NamedRecipe,
+    allocation: Allocation | None,
     greedy: float | None,
     learning: Learn | None,
     device: str,
 ) -> Sparsified:
     """Let `model` read sparse inputs, calibrated and trained on these windows, and store what that takes beside it.
 
-    `greedy`: the step by which the share of a block is divided among its inputs; None for the same share of each.
+    `allocation`: what each block drops; None for the pattern in all of them. `greedy`: the step by which the share of
+    a block is divided among its inputs; None for the same share of each.
     Prompts are read sparse here whatever the recipe says of them: a dense one would leave nothing to calibrate.
     """
     network, batches = load_model(open_folder(model), device), batches_of(_ids(calibration), device)
     recipe = replace(how.recipe, prefill="sparse")
-    patterns = None if greedy is None else split_greedily(network, recipe, batches, greedy)
+    patterns = _patterns(network, recipe, batches, allocation, greedy)
     installed = install(network, recipe, batches, patterns)
     learned = [] if learning is None else _learn(installed, batches, learning)
     with home.store("activations") as draft:
@@ -90,6 +96,22 @@ def time_sparse(model: Checkpoint, sparse: Sparsified, how: NamedRecipe, device:
         _keep(machine, decided)
         speeds = compare_speed(dense, network, **tokens_to_time(dense))
     return SparseTiming(speeds=tuple(speeds), products=tuple(product_rows(decided.values())))
+
+
+def _patterns(
+    network: PreTrainedModel,
+    recipe: ActivationRecipe,
+    batches: Sequence[Tensor],
+    allocation: Allocation | None,
+    greedy: float | None,
+) -> list[dict[str, Pattern]] | None:
+    """Of each input of each block; None for that of the recipe everywhere."""
+    anatomy = dissect(network)
+    of_blocks = None if allocation is None else patterns_of_blocks(recipe, anatomy, allocation)
+    if greedy is None:
+        return of_blocks
+    shares = None if of_blocks is None else [*map(share_of, recipe.groups(anatomy), of_blocks)]
+    return split_greedily(network, recipe, batches, greedy, shares)
 
 
 def _learn(installed: Installed, batches: tuple[Tensor, ...], learning: Learn) -> list[LearnedRow]:

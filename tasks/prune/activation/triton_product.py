@@ -85,7 +85,7 @@ def _sum_rows(  # type: ignore[no-untyped-def]
     for start in range(split * of_split, min((split + 1) * of_split, inputs), TILE_I):
         input_I = start + tl.arange(0, TILE_I)
         x_I = tl.load(x_TI + token * inputs + input_I, mask=input_I < inputs, other=0.0).to(tl.float32)
-        keep_I = tl.abs(x_I) > least
+        keep_I = (tl.abs(x_I) <= least) == 0  # nan is kept, to be seen
         rows_IO = weight_IO + input_I.to(tl.int64)[:, None] * outputs + output_O[None, :]
         read_IO = tl.load(rows_IO, mask=keep_I[:, None] & there_O[None, :], other=0.0).to(tl.float32)
         sum_IO += read_IO * tl.where(keep_I, x_I, 0.0)[:, None]

@@ -1,12 +1,12 @@
 """Pruning the linears of a whole model, block by block, each calibrated on what the already pruned part produces."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tasks.calibrate.spill import Spill
@@ -15,6 +15,7 @@ from tasks.handles import BlockRow, LinearRow
 from tasks.model.anatomy import Anatomy, dissect
 from tasks.model.mapped import release
 from tasks.model.mode import evaluating
+from tasks.model.modules import check_modules, those_of
 from tasks.prune.allocation import Allocation
 from tasks.prune.journal import Journal
 from tasks.prune.weight.block import Cut, observe_then_prune, prune_on_the_way, prune_unobserved
@@ -66,7 +67,9 @@ def prune_blocks(
     journal: Journal | None = None,
     spill: Spill | None = None,
 ) -> Iterator[tuple[BlockRow, list[PrunedLinear]]]:
-    """Prune every linear inside the decoder blocks of `model` in place; yields what came of a block once it is pruned.
+    """Prune the linears inside the decoder blocks of `model` that `recipe` means, all of them as a rule, in place.
+
+    Yields what came of a block once it is pruned.
 
     `batches`: ids, (windows, tokens) each; None will do for a recipe that runs no forward. `allocation`: the sparsity
     of each block; None for that of the pattern everywhere. `device`: where a block is while it is observed and pruned;
@@ -86,8 +89,10 @@ def prune_blocks(
         windows = _regrouped(windows)
     with evaluating(model):
         anatomy = dissect(model)
-        _check_widths(anatomy, recipe.pattern)
-        blocks = [anatomy.linears(index) for index in range(len(anatomy.blocks))]
+        every = [anatomy.linears(index) for index in range(len(anatomy.blocks))]
+        check_modules(recipe.modules, (name for linears in every for name in linears))
+        blocks = [those_of(linears, recipe.modules) for linears in every]
+        _check_widths(anatomy, blocks, recipe.pattern)
         uniform = Allocation(sparsities=(recipe.pattern.sparsity,) * len(blocks))
         attention = [attention_linears(block) for block in anatomy.blocks]
         patterns = patterns_for(allocation or uniform, recipe.pattern, blocks, attention)
@@ -193,9 +198,9 @@ def _check_weights(model: PreTrainedModel) -> None:
         release([parameter])
 
 
-def _check_widths(anatomy: Anatomy, pattern: Pattern) -> None:
-    for index in range(len(anatomy.blocks)):
-        for name, linear in anatomy.linears(index).items():
+def _check_widths(anatomy: Anatomy, blocks: Sequence[Mapping[str, nn.Linear]], pattern: Pattern) -> None:
+    for index, linears in enumerate(blocks):
+        for name, linear in linears.items():
             if not pattern.divides(linear.in_features):
                 where = anatomy.qualified(index, name)
                 raise ValueError(f"pattern: {pattern} does not divide the {linear.in_features} inputs of {where}")

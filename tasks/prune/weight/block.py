@@ -33,7 +33,7 @@ from tasks.prune.weight.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """What is to be pruned, and how: block `index`, with a pattern for each of its linears."""
+    """What is to be pruned, and how: block `index`, with a pattern for each of its linears that are."""
 
     anatomy: Anatomy
     index: int
@@ -44,8 +44,9 @@ class Cut:
     @property
     def groups(self) -> list[dict[str, nn.Linear]]:
         """The linears that read one input together, in the order they run; such an input is observed once."""
-        linears = self.anatomy.linears(self.index)
-        return [{name: linears[name] for name in group} for group in self.anatomy.shared_inputs[self.index]]
+        linears, groups = self.anatomy.linears(self.index), self.anatomy.shared_inputs[self.index]
+        chosen = [{name: linears[name] for name in group if name in self.patterns} for group in groups]
+        return [group for group in chosen if group]
 
     @property
     def firsts(self) -> dict[str, nn.Linear]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tasks.calibrate.observers import InputDrift, Observer
+from tasks.model.modules import ALL, check_modules
 from tasks.prune.weight.decomposer import Decomposer
 from tasks.prune.weight.pattern import NM, Pattern
 from tasks.prune.weight.pruner import Pruner
@@ -20,7 +21,8 @@ class Recipe:
     `permute`: order the inputs of each linear so that n:m keeps more. `low_rank`: two factors in the place of weights,
     or of a part of them, of all linears or of some; the others are pruned as without it, or with `pruner` None stay as
     they are. `reconstruct`: tune the block after it was pruned. `order`, of pruning within a block: see
-    `tasks.prune.weight.block`. Contradictions raise ValueError in one line.
+    `tasks.prune.weight.block`. `modules`: the linears, by the last part of their names (`down_proj`) or by patterns for
+    names in a block (`mlp.*`); the others stay as they are. Contradictions raise ValueError in one line.
     """
 
     pruner: Pruner | None
@@ -30,10 +32,12 @@ class Recipe:
     low_rank: Decomposer | None = None
     reconstruct: Tuner | None = None
     order: Order = "block"
+    modules: tuple[str, ...] = ALL
 
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise ValueError(f"order: {self.order!r} given, valid is {' or '.join(get_args(Order))}")
+        check_modules(self.modules)
         self._check_observers()
         if self.order != "block" and self.observes is None:
             raise ValueError(f"order: {self.order!r} given, but {self} observes no inputs; leave it at 'block'")

@@ -6,11 +6,11 @@ on paper as the words around it.
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from textwrap import fill
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -25,6 +25,8 @@ VARIABLES = {INK: "--ink", FAINT: "--faint", RULE: "--rule", PAPER: "--paper"}
 VARIABLES |= {colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)}
 DASHES: list[Any] = ["-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1))]
 FOLD = 28  # characters of a line in a label
+LINE, LINES = 0.17, 4  # inches of a line of a legend, and how many a figure has room for as it is
+MARKERS = ("o", "s", "^", "D")
 WIDTH = 4.7  # inches of 72 CSS points: one column on a phone, half the page on a screen
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -54,6 +56,22 @@ def canvas(height: float, **panels: Any) -> tuple[Figure, Any]:
     """A figure `height` inches high and its axes; `panels` are those of Figure.subplots."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots(**panels)
+
+
+class Look(NamedTuple):
+    """Of a method: two look alike only where there are more than four times eight."""
+
+    colour: str
+    marker: str
+
+
+def looks_of(methods: Iterable[str]) -> dict[str, Look]:
+    """As `colours_of`; where the colours begin anew, the markers are others."""
+    colours = colours_of(methods)
+    return {
+        method: Look(colour, MARKERS[number // len(SERIES) % len(MARKERS)])
+        for number, (method, colour) in enumerate(colours.items())
+    }
 
 
 def colours_of(methods: Iterable[str]) -> dict[str, str]:
@@ -91,10 +109,23 @@ def log_scale(axes: Axes) -> None:
 
 
 def legend(axes: Axes, entries: Sequence[Line2D]) -> None:
-    """A legend above the axes, which hides nothing."""
-    columns = 3 if all(len(str(entry.get_label())) <= FOLD // 2 for entry in entries) else 1
+    """A legend above the axes, which hides nothing: the figure grows by what takes more than a few lines."""
+    short = all(len(str(entry.get_label())) <= FOLD // 2 for entry in entries)
+    columns = 3 if short else 1 if len(entries) <= 2 * LINES else 2
     labels = [folded(str(entry.get_label())) for entry in entries]
-    axes.legend(entries, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
+    narrow: dict[str, Any] = {"fontsize": 8, "columnspacing": 0.6, "handlelength": 1.6} if columns == 2 else {}
+    axes.legend(entries, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, **narrow)
+    lines = sum(label.count("\n") + 1 for label in labels) / columns
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(figure.get_figheight() + LINE * max(0.0, lines - LINES))
+
+
+def keys(looks: Mapping[str, Look]) -> list[Line2D]:
+    """Of each method what a legend shows."""
+    return [
+        Line2D([], [], color=look.colour, marker=look.marker, markersize=4, label=each) for each, look in looks.items()
+    ]
 
 
 def to_svg(figure: Figure, name: str) -> str:

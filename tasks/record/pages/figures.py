@@ -14,9 +14,11 @@ from tasks.record.pages.drawing import (
     PAPER,
     canvas,
     colours_of,
+    keys,
     label_rows,
     legend,
     log_scale,
+    looks_of,
     rows_height,
     styled,
     to_svg,
@@ -32,13 +34,13 @@ def perplexity_by_sparsity(rows: Sequence[Row], name: str, gone: str) -> str:
     figure, axes = canvas(3.2)
     dense = rows[0]["dense"]["ppl"]
     pruned = [row for row in rows if row["subject"] != "dense" and math.isfinite(row["ppl"])]
-    colours = colours_of(row["method"] for row in pruned)
+    looks = looks_of(row["method"] for row in pruned)
     axes.axhline(dense, color=FAINT, linewidth=1, linestyle=DASHES[2])
-    for method, colour in colours.items():
+    for method, (colour, marker) in looks.items():
         own = sorted((row["sparsity"], row["ppl"], row["pattern"]) for row in pruned if row["method"] == method)
         free = [(0.0, dense), *((sparsity, ppl) for sparsity, ppl, pattern in own if ":" not in pattern)]
         grouped = [(0.0, dense), *((sparsity, ppl) for sparsity, ppl, pattern in own if ":" in pattern)]
-        axes.plot(*zip(*free, strict=True), color=colour, marker="o", markersize=4)
+        axes.plot(*zip(*free, strict=True), color=colour, marker=marker, markersize=4)
         axes.plot(*zip(*grouped, strict=True), color=colour, linestyle=DASHES[1], linewidth=1)
         for sparsity, ppl, pattern in own:
             if ":" in pattern:
@@ -48,7 +50,7 @@ def perplexity_by_sparsity(rows: Sequence[Row], name: str, gone: str) -> str:
     axes.set_ylabel("perplexity (lower is better)")
     axes.set_xlabel(gone)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
-    legend(axes, [Line2D([], [], color=colours[method], marker="o", markersize=4, label=method) for method in colours])
+    legend(axes, keys(looks))
     return to_svg(figure, name)
 
 
@@ -58,20 +60,20 @@ def speed_by_sparsity(rows: Sequence[Row], name: str) -> str:
     the weights that a token does not need, with the 95 % interval; a line a method, 1 is the dense model. The dotted
     line is what would be if reading the weights of the blocks took all of the time."""
     figure, axes = canvas(3.0)
-    colours = colours_of(row["method"] for row in rows)
+    looks = looks_of(row["method"] for row in rows)
     axes.axhline(1, color=INK, linewidth=1)
     shares = [step / 100 for step in range(math.ceil(100 * max(row["sparsity"] for row in rows)) + 1)]
     axes.plot(shares, [1 / (1 - min(share, 0.99)) for share in shares], color=FAINT, linewidth=1, linestyle=DASHES[2])
-    for method, colour in colours.items():
+    for method, (colour, marker) in looks.items():
         own = sorted((row for row in rows if row["method"] == method), key=lambda row: row["sparsity"])
-        axes.plot([row["sparsity"] for row in own], [row["decode_ratio"] for row in own], color=colour, marker="o")
+        axes.plot([row["sparsity"] for row in own], [row["decode_ratio"] for row in own], color=colour, marker=marker)
         for row in own:
             axes.plot([row["sparsity"]] * 2, [row["decode_low"], row["decode_high"]], color=colour, linewidth=1)
     axes.set_ylabel("decode speed relative to dense")
     axes.set_xlabel("weights not read")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
-    legend(axes, [Line2D([], [], color=colours[method], marker="o", markersize=4, label=method) for method in colours])
+    legend(axes, keys(looks))
     return to_svg(figure, name)
 
 

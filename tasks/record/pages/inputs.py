@@ -100,12 +100,12 @@ def _input_columns(rows: Sequence[Row]) -> list[Column]:
     threshold = Column(title="Threshold", show=lambda row: units.digits(row["threshold"]))
     return [
         Column(title="Read by", show=lambda row: row["linears"].replace("+", ", "), numeric=False, heads_row=not rows),
-        Column(title="Inputs", show=lambda row: units.count(row["in_features"])),
-        Column(title="Outputs", show=lambda row: units.count(row["out_features"])),
         Column(title="Asked", show=lambda row: units.percent(row["asked"])),
         Column(title="Dropped", show=lambda row: units.percent(row["dropped"])),
         Column(title="Energy kept", show=lambda row: units.percent(row["energy_kept"])),
         *([threshold] if any(row["threshold"] is not None for row in rows) else []),
+        Column(title="Inputs", show=lambda row: units.count(row["in_features"])),
+        Column(title="Outputs", show=lambda row: units.count(row["out_features"])),
     ]
 
 

@@ -46,6 +46,14 @@ def test_a_token_that_keeps_nothing_gives_zero():
     assert row_product(x_TI, weight_IO, scalar(100.0, torch.float32)).eq(0).all()
 
 
+@pytest.mark.parametrize("threshold", [None, 0.5], ids=str)
+def test_an_input_that_is_no_number_is_seen(threshold):
+    x_TI, weight_IO = drawn(50, 40, torch.float32)
+    x_TI[0, 7] = torch.nan
+    made = row_product(x_TI, weight_IO, None if threshold is None else scalar(threshold, torch.float32))
+    assert made.isnan().all()
+
+
 def test_rows_that_are_not_kept_are_not_read():
     x_TI, weight_IO = drawn(40, 20, torch.float32)
     keep_I = x_TI[0].abs() > 1

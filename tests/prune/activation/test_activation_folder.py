@@ -6,8 +6,11 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from tasks.model.anatomy import dissect
 from tasks.prune import MITIGATIONS, SELECTIONS
+from tasks.prune.activation import folder as module
 from tasks.prune.activation.apply import sparse_inputs
 from tasks.prune.activation.folder import FILES, load_sparse, save_sparse
 from tasks.prune.activation.learn import Learn, learn
@@ -97,9 +100,54 @@ def test_another_index_is_refused(folder, change, says):
         load_sparse(llama(), "abc", folder, METHODS)
 
 
-def test_damaged_and_missing_tensors_are_refused_and_change_nothing(folder):
-    from safetensors.torch import load_file, save_file
+def spoiled(index, number, **patterns):
+    index["patterns"][number] |= patterns
 
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda index: index.pop("patterns"), "is no recipe: 'patterns'"),
+        (lambda index: index["patterns"].pop(), "patterns of 2 blocks are stored, the model has 3"),
+        (lambda index: spoiled(index, 2, **{"mlp/down_prj": "50%"}), "block 2 has no input 'mlp/down_prj', valid is"),
+        (lambda index: spoiled(index, 2, **{"mlp/down_proj": "half"}), "^pattern: 'half' is not valid"),
+        (lambda index: spoiled(index, 2, **{"mlp/down_proj": "2:4"}), "^pattern: 2:4 given, topk keeps a share"),
+        (lambda index: spoiled(index, 2, **{"mlp/down_proj": 5}), "is no recipe"),
+        (lambda index: index.update(modules=[3]), "is no recipe"),
+        (lambda index: index["mitigations"].append({"method": "topk"}), "'topk' is not known; valid is var"),
+        (lambda index: index.update(selection={"method": "var"}), "'var' is not known; valid is topk"),
+    ],
+)
+def test_an_index_that_does_not_fit_is_refused_and_changes_nothing(folder, change, says):
+    index, model = json.loads((folder / FILES.index).read_text()), llama()
+    change(index)
+    (folder / FILES.index).write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=says):
+        load_sparse(model, "abc", folder, METHODS)
+    assert torch.equal(logits(model), logits(llama()))
+
+
+@pytest.mark.parametrize(
+    "damaged", [torch.zeros(7), torch.ones(1), torch.full((32,), torch.nan), torch.zeros(32).int()]
+)
+def test_tensors_of_another_shape_or_not_finite_are_refused(folder, damaged):
+    name, model = "2.mlp.down_proj.prepared.0.delta", llama()
+    save_file(load_file(folder / FILES.tensors) | {name: damaged}, folder / FILES.tensors)
+    with pytest.raises(ValueError, match=rf"^activation: {name} of .*, valid is finite floats of shape \(32,\)$"):
+        load_sparse(model, "abc", folder, METHODS)
+    assert torch.equal(logits(model), logits(llama()))
+
+
+def test_what_was_stored_goes_where_the_weights_are(folder, monkeypatch):
+    model = llama()
+    anatomy = dissect(model)  # which runs it, as it cannot be elsewhere
+    monkeypatch.setattr(module, "dissect", lambda _: anatomy)
+    model.to("meta")
+    load_sparse(model, "abc", folder, METHODS)
+    assert {each.device.type for each in model.state_dict().values()} == {"meta"}
+
+
+def test_damaged_and_missing_tensors_are_refused_and_change_nothing(folder):
     model, tensors = llama(), load_file(folder / FILES.tensors)
     gone = "2.mlp.down_proj.prepared.0.delta"
     save_file({name: value for name, value in tensors.items() if name != gone}, folder / FILES.tensors)

@@ -52,7 +52,8 @@ def named(*mitigations, **changes):
 
 def sparse(model, how, learning=None, greedy=None):
     calibration = tokens(WINDOWS, WINDOW, seed=1)
-    return sparsify.fn(model=model, calibration=calibration, how=how, greedy=greedy, learning=learning, device="cpu")
+    division = {"allocation": None, "greedy": greedy, "learning": learning}
+    return sparsify.fn(model=model, calibration=calibration, how=how, **division, device="cpu")
 
 
 def scored(model, how, made):

@@ -6,8 +6,10 @@ import torch
 from tasks.model.anatomy import before_each, dissect, linears_of
 from tasks.prune.activation.apply import sparse_inputs
 from tasks.prune.activation.dpts import DynamicShift
+from tasks.prune.activation.lpts import LearnedBias
 from tasks.prune.activation.measure import input_rows, reading, weights_not_read
 from tasks.prune.activation.nm import Magnitude
+from tasks.prune.activation.rsparse import LowRankRest
 from tasks.prune.activation.sparse_input import SparseInput
 from tasks.prune.activation.threshold import Threshold
 from tasks.prune.activation.topk import TopK
@@ -68,6 +70,15 @@ def test_the_weights_not_read_are_those_of_all_linears_of_the_blocks(family):
         logits(model)
         rows = input_rows(installed, how, readings)
         assert weights_not_read(installed, rows) == pytest.approx(0.5 * of_name / whole)
+
+
+def test_what_a_mitigation_reads_besides_counts_against_what_is_not_read():
+    model, how = llama(), recipe("50%", LowRankRest(rank=2), LearnedBias(), modules=("down_proj",))
+    with sparse_inputs(model, how, batches()) as installed, reading(model) as readings:
+        logits(model)
+        not_read = weights_not_read(installed, input_rows(installed, how, readings))
+    weights = (2 * 32 + 2 * 16) * 32 + 3 * 64 * 32
+    assert not_read == pytest.approx((0.5 * 64 * 32 - 2 * (64 + 32)) / weights)
 
 
 def test_an_input_that_is_read_whole_has_a_row_too():

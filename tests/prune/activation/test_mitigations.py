@@ -97,6 +97,13 @@ def test_scaling_changes_the_choice_and_not_the_product():
         )
 
 
+def test_scaled_scores_are_compared_in_float32():
+    scale_I = 1 + torch.arange(16) / 1024  # too fine for bfloat16
+    source = SparseInput(TopK(), parse_pattern("50%"), {}, [Scaling()], [{"inverse": scale_I}], 1)
+    keep_TI = source.choose(torch.ones(1, 16, dtype=torch.bfloat16)).keep_TI
+    assert keep_TI.tolist() == [[False] * 8 + [True] * 8]
+
+
 def test_low_rank_of_full_rank_would_give_back_the_dense_product():
     """W of rank 3 is held whole by factors of rank 3, so nothing is lost by what is dropped."""
     linear = dense()

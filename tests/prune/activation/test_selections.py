@@ -114,6 +114,11 @@ def test_a_shifted_normal_gets_half_dropped_where_a_normal_assumption_would_drop
     assert dropped == pytest.approx(0.5, abs=0.005)
 
 
+def test_a_threshold_lies_where_the_weights_do():
+    facts = Threshold().prepare(torch.ones(2, 4, device="meta"), seen(torch.randn(9, 4)), parse_pattern("50%"))
+    assert facts["threshold"].device.type == "meta"
+
+
 @pytest.mark.parametrize("selection", EVERY, ids=lambda each: type(each).__name__)
 def test_a_token_is_chosen_from_without_looking_at_the_others(selection):
     generator = torch.Generator().manual_seed(4)

@@ -37,8 +37,8 @@ def cells_of(run: str) -> list[list[str]]:
 
 def test_the_page_says_of_every_projection_what_was_dropped_and_kept():
     page = text_of(write_report("a1").read_text())
-    assert "mlp.gate_proj, mlp.up_proj 64 256 50.0 % 50.2 % 92.1 %" in page  # (49.21 + 51.21) / 2, (93.12 + 91.12) / 2
-    assert "0 mlp.down_proj 128 64 50.0 % 51.2 % 97.5 % 0.03210" in page  # with its threshold, in the fold
+    assert "mlp.gate_proj, mlp.up_proj 50.0 % 50.2 % 92.1 % 64 256" in page  # (49.21 + 51.21) / 2, (93.12 + 91.12) / 2
+    assert "0 mlp.down_proj 50.0 % 51.2 % 97.5 % 0.03210 128 64" in page  # with its threshold, in the fold
     assert "threshold+lpts 50%: 3 inputs" in page
 
 
