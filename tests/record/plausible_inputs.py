@@ -22,7 +22,10 @@ DOWN = dataclasses.replace(
     GATE, linears="mlp.down_proj", in_features=128, out_features=64, dropped=0.5123, energy_kept=0.975, threshold=0.0321
 )
 INPUTS = [GATE, DOWN, dataclasses.replace(GATE, block=1, dropped=0.5121, energy_kept=0.9112)]
-LEARNED = [LearnedRow(block=i, steps=40, error_from=0.04, error_to=0.03 - i / 100, seconds=1.5) for i in range(2)]
+LEARNED = [
+    LearnedRow(block=i, steps=40, error_from=0.04, error_to=0.03 - i / 100, seconds=1.5, loss_from=2.5, loss_to=2.25)
+    for i in range(2)
+]
 PRODUCT = ProductRow(
     in_features=64,
     out_features=256,

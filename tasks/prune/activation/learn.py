@@ -42,6 +42,10 @@ class Learn:
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)} given, valid is {least} or more")
 
+    def scored(self, batches: int) -> list[int]:
+        """Which of so many batches are held out."""
+        return list(range(self.held_out - 1, batches, self.held_out)) or [batches - 1]
+
 
 def learn(
     installed: Installed,
@@ -90,7 +94,7 @@ def _learn_block(
     index: int, sparse: Walk, target: Walk, trained: Sequence[nn.Parameter], settings: Learn
 ) -> LearnedRow:
     started, count = time.perf_counter(), len(sparse.hidden)
-    scored = list(range(settings.held_out - 1, count, settings.held_out)) or [count - 1]
+    scored = settings.scored(count)
     train = [batch for batch in range(count) if batch not in scored]
     energy = sum(target.hidden[batch].float().square().sum().item() for batch in range(count)) / count
     generator = torch.Generator().manual_seed(settings.seed)

@@ -29,6 +29,9 @@ class LearnedRow:
     error_from: float  # without what is learned
     error_to: float  # with what was kept
     seconds: float  # of the training
+    loss_from: float | None = None  # nats per token of the whole model on those windows, before any block was trained
+    loss_to: float | None = None  # after all were
+    kept: bool = True  # what was learned, of all blocks: not where that loss did not fall
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,11 +40,21 @@ def learned(run: str) -> str:
             rows,
             name,
             f"{name}: the block's output against the dense model's, squared and relative, on windows held out of the "
-            "calibration text. Where nothing was gained there, nothing was learned.",
+            f"calibration text. Where nothing was gained there, nothing was learned. {_kept(rows[0])}",
         )
         for name, rows in by_run(query_named("learned", run=run))
     ]
     return section("Learned corrections", *parts) if parts else ""
+
+
+def _kept(row: Row) -> str:
+    """What became of the loss of the model as a whole, which decides."""
+    if row["loss_from"] is None:  # of rows from before it was measured
+        return ""
+    change = (
+        f"The loss of the whole model there went from {row['loss_from']:.4f} to {row['loss_to']:.4f} nats per token"
+    )
+    return f"{change}." if row["kept"] else f"{change}, so none of it was kept."
 
 
 def products(run: str) -> str:

@@ -1,5 +1,7 @@
 """The stages of sparse inputs: the same bytes for the same words, a score of sparse tokens, products measured once."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,7 +10,7 @@ from tasks.evaluate.perplexity import perplexity
 from tasks.handles import Checkpoint, Tokens
 from tasks.model.folder import fingerprint
 from tasks.model.load import load_model
-from tasks.prune.activation import fast
+from tasks.prune.activation import fast, task
 from tasks.prune.activation.folder import load_sparse
 from tasks.prune.activation.learn import Learn
 from tasks.prune.activation.ls import LearnedScale
@@ -68,8 +70,28 @@ def test_the_same_words_give_the_same_bytes_and_what_was_learned_is_among_them(m
     assert [row.block for row in made.learned] == [0, 1, 2]
     network = load_model(home.root() / model.folder)
     load_sparse(network, model.hash, home.locate(made.folder), how.methods)
-    assert any(not torch.equal(each, torch.ones_like(each)) for each in learned(network).values())
-    assert sparse(model, how).hash != made.hash
+    changed = any(not torch.equal(each, torch.ones_like(each)) for each in learned(network).values())
+    assert changed == made.learned[0].kept == (made.learned[0].loss_to < made.learned[0].loss_from)
+    assert (sparse(model, how).hash == made.hash) != changed
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_what_was_learned_stays_only_where_the_models_loss_on_held_out_windows_fell(model, better, monkeypatch):
+    """Both ways, whatever this random model does: the second score of two is a nat lower, or higher."""
+    scores, real = [], perplexity
+
+    def score(*given):
+        scores.append(real(*given))
+        return replace(scores[-1], nll=scores[0].nll + (len(scores) - 1) * (-1 if better else 1))
+
+    monkeypatch.setattr(task, "perplexity", score)
+    how = named(("ls", LearnedScale))
+    made = sparse(model, how, Learn(epochs=1, rate=0.01))
+    assert {(row.kept, row.loss_to - row.loss_from) for row in made.learned} == {(better, -1.0 if better else 1.0)}
+    assert all(each.tokens == WINDOW - 1 for each in scores)  # one of six windows is held out
+    network = load_model(home.root() / model.folder)
+    load_sparse(network, model.hash, home.locate(made.folder), how.methods)
+    assert better == any(not torch.equal(each, torch.ones_like(each)) for each in learned(network).values())
 
 
 def test_the_score_is_of_sparse_tokens_whatever_is_said_of_prompts(model):
