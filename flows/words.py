@@ -1,12 +1,17 @@
 """The words of each command that runs a flow: what may be said on its command line, and its screen of help."""
 
 import argparse
+from typing import Any
 
 from flows import names
 
 
 class Words(argparse.ArgumentParser):
-    """A parser whose complaint is one line, which begins with the field."""
+    """A parser whose complaint is one line, which begins with the field. Options are written out: what is short for one
+    today may be short for two tomorrow."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **{"allow_abbrev": False} | named)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         field, colon, what = message.removeprefix("argument --").partition(": ")

@@ -163,6 +163,12 @@ def test_a_share_in_percent_is_told_as_a_number(words: list[str], says: str):
         slice_of(build_parser().parse_args(words))
 
 
+@pytest.mark.parametrize("short", ["--sample 8", "--calib docs"])
+def test_an_option_is_written_out(short: str):
+    with pytest.raises(ValueError, match=f"unrecognized arguments: {short}"):
+        build_parser().parse_args(["oneshot", "--pruner", "wanda", "--pattern", "2:4", *short.split()])
+
+
 @pytest.fixture
 def broken_model(tiny_model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "broken"))
