@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from bench.spread import spread
+from bench.spread import digits, spread
 
 INPUTS, WEIGHTS = "inputs", "weights"
+ADDING = "rsparse"  # to what every token reads
+ONCE = ("none", "var", "dpts", "magnitude")  # run: they see no windows
 BY_GROUPS = ("16:32", "8:16", "4:8", "2:4")  # the more inputs are chosen from together, the less is lost
 
 Line = dict[str, Any]
@@ -20,9 +22,10 @@ Perplexity, mean ± standard deviation over the seeds that draw the calibration 
 they are not three; what sees no windows is run once). *inputs*: each token's inputs of a linear are chosen by
 magnitude, and what the head of a column names makes up for the others: *var* and *dpts* without training, *spts*,
 *lpts*, *ls* and *rsparse* trained block by block. *weights*: the same linears pruned by the same pattern within a
-row, as the method leaves them. Bold: the lowest of a pattern. *gone*: the share of all weights of the blocks that a
-token does not need; the factors of *rsparse* are read besides. *energy*: what the chosen inputs keep of the squares of
-all, the mean over inputs, without anything that makes up for the others."""
+row, as the method leaves them. *gone*: the share of all weights of the blocks that a token does not need; *rsparse*
+has factors that every token reads, so what is gone net of them stands in its cells. Bold: the lowest of a pattern, of
+those for which as much is gone. *energy*: what the chosen inputs keep of the squares of all, the mean over inputs,
+without anything that makes up for the others."""
 
 
 def markdown(lines_of: Mapping[str, Sequence[Line]]) -> str:
@@ -70,20 +73,23 @@ def _table(found: Found, dense: float) -> list[str]:
     head = ["pattern", "gone", "energy", *(f"{sparse}, {method}" for sparse, method in columns)]
     rows = [["dense", "0.0%", "1.000", *[f"{dense:.2f}"] * len(columns)]]
     for pattern, of_pattern in found.items():
-        lowest = min(_ppl(lines) for lines in of_pattern.values())
+        alike = [lines for (_, method), lines in of_pattern.items() if method != ADDING]
+        lowest = min(map(_ppl, alike), default=0.0)
         plain = of_pattern.get((INPUTS, "none"))
         energy = f"{plain[0]['energy_kept']:.3f}" if plain else ""
-        gone = [line["sparsity"] for (_, method), lines in of_pattern.items() if method != "rsparse" for line in lines]
-        shown = (_show(of_pattern.get(column, []), lowest) for column in columns)
+        gone = [line["sparsity"] for lines in alike for line in lines]
+        shown = (_show(column, of_pattern.get(column, []), lowest) for column in columns)
         rows.append([pattern, f"{mean(gone):.1%}" if gone else "", energy, *shown])
     rules = ["---", *["---:"] * (len(head) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in (head, rules, *rows)]
 
 
-def _show(lines: Sequence[Line], lowest: float) -> str:
+def _show(column: Column, lines: Sequence[Line], lowest: float) -> str:
     if not lines:
         return ""
-    text = spread([line["ppl"] for line in lines])
+    text = digits(_ppl(lines), _ppl(lines)) if column[1] in ONCE else spread([line["ppl"] for line in lines])
+    if column[1] == ADDING:
+        return f"{text} at {mean(line['sparsity'] for line in lines):.0%}"
     return f"**{text}**" if _ppl(lines) == lowest else text
 
 

@@ -95,10 +95,16 @@ def test_the_table_has_a_column_for_each_method_inputs_first_and_bold_is_the_low
     rows = rows_of(all_text)
     assert rows["pattern"] == ["gone", "energy", "inputs, none", "inputs, var", "weights, wanda"]
     expected = f"{mean(ppls):.2f} ± {stdev(ppls):.2f}"
-    assert rows["50%"] == ["50.0%", "0.900", "30.00 (1)", "**19.00 (1)**", expected]
-    assert rows["8:16"] == ["50.0%", "0.900", "**17.00 (1)**", "", ""]
+    assert rows["50%"] == ["50.0%", "0.900", "30.00", "**19.00**", expected]
+    assert rows["8:16"] == ["50.0%", "0.900", "**17.00**", "", ""]
     assert rows["dense"] == ["0.0%", "1.000", *["5.90"] * 3]
-    assert rows_of(ffn)["50%"] == ["50.0%", "0.900", "**7.00 (1)**"]
+    assert rows_of(ffn)["50%"] == ["50.0%", "0.900", "**7.00**"]
+
+
+def test_what_is_read_besides_is_told_and_is_not_the_lowest_of_those_that_read_as_much():
+    lines = [START, line(30.0), line(15.0, method="rsparse") | {"sparsity": 0.36}]
+    rows = rows_of(markdown({"m": lines}))
+    assert rows["50%"] == ["50.0%", "0.900", "**30.00**", "15.00 (1) at 36%"]
 
 
 def test_whether_larger_groups_are_better_is_said_of_each_column_that_has_all():
