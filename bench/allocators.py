@@ -8,7 +8,7 @@ again, so the benchmark can be stopped and started at any moment. `--table` writ
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
@@ -23,17 +23,21 @@ from bench.lines import add_options, file_of_lines, run_models
 from bench.texts import MODELS, WINDOW, Text, add_line, circumstances, present, read_text
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.data.tokens import sample_windows
+from tasks.evaluate.perplexity import perplexity
 from tasks.model.load import load_model
 from tasks.prune import PRUNERS
 from tasks.prune.structure.cut import Cut
-from tasks.prune.weight.pattern import parse_pattern
+from tasks.prune.weight.apply import prune_model
+from tasks.prune.weight.pattern import Pattern, parse_pattern
+from tasks.prune.weight.refit import Refit
 from tasks.train_controller.allocators import SEARCHERS
 from tasks.train_controller.allocators.features import block_features, features_of
 from tasks.train_controller.allocators.judge import Losses, ModelJudge, Rungs, Windows
+from tasks.train_controller.allocators.problem import Levels, Problem
 from tasks.train_controller.allocators.ranked import ranked
 from tasks.train_controller.allocators.search import Features
 from tasks.train_controller.allocators.unit_rungs import unit_rungs
-from tasks.train_controller.allocators.weight_rungs import weight_rungs
+from tasks.train_controller.allocators.weight_rungs import allocation_of, weight_rungs
 
 UNITS = {"units 20%": 0.2, "units 30%": 0.3, "units 40%": 0.4}  # shares of the parameters of the blocks
 WEIGHTS = {"weights 50%": "50%", "weights 60%": "60%", "weights 70%": "70%"}
@@ -55,12 +59,16 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Posed:
-    """A problem with its model, what is known of its parts, and the losses that were measured, by whomever."""
+    """A problem with its model, what is known of its parts, and the losses that were measured, by whomever.
+
+    `refitted`: of weights, the loss held out of the model that is really pruned by these levels, and refitted.
+    """
 
     rungs: Rungs
     features: Features
     windows: Windows
     known: dict[str, Losses]
+    refitted: Callable[[Levels], float] | None = None
 
 
 def main() -> None:
@@ -99,8 +107,21 @@ def pose(name: str, text: Text, problem: str, seed: int) -> Posed:
         parts = list(ranked(model, PRUNERS[PRUNER](), pattern, batches))
         outlasted = {f"{each.part.block}.{linear}": one for each in parts for linear, one in each.outlasted.items()}
         rungs, summaries = weight_rungs(model, pattern, outlasted), {each.part: each.scores for each in parts}
-    features = features_of(rungs.problem, summaries, block_features(model, batches))
-    return Posed(rungs=rungs, features=features, windows=windows_of(text, seed), known={})
+    features, windows = features_of(rungs.problem, summaries, block_features(model, batches)), windows_of(text, seed)
+    refitted = None
+    if problem in WEIGHTS:
+        refitted = cache(partial(refit, name, rungs.problem, pattern, batches, windows.held_out_WT))
+    return Posed(rungs=rungs, features=features, windows=windows, known={}, refitted=refitted)
+
+
+def refit(
+    name: str, problem: Problem, pattern: Pattern, batches: Sequence[Tensor], held_out_WT: Tensor, levels: Levels
+) -> float:
+    """Nats per token of the windows held out, of a model pruned block by block, as `oneshot --update refit` does."""
+    model = load_model(MODELS[name][0])
+    allocation = None if levels == problem.uniform() else allocation_of(problem, pattern, levels)
+    prune_model(model, PRUNERS[PRUNER](), pattern, batches, allocation, update=Refit())
+    return perplexity(model, held_out_WT.flatten(), WINDOW).nll
 
 
 def windows_of(text: Text, seed: int) -> Windows:
@@ -115,6 +136,9 @@ def measure(posed: Posed, cell: Cell) -> dict[str, Any]:
     started = time.perf_counter()
     found = SEARCHERS[cell.allocator]().search(problem, judge, posed.features, seed=cell.seed)
     seconds = time.perf_counter() - started
+    refitted = {}
+    if posed.refitted is not None:
+        refitted = {"refitted": posed.refitted(found.levels), "refitted_uniform": posed.refitted(problem.uniform())}
     return {
         "levels": found.levels,
         "tokens": judge.tokens,
@@ -126,7 +150,7 @@ def measure(posed: Posed, cell: Cell) -> dict[str, Any]:
         "held_out": fmean(judge.held_out_losses(found.levels)),
         "uniform": fmean(judge.held_out_losses(problem.uniform())),
         "dense": fmean(judge.held_out_losses((0,) * len(problem.parts))),
-    }
+    } | refitted
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -17,7 +17,8 @@ with its 95 % interval (Student's t), below zero where the allocator is better; 
 and that are searched on. A look is one candidate's loss on all windows of the search; columns are the most looks that
 an allocator may take, and what it was asked for before costs it nothing. *uniform* and *adapt* take none. *auto*
 divides its looks between the others. Seconds are of the whole search at the most looks, the median; where another
-allocator had measured a loss before, it came from the cache."""
+allocator had measured a loss before, it came from the cache. Of weights the search looks at zeros alone; below it
+stands what is left of the difference once the model is pruned block by block and its weights are refitted."""
 
 
 def markdown(lines_of: Mapping[str, Sequence[Line]]) -> str:
@@ -47,12 +48,24 @@ def _problem(problem: str, lines: Sequence[Line]) -> list[str]:
     for line in lines:
         found[line["cell"]["allocator"]][line["cell"]["looks"]].append(line)
     text = [f"### {problem}: dense {dense:.4f}, uniform {uniform:.4f}", ""]
-    text += [
+    text += _side_by_side(found, looks, "held_out", "uniform")
+    if all("refitted" in line for line in lines):
+        refitted = mean(line["refitted_uniform"] for line in lines)
+        text += ["", f"Pruned by what was found, and refitted: uniform {refitted:.4f}", ""]
+        text += _side_by_side(found, looks, "refitted", "refitted_uniform")
+    return text
+
+
+def _side_by_side(
+    found: Mapping[str, Mapping[int, Sequence[Line]]], looks: Sequence[int], loss: str, of: str
+) -> list[str]:
+    """Each allocator's `loss` less that `of` uniform levels."""
+    text = [
         "| allocator | " + " | ".join(f"{each} looks" for each in looks) + " | s |",
         "|---" * (len(looks) + 2) + "|",
     ]
     for allocator, by_looks in found.items():
-        cells = [_interval([line["held_out"] - line["uniform"] for line in by_looks.get(each, [])]) for each in looks]
+        cells = [_interval([line[loss] - line[of] for line in by_looks.get(each, [])]) for each in looks]
         seconds = np.median([line["seconds"] for line in by_looks[max(by_looks)]])
         text.append(f"| {allocator} | {' | '.join(cells)} | {seconds:.0f} |")
     return text
