@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 CONTRACT := $(wildcard ../shared/contract)
 
-.PHONY: demo test test-slow lint up bench
+.PHONY: install demo test test-slow lint up bench
+install: .venv/installed       ## the environment, in .venv
+
 demo: .venv/installed          ## prune the built-in model with three methods, cut it once, and show what it cost
 	@$(BIN)/espalier sweep --preset demo
 

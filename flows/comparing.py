@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import shutil
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -24,7 +26,8 @@ def run_runs(arguments: argparse.Namespace) -> int:
     from tasks.record.runs.listing import runs_table
 
     if arguments.named is None:
-        show({"runs": query_named("runs")} if arguments.json else runs_table())
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        show({"runs": query_named("runs")} if arguments.json else runs_table(width))
         return 0
 
     from tasks.record.runs.comparison_words import lineage_words

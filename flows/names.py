@@ -8,6 +8,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 
 PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
+GROUPS, SHARE = re.compile(r"(\d+):(\d+)"), re.compile(r"(\d+(?:\.\d+)?)%(?:@matrix)?")
 PRUNERS = ("magnitude", "wanda", "ria", "clearcut", "sparsegpt")
 BESIDE_PRUNERS = ("none", "FILE.py:Class")
 UPDATES = ("none", "sweep", "refit")
@@ -23,6 +24,9 @@ IMPORTANCES = (
 )
 USUAL_IMPORTANCE = "wanda_sp"  # of units; repaired the lowest, or within 3 % of it, in bench/results/slices.md
 SELECTIONS = ("topk", "nm", "threshold", "clact", "amber", "weight_variance")
+MITIGATIONS = ("var", "dpts", "spts", "lpts", "ls", "scaling", "rsparse")
+PATTERNS = "n:m with 1 <= n <= m (2:4), a percentage below 100 of each row (50%) or of the whole matrix (50%@matrix)"
+INPUT_PATTERNS = "n:m with 1 <= n < m (8:16), or a percentage below 100 of a token's inputs (50%)"
 COSTS = ("parameters", "flops", "bytes", "kv")
 FORMS = ("uniform", "padded", "per_layer")
 SAMPLINGS = ("random", "first")
@@ -54,7 +58,27 @@ def pruner(word: str) -> str:
     return word if ":" in word.partition(",")[0] else one_of(*PRUNERS, *BESIDE_PRUNERS)(word)
 
 
-def number(*, above: float, below: float | None = None) -> Callable[[str], str]:
+def pattern(forms: str) -> Callable[[str], str]:
+    """What argparse reads a word by: the word as it is, if it is a pattern. `forms`: what to say is valid."""
+
+    def read(word: str) -> str:
+        groups, share = GROUPS.fullmatch(word), SHARE.fullmatch(word)
+        valid = 1 <= int(groups[1]) <= int(groups[2]) if groups else share is not None and float(share[1]) < 100
+        if not valid:
+            raise ArgumentTypeError(f"{word!r} is not valid; use {forms}")
+        return word
+
+    return read
+
+
+def mitigations(word: str) -> str:
+    """Several methods joined by +, each as `one_of`; or none."""
+    for part in word.split("+") if word != "none" else ():
+        one_of(*MITIGATIONS, "none")(part)
+    return word
+
+
+def number(*, above: float, below: float | None = None, most: float | None = None) -> Callable[[str], str]:
     """What argparse reads a word by: the word as it is, if it is a number within these bounds."""
 
     def read(word: str) -> str:
@@ -67,6 +91,8 @@ def number(*, above: float, below: float | None = None) -> Callable[[str], str]:
             raise ArgumentTypeError(f"Input should be greater than {above:g} (given: {word!r})")
         if below is not None and not value < below:
             raise ArgumentTypeError(f"Input should be less than {below:g} (given: {word!r})")
+        if most is not None and not value <= most:
+            raise ArgumentTypeError(f"Input should be less than or equal to {most:g} (given: {word!r})")
         return word
 
     return read

@@ -27,7 +27,12 @@ def say_oneshot(made: argparse.ArgumentParser) -> None:
         help="magnitude, wanda, ria, clearcut, sparsegpt or FILE.py:Class; options follow: sparsegpt,damp=0.02; "
         "none prunes nothing, beside --low-rank svd",
     )
-    made.add_argument("--pattern", required=True, help="2:4 (any n:m), 50%% (of each row) or 50%%@matrix")
+    made.add_argument(
+        "--pattern",
+        required=True,
+        type=names.pattern(names.PATTERNS),
+        help="2:4 (any n:m), 50%% (of each row) or 50%%@matrix",
+    )
     made.add_argument(
         "--update",
         type=names.one_of(*names.UPDATES),

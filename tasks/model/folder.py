@@ -27,6 +27,8 @@ INDEX = "model.safetensors.index.json"
 READ_BYTES = 1 << 20
 CLOCK_TICK_NS = 2_000_000_000  # of the coarsest clock by which a file system dates changes
 
+BESIDE = ("activation", "profiles", "policy")  # what is put upon a model: tasks.prune.sidecar
+
 # A file at one moment: path, time of the last change, bytes, and 0, or else what makes the version unlike any other.
 Version = tuple[Path, int, int, int]
 
@@ -42,7 +44,9 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise ValueError(f"model: {folder} is not a folder")
     if not (folder / "config.json").is_file():
-        raise ValueError(f"model: {folder} has no config.json")
+        beside = next((name for name in BESIDE if (folder / f"{name}.json").is_file()), None)
+        what = f"; it holds what goes with another model, {beside}.json" if beside else ""
+        raise ValueError(f"model: {folder} has no config.json{what}")
     config, shards = read_object(folder / "config.json", "model"), weight_shards(folder)
     check_blocks(config, sum(len(tensor_names(shard)) for shard in shards), folder)
     for shard in shards:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows import names
-from flows.activation_choices import SELECTION_CHOICES
+from flows.activation_choices import MITIGATION_CHOICES, SELECTION_CHOICES
 from flows.choices import Slice
 from flows.cli import build_parser
 from flows.controller_choices import Controller
@@ -17,6 +17,8 @@ from flows.presets import SWEEPS
 from flows.profile_choices import Profiles
 from tasks.prune.structure.budget import COSTS
 from tasks.prune.structure.export import FORMS
+from tasks.prune.weight.pattern import FORMS as PATTERN_FORMS
+from tasks.prune.weight.pattern import parse_pattern
 
 MISTAKES = {  # words -> what is said, the same line that the registry says
     "oneshot --pruner wandaa --pattern 2:4": "pruner: 'wandaa' is unknown; choose one of magnitude, wanda, ria, "
@@ -39,9 +41,25 @@ def test_the_names_are_those_of_the_registries():
     assert tuple(UPDATE_CHOICES) == names.UPDATES
     assert tuple(IMPORTANCE_CHOICES) == names.IMPORTANCES
     assert tuple(SELECTION_CHOICES) == names.SELECTIONS
+    assert tuple(MITIGATION_CHOICES) == names.MITIGATIONS
+    assert names.PATTERNS == PATTERN_FORMS
     assert tuple(SWEEPS) == names.SWEEPS
     assert tuple(COSTS) == names.COSTS
     assert {*FORMS} == {*names.FORMS}
+
+
+@pytest.mark.parametrize("word", ["2:4", "16:32", "4:4", "50%", "0%", "99.9%", "50%@matrix", "12.50%"])
+def test_a_pattern_is_what_the_flows_read(word: str):
+    assert names.pattern("")(word) == word
+    parse_pattern(word)
+
+
+@pytest.mark.parametrize("word", ["50", "100%", "0:4", "5:4", "2:4 ", "-5%", "50%@row", "", "2:", ".5%"])
+def test_what_they_do_not_read_is_told_at_once(word: str):
+    with pytest.raises(ValueError, match="is not valid"):
+        parse_pattern(word)
+    with pytest.raises(ValueError, match=r"^pattern: .* is not valid; use n:m with 1 <= n < m"):
+        build_parser().parse_args(["activation", "--selection", "nm", f"--pattern={word}"])
 
 
 def test_a_pruner_is_a_name_or_a_class_in_a_file():

@@ -153,7 +153,7 @@ def with_value(value):
     ("spoil", "said"),
     [
         (shutil.rmtree, "is not a folder"),
-        (without("config.json"), "has no config.json"),
+        (without("config.json"), "has no config.json$"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),
         (without("model.safetensors"), "has no weights"),
         (pickled, "safetensors only"),

@@ -1,11 +1,12 @@
 """What a run that is yet to be will take, from the stages that were computed before.
 
-The stages are those of the recorded run of the same flow whose parameters are most alike. What a stage takes follows
-from the computed stages of that name that are most alike: of the same model, method and pattern if there are any, else
-of the same model and method, of the model, of the method, or of anything. A stage takes a constant and a share of its
-work, the bytes of the weights times the tokens that it reads: both are fitted where looks differ in work. From one
-amount of work they cannot be told apart, so it lies between what was seen and what is in proportion to the work. A plan
-is no promise: the least and the most stand beside it.
+The stages are those of the recorded run of the same flow whose parameters are most alike; timing and training, where
+that run had none and they are asked for, are those of another. What a stage takes follows from the computed stages of
+that name that are most alike: of the same model, method and pattern if there are any, else of the same model and
+method, of the model, of the method, or of anything. A stage takes a constant and a share of its work, the bytes of the
+weights times the tokens that it reads: both are fitted where looks differ in work. From one amount of work they cannot
+be told apart, so it lies between what was seen and what is in proportion to the work. A plan is no promise: the least
+and the most stand beside it.
 """
 
 import json
@@ -26,6 +27,8 @@ ALIKE = {  # what a computed stage has in common with the planned one; the first
     "the same method": ("method",),
     "other runs": (),
 }
+TIMING = ("time", "forecast")  # how the stages begin that are there only where they are asked for
+RECOVERING = ("recover", "tokenize recovery")
 Row = dict[str, Any]
 
 
@@ -87,7 +90,7 @@ def plan(ahead: Ahead) -> Plan | None:
     return Plan(
         after=model["run"],
         same=json.loads(model["parameters"]) == told,
-        steps=tuple(_step(stage, planned, computed) for stage in model["stages"] if _is_asked(stage, told)),
+        steps=tuple(_step(stage, planned, computed) for stage in _stages(model, runs, told)),
         stored_bytes=stored,
     )
 
@@ -175,11 +178,21 @@ def _of_work(stage: str, row: Mapping[str, Any], planned: Mapping[str, Any]) -> 
     return float(weights) if kind in ("pack", "time", "forecast", "switch") else float(weights * tokens)
 
 
+def _stages(model: Row, runs: Sequence[Row], told: Mapping[str, Any]) -> list[str]:
+    """Those of the run `model` that are asked for; others that are, of the newest run that had them, or their kind."""
+    stages = [stage for stage in model["stages"] if _is_asked(stage, told)]
+    for kinds, asked in ((RECOVERING, told.get("recover_tokens", 0)), (TIMING, told.get("speed", False))):
+        if asked and not any(stage.startswith(kinds) for stage in stages):
+            others = ([stage for stage in run["stages"] if stage.startswith(kinds)] for run in runs)
+            stages += next(filter(None, others), [kinds[0]])
+    return stages
+
+
 def _is_asked(stage: str, told: Mapping[str, Any]) -> bool:
     """Whether the words ask for a stage that the run before had."""
-    if stage.startswith(("time", "forecast")):
+    if stage.startswith(TIMING):
         return bool(told.get("speed", True))
-    return bool(told.get("recover_tokens", 1)) or not stage.startswith(("recover", "tokenize recovery"))
+    return bool(told.get("recover_tokens", 1)) or not stage.startswith(RECOVERING)
 
 
 def _peak(row: Row, size_bytes: int) -> int:

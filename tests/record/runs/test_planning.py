@@ -80,6 +80,21 @@ def test_a_stage_that_the_words_switch_off_is_not_planned():
     assert "time speed" not in stages_of(dataclasses.replace(AHEAD, parameters=PARAMETERS | {"speed": False}))
 
 
+def test_a_stage_that_the_run_most_alike_was_not_asked_for_is_that_of_one_that_was_or_is_not_known():
+    """The newest run has the same words but for the timing; an older one, of other words, was timed."""
+    asked = dataclasses.replace(AHEAD, parameters=PARAMETERS | {"speed": True})
+    record_run()
+    finish(parameters=json.dumps(PARAMETERS | {"speed": False}))
+    assert (stages_of(asked)["time"].looks, stages_of(asked)["time"].alike) == (0, "nothing")
+    older = dataclasses.replace(CONTEXT, run="r0", recorded_at="2026-01-01T03:04:05+00:00")
+    record_run(older)
+    metrics.record(older, "stages", [StageRow(stage="time speed", seconds=5.0, cached=False)])
+    finish(older, parameters=json.dumps({"pattern": "50%", "speed": True}))
+    found = stages_of(asked)
+    assert [*found] == ["tokenize", "prune", "evaluate", "time speed"]
+    assert found["time speed"].seconds == 5.0
+
+
 def test_the_stages_are_those_of_the_run_whose_parameters_are_most_alike():
     record_run()
     finish(parameters=json.dumps(PARAMETERS))
