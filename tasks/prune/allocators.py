@@ -189,7 +189,8 @@ def _halves(block: int, value: Any, where: str) -> tuple[float, float]:
 
 def _sparsity(block: int, value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"allocation: {value!r} given for block {block} in {where}, valid is 0 <= sparsity < 1")
+        given = json.dumps(dict(value) if isinstance(value, _Pairs) else value)  # null, as the file has it, not None
+        raise ValueError(f"allocation: {given} given for block {block} in {where}, valid is 0 <= sparsity < 1")
     return float(value)
 
 

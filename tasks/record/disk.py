@@ -2,11 +2,12 @@
 
 `flock` on a folder needs no file of its own and no process id (ids are reused, and differ between containers that share
 a disk): the kernel releases it when the holder ends, however it ends. `fsync` of a file makes its bytes durable; of a
-folder, the names in it.
+folder, the names in it. Beside them, who may read what was written.
 """
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,3 +39,11 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def permit_alike(folder: Path, model: Path) -> None:
+    """Give every file below `folder` the permissions of the file `model`: safetensors writes for the owner alone."""
+    mode = stat.S_IMODE(model.stat().st_mode)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)

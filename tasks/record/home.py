@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from tasks.record.disk import locked, sync, sync_tree
+from tasks.record.disk import locked, permit_alike, sync, sync_tree
 from tasks.record.manifest import MANIFEST, check_plain, hash_folder, hash_text, list_files, read_manifest
 
 __all__ = [
@@ -129,6 +129,7 @@ def store(kind: str) -> Iterator[Draft]:
         return draft.stored
 
     If the body raises, nothing is stored. Content that is there already and whole is kept; a damaged one is replaced.
+    All files get the permissions that a new file gets here, whoever wrote them.
     """
     _sweep()
     with draft_folder() as folder:
@@ -141,6 +142,7 @@ def store(kind: str) -> Iterator[Draft]:
         content_hash = hash_text(manifest)
         size_bytes = sum((folder / name).stat().st_size for name in read_manifest(manifest))
         (folder / MANIFEST).write_text(manifest, encoding="utf-8")
+        permit_alike(folder, folder / MANIFEST)
         sync_tree(folder)
         stored = Stored(kind=kind, hash=content_hash, folder=f"store/{kind}/{content_hash}", size_bytes=size_bytes)
         _settle(folder, stored)

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tasks.handles import Checkpoint
 from tasks.record import home
@@ -37,6 +39,22 @@ def test_content_is_stored_once_under_its_hash(artifacts):
     assert put(idx="1 2 3").hash != first.hash
     assert drafts(artifacts) == []
     home.verify(first)
+
+
+def test_files_may_be_read_alike_whoever_wrote_them(tmp_path):
+    source = tmp_path / "config.json"
+    source.write_text("{}")
+    source.chmod(0o400)
+    with home.store("checkpoints") as draft:
+        save_file({"ids": torch.arange(3)}, draft.path / "tokens.safetensors")  # for the owner alone
+        (draft.path / "below").mkdir()
+        shutil.copy(source, draft.path / "below")
+        (draft.path / "plain").touch()
+        expected = (draft.path / "plain").stat().st_mode
+    stored = [path for path in home.locate(draft.stored.folder).rglob("*") if path.is_file()]
+    assert {path.name: path.stat().st_mode for path in stored} == dict.fromkeys(
+        (home.MANIFEST, "tokens.safetensors", "config.json", "plain"), expected
+    )
 
 
 def test_the_manifest_is_one_that_sha256sum_reads():

@@ -76,8 +76,11 @@ class ActivationRecipe:
         chosen = [{name: linears[name] for name in group if is_meant(name, self.modules)} for group in groups]
         for group in chosen:
             self.check_pattern(self.pattern, index, group)
-            for linear, each in product(group.values(), self.mitigations):
-                each.check(linear.out_features, linear.in_features)
+            for (name, linear), each in product(group.items(), self.mitigations):
+                try:
+                    each.check(linear.out_features, linear.in_features)
+                except ValueError as why:
+                    raise ValueError(f"mitigation: {why} (block {index}, {name})") from why
         return [group for group in chosen if group]
 
     def check_pattern(self, pattern: Pattern, index: int, group: Mapping[str, nn.Linear]) -> None:

@@ -5,23 +5,29 @@ from itertools import groupby
 
 from tasks.record.metrics import query_named
 from tasks.record.pages import units
-from tasks.record.pages.tables import Column, Row, by_run, fold, section, table_section, to_html
+from tasks.record.pages.tables import Column, Row, by_run, fold, grouped_html, section, table_section, to_html
 
 SHAPE = ("in_features", "out_features", "dropped", "dtype", "product", "threads")
 
 
 def sparse_inputs(run: str) -> str:
-    """Every projection over all blocks, and every input of every block folded away; one table a run."""
-    parts = []
-    for name, rows in by_run(query_named("sparse_inputs", run=run)):
-        caption = (
-            f"{name}: inputs of all blocks together. Asked is what the pattern drops; dropped, and the energy that was "
-            "kept (squares of the kept inputs, as a share of all), were counted on the evaluation text."
+    """Every projection over all blocks, the runs in one table; and every input of every block of a run, folded away."""
+    runs = list(by_run(query_named("sparse_inputs", run=run)))
+    if not runs:
+        return ""
+    caption = (
+        "Inputs of all blocks together. Asked is what the pattern drops; dropped, and the energy that was kept "
+        "(squares of the kept inputs, as a share of all), were counted on the evaluation text."
+    )
+    groups = [(name, "", _projections(rows)) for name, rows in runs]
+    folds = (
+        fold(
+            f"{name}: {len(rows)} inputs",
+            to_html([_block(), *_input_columns(rows)], rows, name, "Each input of each block."),
         )
-        every = to_html([_block(), *_input_columns(rows)], rows, name, "Each input of each block.")
-        parts.append(to_html(_input_columns([]), _projections(rows), name, caption))
-        parts.append(fold(f"{name}: {len(rows)} inputs", every))
-    return section("Sparse inputs", *parts) if parts else ""
+        for name, rows in runs
+    )
+    return section("Sparse inputs", grouped_html(_input_columns([]), groups, "Sparse inputs", caption), *folds)
 
 
 def learned(run: str) -> str:
@@ -34,17 +40,13 @@ def learned(run: str) -> str:
         Column(title="Change", show=lambda row: units.signed_percent(row["error_to"] / row["error_from"] - 1)),
         Column(title="Time", show=lambda row: units.seconds(row["seconds"])),
     ]
-    parts = [
-        to_html(
-            columns,
-            rows,
-            name,
-            f"{name}: the block's output against the dense model's, squared and relative, on windows held out of the "
-            f"calibration text. Where nothing was gained there, nothing was learned. {_kept(rows[0])}",
-        )
-        for name, rows in by_run(query_named("learned", run=run))
-    ]
-    return section("Learned corrections", *parts) if parts else ""
+    caption = (
+        "The block's output against the dense model's, squared and relative, on windows held out of the calibration "
+        "text. Where nothing was gained there, nothing was learned."
+    )
+    groups = [(name, _kept(rows[0]), rows) for name, rows in by_run(query_named("learned", run=run))]
+    title = "Learned corrections"
+    return section(title, grouped_html(columns, groups, title, caption)) if groups else ""
 
 
 def _kept(row: Row) -> str:
@@ -75,9 +77,9 @@ def products(run: str) -> str:
     rows = [own[0] | {_at(row["tokens"]): row for row in own} for own in shapes]
     caption = (
         "How fast the product is that reads kept rows alone, relative to the dense one: of all linears that share an "
-        "input, for so many tokens at once, timed in turns once on this machine. Where it is bold it is used; where it "
-        "loses, and for more tokens than that, the dense product runs. Rows are read by a product compiled for the "
-        "CPU, gathered where none could be compiled, or by Triton's kernel."
+        "input, for so many tokens at once, timed in turns once on this machine; choosing the inputs comes on top. "
+        "Where it is bold it is used; where it loses, and for more tokens than that, the dense product runs. Rows are "
+        "read by a product compiled for the CPU, gathered where none could be compiled, or by Triton's kernel."
     )
     return table_section("Products", columns, rows, caption)
 

@@ -20,12 +20,12 @@ from tasks.record.pages.cuts import cut_blocks, forecasts, importances, recoveri
 from tasks.record.pages.details import datasets, linears, stages
 from tasks.record.pages.drawing import framed
 from tasks.record.pages.inputs import learned, products, sparse_inputs
+from tasks.record.pages.lowest import comparison_told, lowest_tile, pruned_and_best
 from tasks.record.pages.profiles import profiles
 from tasks.record.pages.results import (
     is_cut,
     is_profile,
     is_sparse_input,
-    pruned_and_best,
     ranks_of,
     result_columns,
     results_of,
@@ -121,7 +121,7 @@ def _tiles(results: Sequence[Row]) -> str:
         ]
     elif pruned:
         tiles = [("Perplexity, dense", units.digits(pruned[0]["dense"]["ppl"]), pruned[0]["model"])]
-        tiles += [(f"Lowest at {row['pattern']}", units.digits(row["ppl"]), row["method"]) for row in best]
+        tiles += [lowest_tile(row, results) for row in best]
     cells = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)} <small>{escape(note)}</small></dd></div>"
         for name, value, note in tiles
@@ -145,8 +145,8 @@ def _results(results: Sequence[Row]) -> str:
         tokens, windows = (units.count(group[0][name]) for name in ("tokens", "windows"))
         caption = (
             f"{model} on {source}: {tokens} tokens scored in {windows} windows of {window}. {_gone_caption(group)} "
-            f"{_speed_caption(group)}"
-        )
+            f"{_speed_caption(group)} {comparison_told(group)}"
+        ).strip()
         tables.append(to_html(result_columns(group), group, "Results", caption, mark=_mark))
     return section("Results", *tables) if tables else ""
 
@@ -236,11 +236,11 @@ def _provenance(runs: Sequence[Row]) -> str:
         "Parameters": first["parameters"] if len(runs) == 1 else "",
     }
     listed = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
-    commands = "\n".join(dict.fromkeys(row["command"] for row in runs))
+    commands = "".join(f"<code>{escape(command)}</code>" for command in dict.fromkeys(row["command"] for row in runs))
     return section(
         "Where the numbers come from",
         f'<dl class="facts">{listed}</dl>',
-        f"<p>Repeat {'it' if len(runs) == 1 else 'them'} with</p><pre>{escape(commands)}</pre>",
+        f"<p>Repeat {'it' if len(runs) == 1 else 'them'} with</p><pre>{commands}</pre>",
     )
 
 

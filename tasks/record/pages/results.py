@@ -7,6 +7,7 @@ from tasks.record.metrics import query_named
 from tasks.record.pages import units
 from tasks.record.pages.benchmarks import benchmarks_table
 from tasks.record.pages.controllers import policies_table
+from tasks.record.pages.lowest import comparison_told, lowest_told, pruned_and_best
 from tasks.record.pages.tables import Column, Row, to_markdown
 
 PHASES = ("prefill", "decode")
@@ -26,12 +27,16 @@ def results_of(run: str) -> list[Row]:
 
 
 def markdown_table(run: str) -> str:
-    """The results table of a run or a sweep as Markdown; bold is the lowest perplexity of its pattern.
+    """The results table of a run or a sweep as Markdown; bold is the lowest perplexity of its pattern, and where that
+    is not among all of the pattern, a sentence below says so.
 
     Of a run that trained a controller it is that of its policies, of one that asked benchmarks that of its scores.
     """
     rows = results_of(run)
-    return to_markdown(result_columns(rows), rows) if rows else policies_table(run) or benchmarks_table(run)
+    if not rows:
+        return policies_table(run) or benchmarks_table(run)
+    told = comparison_told(rows)
+    return to_markdown(result_columns(rows), rows) + (f"\n{told}\n" if told else "")
 
 
 def result_columns(rows: Sequence[Row]) -> list[Column]:
@@ -105,12 +110,6 @@ def overlap_of(run: str) -> str:
     return f"{did} on the text of the evaluation ({sources}): the score flatters." if sources else ""
 
 
-def pruned_and_best(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """The pruned models that have a dense one beside them, and those with the lowest perplexity of their pattern."""
-    pruned = [row for row in rows if row["subject"] != "dense" and row["dense"]]
-    return pruned, [row for row in pruned if row["best"]]
-
-
 def summary(rows: Sequence[Row]) -> str:
     """What a reader should remember, in a sentence or two; empty if no pruned model was evaluated."""
     pruned, best = pruned_and_best(rows)
@@ -118,7 +117,7 @@ def summary(rows: Sequence[Row]) -> str:
         return ""
     dense = pruned[0]["dense"]
     if len(pruned) > 1:
-        found = ", ".join(f"{row['method']} with {units.digits(row['ppl'])} at {row['pattern']}" for row in best)
+        found = ", ".join(lowest_told(row, rows) for row in best)
         lowest = f" The lowest after pruning: {found}." if best else ""
         return f"The dense model's perplexity is {units.digits(dense['ppl'])}.{lowest} {_speed_sentence(pruned)}"
     [row] = pruned

@@ -34,12 +34,35 @@ def to_html(
     columns: Sequence[Column], rows: Iterable[Row], name: str, caption: str, mark: Callable[[Row], str] = lambda row: ""
 ) -> str:
     """A caption, and below it a table that scrolls inside its own box; `mark` gives a row's class."""
-    head = "".join(f'<th scope="col"{_align(column)}>{escape(column.title)}</th>' for column in columns)
     body = "".join(_html_row(columns, row, mark(row)) for row in rows)
+    return _html_table(columns, f"<tbody>{body}</tbody>", name, caption)
+
+
+def grouped_html(
+    columns: Sequence[Column], groups: Sequence[tuple[str, str, Sequence[Row]]], name: str, caption: str
+) -> str:
+    """One table of several groups of rows, so that their columns line up; each has a heading and a smaller note to it.
+
+    A group that is alone has no heading, and its note stands behind the caption.
+    """
+    if len(groups) == 1:
+        [(_, note, rows)] = groups
+        return to_html(columns, rows, name, f"{caption} {note}".strip())
+    bodies = (
+        f'<tbody><tr class="group"><th scope="rowgroup" colspan="{len(columns)}">{escape(heading)}'
+        f"{f' <small>{escape(note)}</small>' if note else ''}</th></tr>"
+        f"{''.join(_html_row(columns, row, '') for row in rows)}</tbody>"
+        for heading, note, rows in groups
+    )
+    return _html_table(columns, "".join(bodies), name, caption)
+
+
+def _html_table(columns: Sequence[Column], bodies: str, name: str, caption: str) -> str:
+    head = "".join(f'<th scope="col"{_align(column)}>{escape(column.title)}</th>' for column in columns)
     return (
         f'<p class="caption">{escape(caption)}</p>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<table><thead><tr>{head}</tr></thead>{bodies}</table></div>"
     )
 
 

@@ -153,7 +153,10 @@ def _measure(name: str, of: str, first: Row | None, second: Row | None, dense: R
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:
-    return b / a if a and b is not None and math.isfinite(a) and math.isfinite(b) else None
+    """None also beside a sparsity below 0: with factors that every token reads, more may be read than of the dense."""
+    if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)):
+        return None
+    return b / a if a > 0 and b >= 0 else None
 
 
 def _speeds(models: Sequence[Model], one_machine: bool) -> list[Measure]:

@@ -14,7 +14,7 @@ LABELS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "ppl": ("perplexity", units.digits),
     "nll": ("nats/token", units.digits),
     "bits_per_byte": ("bits/byte", units.digits),
-    "sparsity": ("zeros", units.percent),
+    "sparsity": ("sparsity", units.percent),
     "parameters": ("parameters", units.count),
     "size_bytes": ("size", units.size),
     "memory_bytes": ("memory", units.size),

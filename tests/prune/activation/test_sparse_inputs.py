@@ -166,7 +166,7 @@ def test_a_threshold_drops_what_was_asked_in_the_whole_model(mitigations):
         (lambda: recipe("2:4", prefill="later"), "^prefill: 'later' given"),
         (lambda: recipe("2:4", Variance(), Variance()), "^mitigation: Variance given 2 times"),
         (lambda: recipe("50%", Scaling(), selection=Threshold()), "^mitigation: a threshold"),
-        (lambda: recipe("50%", LowRankRest(rank=16)), "^rank: 16 given for 32 x 32, valid is 1 to 15"),
+        (lambda: recipe("50%", LowRankRest(rank=16)), "^mitigation: rank: 16 given for 32 x 32, valid is 1 to 15"),
     ],
 )
 def test_what_cannot_be_done_is_refused_and_changes_nothing(made, says):

@@ -52,6 +52,22 @@ def test_the_page_says_what_was_learned_and_which_products_are_used():
     assert "<strong>0.67×</strong>" not in write_report("a1").read_text()
 
 
+def test_the_page_of_a_sweep_explains_once_and_its_runs_share_a_table():
+    record_inputs(dataclasses.replace(RUN, run="a3", method="topk"), sweep="s1")
+    page = write_report("s1").read_text()
+    for title, caption in (("Sparse inputs", "Inputs of all blocks"), ("Learned corrections", "The block's output")):
+        of_section = page.partition(f"<h2>{title}</h2>")[2].partition("</section>")[0]
+        shown = text_of(of_section.partition("<details>")[0])
+        assert shown.count(caption.replace("'", "&#x27;")) == 1
+        assert of_section.partition("<details>")[0].count("<table>") == 1
+        heading = '<th scope="rowgroup" colspan="6">{}'
+        assert all(heading.format(name) in of_section for name in ("threshold+lpts 50%", "topk 50%"))
+    assert page.count("The loss of the whole model there went from 2.5000 to 2.2500 nats per token") == 2
+    alone = write_report("a1").read_text()
+    assert "rowgroup" not in alone
+    assert "nothing was learned. The loss of the whole model there went from 2.5000" in alone
+
+
 def test_the_page_of_a_sweep_has_each_product_once():
     metrics.record(dataclasses.replace(RUN, run="a2"), "products", [dataclasses.replace(PRODUCT, dense_ms=0.3)])
     assert text_of(write_report("s1").read_text()).count("64 256 50.0 % float32 compiled 2 ") == 1

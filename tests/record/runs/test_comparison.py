@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 
@@ -65,6 +66,13 @@ def test_another_text_and_another_machine_are_not_held_together():
         "no text was scored by both",
         "they were not timed on one machine beside one dense model",
     ]
+
+
+def test_a_sparsity_below_zero_is_nothing_to_hold_another_beside():
+    record_run(pruned=evaluation(sparsity=-0.023))
+    record_run(R2)
+    assert [by_name(held(*pair), "ratio")["sparsity"] for pair in (("r1", "r2"), ("r2", "r1"))] == [None, None]
+    assert re.search(r"\| sparsity +\| +0.0 % \| +-2.3 % \| +50.0 % \|", comparison_words(held()))
 
 
 def test_models_of_other_names_are_not_held_together():
