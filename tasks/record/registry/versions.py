@@ -2,10 +2,12 @@
 
 The name is `espalier-<model>-<hash>` (tasks.record.names), so all versions of a name come from one dense model.
 `best-<pattern>`, such as `best-2of4` and `best-50pct`, is the version with the lowest perplexity among those of that
-pattern. `best` moves from the version that has it only to one of which at least as much is gone (counted zeros, and the
-parameters that were cut out, in whole percent) and which has a lower perplexity: it never buys quality with size. The
-first version of a name takes it. A version of sparse inputs leaves the model as large as it was, so it takes neither of
-the two, but `best-inputs-<pattern>`, such as `best-inputs-8of16`, by the same comparison.
+pattern; where a pattern is of some linears alone, or net of what is read besides, less is gone than by the same pattern
+elsewhere, and the alias is of those of which most is. `best` moves from the version that has it only to one of which at
+least as much is gone (counted zeros, and the parameters that were cut out, in whole percent) and which has a lower
+perplexity: it never buys quality with size. The first version of a name takes it. A version of sparse inputs leaves the
+model as large as it was, so it takes neither of the two, but `best-inputs-<pattern>`, such as `best-inputs-8of16`, by
+the same comparison.
 
 Perplexities are compared only on the same text, in the same window. Where an alias stands on a version that was
 measured otherwise, the newest comparison takes over: the alias moves to the new version, and is defended there. The
@@ -176,13 +178,16 @@ def _take_aliases(client: "MlflowClient", version: "ModelVersion") -> None:
         return
     aliases = client.get_registered_model(version.name).aliases
     own = pattern_alias(version.tags["pattern"])
-    sparse_inputs = version.tags.get("kind") == "sparse_inputs"
-    for alias in (own.replace("best-", "best-inputs-", 1),) if sparse_inputs else (own, "best"):
+    for alias in (own.replace("best-", "best-inputs-", 1),) if _is_of_inputs(version) else (own, "best"):
         holder = client.get_model_version(version.name, aliases[alias]) if alias in aliases else None
         if (
             holder is None
             or not _is_comparable(version, holder)
-            or (_is_better(version, holder) and (alias != "best" or _is_as_sparse(version, holder)))
+            or (
+                _is_better(version, holder) and _is_as_sparse(version, holder)
+                if alias == "best"
+                else _leads(version, holder)
+            )
         ):
             client.set_registered_model_alias(version.name, alias, version.version)
 
@@ -193,6 +198,22 @@ def _is_comparable(version: "ModelVersion", holder: "ModelVersion") -> bool:
 
 def _is_better(version: "ModelVersion", holder: "ModelVersion") -> bool:
     return float(version.tags["ppl"]) < float(holder.tags["ppl"])
+
+
+def _leads(version: "ModelVersion", holder: "ModelVersion") -> bool:
+    """Of one pattern: by what is gone where that differs by more than a percent, else by perplexity.
+
+    Cut models, which come as near as their units allow, and weights with factors, in whose sum nothing is zero, are of
+    their pattern as they are.
+    """
+    by_zeros = all(_percent_gone(each) != 0 or _is_of_inputs(each) for each in (version, holder))
+    cut = any(int(each.tags.get("percent_removed", "0")) for each in (version, holder))
+    more = _percent_gone(version) - _percent_gone(holder)
+    return more > 0 if by_zeros and not cut and abs(more) > 1 else _is_better(version, holder)
+
+
+def _is_of_inputs(version: "ModelVersion") -> bool:
+    return version.tags.get("kind") == "sparse_inputs"
 
 
 def _is_as_sparse(version: "ModelVersion", holder: "ModelVersion") -> bool:

@@ -27,6 +27,19 @@ def test_aliases_move_only_to_what_is_comparable_and_better():
     assert aliases("r10", ppl=16.0, pattern="60%", sparsity=0.6) == ("best", "best-60pct")
 
 
+def test_of_one_pattern_what_drops_less_does_not_take_the_alias():
+    """A pattern over some linears alone is gentler; factors beside zeros, in whose sum nothing is zero, are whole."""
+
+    def aliases(run: str, **facts) -> tuple[str, ...]:
+        return publish(run, stub(run), pattern="50%", **facts).aliases
+
+    assert aliases("r1", ppl=18.0, sparsity=0.121) == ("best", "best-50pct")
+    assert aliases("r2", ppl=20.0, sparsity=0.5) == ("best-50pct",)
+    assert aliases("r3", ppl=7.0, sparsity=0.363) == ("best",)
+    assert aliases("r4", ppl=19.0, sparsity=0.495) == ("best-50pct",)
+    assert aliases("r5", ppl=17.0, sparsity=0.0) == ("best-50pct",)
+
+
 def test_a_smaller_cut_of_lower_perplexity_does_not_become_the_best():
     def aliases(run: str, removed: float, ppl: float) -> tuple[str, ...]:
         pattern = f"-{100 * removed:g}%"
