@@ -21,11 +21,12 @@ HEAD = """# Sparse inputs beside sparse weights
 Perplexity, mean ± standard deviation over the seeds that draw the calibration windows (in brackets how many, where
 they are not three; what sees no windows is run once). *inputs*: each token's inputs of a linear are chosen by
 magnitude, and what the head of a column names makes up for the others: *var* and *dpts* without training, *spts*,
-*lpts*, *ls* and *rsparse* trained block by block. *weights*: the same linears pruned by the same pattern within a
-row, as the method leaves them. *gone*: the share of all weights of the blocks that a token does not need; *rsparse*
-has factors that every token reads, so what is gone net of them stands in its cells. Bold: the lowest of a pattern, of
-those for which as much is gone. *energy*: what the chosen inputs keep of the squares of all, the mean over inputs,
-without anything that makes up for the others."""
+*lpts*, *ls* and *rsparse* trained block by block, and left in whether the loss fell or not (`espalier activation`
+keeps what was learned only where it fell on windows held out). *weights*: the same linears pruned by the same pattern
+within a row, as the method leaves them. *gone*: the share of all weights of the blocks that a token does not need;
+*rsparse* has factors that every token reads, so what is gone net of them stands in its cells. Bold: the lowest of a
+pattern, of those for which as much is gone. *energy*: what the chosen inputs keep of the squares of all, the mean
+over inputs, without anything that makes up for the others."""
 
 
 def markdown(lines_of: Mapping[str, Sequence[Line]]) -> str:

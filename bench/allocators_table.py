@@ -49,8 +49,8 @@ def _problem(problem: str, lines: Sequence[Line]) -> list[str]:
         found[line["cell"]["allocator"]][line["cell"]["looks"]].append(line)
     text = [f"### {problem}: dense {dense:.4f}, uniform {uniform:.4f}", ""]
     text += _side_by_side(found, looks, "held_out", "uniform")
-    if all("refitted" in line for line in lines):
-        refitted = mean(line["refitted_uniform"] for line in lines)
+    if weights := [line["refitted_uniform"] for line in lines if "refitted" in line]:
+        refitted = mean(weights)
         text += ["", f"Pruned by what was found, and refitted: uniform {refitted:.4f}", ""]
         text += _side_by_side(found, looks, "refitted", "refitted_uniform")
     return text
@@ -65,7 +65,9 @@ def _side_by_side(
         "|---" * (len(looks) + 2) + "|",
     ]
     for allocator, by_looks in found.items():
-        cells = [_interval([line[loss] - line[of] for line in by_looks.get(each, [])]) for each in looks]
+        cells = [
+            _interval([line[loss] - line[of] for line in by_looks.get(each, []) if loss in line]) for each in looks
+        ]
         seconds = np.median([line["seconds"] for line in by_looks[max(by_looks)]])
         text.append(f"| {allocator} | {' | '.join(cells)} | {seconds:.0f} |")
     return text

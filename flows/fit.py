@@ -90,7 +90,7 @@ def check_inputs(content: str, folder: Path, recipe: ActivationRecipe, allocator
         shares, ffn = allocator.sparsities, allocator.ffn
     patterns_of_blocks(recipe, anatomy, Allocation(sparsities=shares, ffn=ffn))
     if greedy:
-        check_greedy(recipe, anatomy, shares)
+        check_greedy(recipe, anatomy, [share + getattr(allocator, "spread", 0.0) for share in shares])
 
 
 @cache

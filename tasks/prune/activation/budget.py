@@ -24,13 +24,19 @@ def patterns_of_blocks(recipe: ActivationRecipe, anatomy: Anatomy, allocation: A
     groups = recipe.groups(anatomy)
     inputs = [{next(iter(group)): _as_one(group) for group in of_block} for of_block in groups]
     attention = [attention_linears(block) for block in anatomy.blocks]
+    for index, (of_block, names) in enumerate(zip(groups, attention, strict=True)):
+        for group in of_block if allocation.ffn is not None else ():
+            if len({name in names for name in group}) > 1:
+                both = f"block {index} reads one input in both, by {', '.join(group)}"
+                raise ValueError(f"allocation: attention and FFN apart given, but {both}; give one share of each block")
     return patterns_for(allocation, recipe.pattern, inputs, attention)
 
 
 def share_of(groups: Sequence[Mapping[str, nn.Linear]], patterns: Mapping[str, Pattern]) -> float:
     """Of the weights of a block's groups, the share that these patterns drop, 0 to 1."""
     sizes = {next(iter(group)): sum(each.weight.numel() for each in group.values()) for group in groups}
-    return sum(patterns[name].sparsity * size for name, size in sizes.items()) / sum(sizes.values())
+    dropped = sum(patterns[name].sparsity * size for name, size in sizes.items())
+    return dropped / (sum(sizes.values()) or 1)  # a block that was cut may have none of these linears
 
 
 def _as_one(group: Mapping[str, nn.Linear]) -> nn.Linear:

@@ -27,7 +27,7 @@ class LearnedRow:
     block: int  # its number, from 0
     steps: int  # that it was trained for
     error_from: float  # without what is learned
-    error_to: float  # with what was kept
+    error_to: float  # with the best that was learned: in the model where it was kept
     seconds: float  # of the training
     loss_from: float | None = None  # nats per token of the whole model on those windows, before any block was trained
     loss_to: float | None = None  # after all were

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from tasks.calibrate.batches import batches_of
@@ -137,7 +137,6 @@ def _load_sparse(
 ) -> tuple[PreTrainedModel, Installed]:
     network = load_model(folder, device)
     installed, _ = load_sparse(network, model.hash, open_folder(sparse), how.methods)
-    nn.Module.to(network, device)  # what was stored is read on the CPU
     return network, installed
 
 

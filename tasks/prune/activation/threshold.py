@@ -2,7 +2,7 @@
 
 The threshold is the quantile of |x| over the calibration tokens, whatever their distribution. So the asked share is met
 on average, not in each token: where a token is large everywhere it keeps more. Where a mitigation subtracts something
-before the choice, it is the quantile of what is left.
+before the choice, it is the quantile of what is left, before anything is learned.
 """
 
 from dataclasses import dataclass

@@ -92,6 +92,10 @@ def _parts(
         for share, is_attention in ((allocation.sparsities[block], True), (allocation.ffn[block], False)):
             own = {name: linear for name, linear in linears.items() if (name in names) == is_attention}
             halves += [_Part(block=block, share=share, linears=own)] if own else []
+    for half, own_shares in (("attention", allocation.sparsities), ("FFN", allocation.ffn)):
+        meant = (name in names for each, names in zip(blocks, attention, strict=True) for name in each)
+        if len({*own_shares}) > 1 and (half == "attention") not in meant:
+            raise ValueError(f"allocation: shares of each {half} given, of which no linear is meant; give one a block")
     return halves
 
 

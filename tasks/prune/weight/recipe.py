@@ -22,7 +22,7 @@ class Recipe:
     or of a part of them, of all linears or of some; the others are pruned as without it, or with `pruner` None stay as
     they are. `reconstruct`: tune the block after it was pruned. `order`, of pruning within a block: see
     `tasks.prune.weight.block`. `modules`: the linears, by the last part of their names (`down_proj`) or by patterns for
-    names in a block (`mlp.*`); the others stay as they are. Contradictions raise ValueError in one line.
+    names in a block (`mlp.*`); the others keep all their weights. Contradictions raise ValueError in one line.
     """
 
     pruner: Pruner | None
@@ -43,6 +43,10 @@ class Recipe:
             raise ValueError(f"order: {self.order!r} given, but {self} observes no inputs; leave it at 'block'")
         if self.permute and not isinstance(self.pattern, NM):
             raise ValueError(f"permute: pattern {self.pattern} given, inputs are ordered for n:m alone (such as 2:4)")
+        if self.low_rank is not None and self.modules != ALL:
+            raise ValueError(
+                f"modules: {', '.join(self.modules)} given, but low rank names its own, linears=…; give one"
+            )
         if self.low_rank is not None:
             for name in ("update", "permute", "reconstruct"):
                 if getattr(self, name) and (name != "update" or not self.low_rank.linears):

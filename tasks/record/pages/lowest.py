@@ -6,8 +6,8 @@ from tasks.record.pages import units
 from tasks.record.pages.tables import Row
 
 DROP_LESS = (
-    "The lowest perplexity of a pattern is taken among the runs that drop the most weights at it, to within one "
-    "percentage point; runs that drop less are not compared for it."
+    "The lowest perplexity of a pattern is taken among the runs that drop what it asks for, or as much as any, to "
+    "within 1.5 percentage points; runs that drop less are not compared for it."
 )
 
 

@@ -161,7 +161,7 @@ def _gone_caption(results: Sequence[Row]) -> str:
         zeros = "" if all(sparse) else "; where weights were pruned, their zeros"
         return f"Not read is the share of the blocks' weights that a token does not need, counted on this text{zeros}."
     factors = "; of a weight with factors, in the sparse part beside them" if any(map(ranks_of, results)) else ""
-    return f"Zeros are counted in the pruned linears{factors}."
+    return f"Zeros are counted in all linears of the blocks{factors}."
 
 
 def _speed_caption(results: Sequence[Row]) -> str:

@@ -3,7 +3,7 @@
 -- in their sum nothing is zero.
 -- `best` marks the lowest perplexity wherever several models of one pattern (how its zeros were chosen, after the @,
 -- apart) are `compared` on one text. A pattern of some linears alone, or net of what is read besides, drops less:
--- compared are those that drop at most a hundredth less than any; those with factors, which have the bytes of the
+-- compared are those that drop what it asks for, or as much as any, to within 0.015; those with factors, which have the bytes of the
 -- pattern and not its zeros, where as many weights were pruned as in any; and cut models all.
 WITH scope AS (
     SELECT run, seconds FROM runs WHERE run = $run OR sweep = $run
@@ -27,7 +27,13 @@ WITH scope AS (
         subject <> 'dense' AND CASE
             WHEN cut THEN true
             WHEN largest_rank > 0 THEN weights >= max(weights) OVER same_pattern
-            ELSE sparsity >= max(sparsity) FILTER (NOT cut AND largest_rank IS NULL) OVER same_pattern - 0.01
+            ELSE sparsity >= least(
+                max(sparsity) FILTER (NOT cut AND largest_rank IS NULL) OVER same_pattern,
+                coalesce(
+                    1 - try_cast(split_part(pattern, ':', 1) AS DOUBLE) / try_cast(split_part(pattern, ':', 2) AS DOUBLE),
+                    try_cast(split_part(pattern, '%', 1) AS DOUBLE) / 100
+                )
+            ) - 0.015
         END AS compared
     FROM evaluated
     WINDOW same_pattern AS (PARTITION BY subject = 'dense', model_hash, source, "window", split_part(pattern, '@', 1))

@@ -2,12 +2,12 @@
 
 The name is `espalier-<model>-<hash>` (tasks.record.names), so all versions of a name come from one dense model.
 `best-<pattern>`, such as `best-2of4` and `best-50pct`, is the version with the lowest perplexity among those of that
-pattern; where a pattern is of some linears alone, or net of what is read besides, less is gone than by the same pattern
-elsewhere, and the alias is of those of which most is. `best` moves from the version that has it only to one of which at
-least as much is gone (counted zeros, and the parameters that were cut out, in whole percent) and which has a lower
-perplexity: it never buys quality with size. The first version of a name takes it. A version of sparse inputs leaves the
-model as large as it was, so it takes neither of the two, but `best-inputs-<pattern>`, such as `best-inputs-8of16`, by
-the same comparison.
+pattern of which as much is gone as it asks for; a pattern of some linears alone, or net of what is read besides, drops
+less, and such a version has the alias only until a whole one takes it. `best` moves from the version that has it only
+to one of which at least as much is gone (counted zeros, and the parameters that were cut out, in whole percent) and
+which has a lower perplexity: it never buys quality with size. The first version of a name takes it. A version of sparse
+inputs leaves the model as large as it was, so it takes neither of the two, but `best-inputs-<pattern>`, such as
+`best-inputs-8of16`, by the same comparison.
 
 Perplexities are compared only on the same text, in the same window. Where an alias stands on a version that was
 measured otherwise, the newest comparison takes over: the alias moves to the new version, and is defended there. The
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.handles import Checkpoint, Context, EvaluationRow
+from tasks.prune.weight.pattern import parse_pattern
 from tasks.record import home
 from tasks.record.names import pattern_alias, plain, registered_name
 from tasks.record.registry.loader import ENTRIES, copy_loader
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+SHORT = 2  # percent that rounding, of few inputs or of a threshold, may leave of what a pattern asks for
 COMPARABLE = ("dataset_hash", "window")  # of versions of one name, which fixes the dense model
 
 
@@ -136,6 +138,7 @@ def _facts(context: Context, stored: Checkpoint, evaluation: EvaluationRow) -> d
         "window": str(evaluation.window),
         "ppl": repr(evaluation.ppl),
         "percent_zero": str(round(100 * evaluation.sparsity)),
+        "factored": str(int(_has_factors(home.locate(stored.folder)))),
     }
 
 
@@ -201,15 +204,28 @@ def _is_better(version: "ModelVersion", holder: "ModelVersion") -> bool:
 
 
 def _leads(version: "ModelVersion", holder: "ModelVersion") -> bool:
-    """Of one pattern: by what is gone where that differs by more than a percent, else by perplexity.
+    """Of one pattern: what drops as much as it asks for before what does not, of those more, then by perplexity.
 
     Cut models, which come as near as their units allow, and weights with factors, in whose sum nothing is zero, are of
     their pattern as they are.
     """
-    by_zeros = all(_percent_gone(each) != 0 or _is_of_inputs(each) for each in (version, holder))
-    cut = any(int(each.tags.get("percent_removed", "0")) for each in (version, holder))
-    more = _percent_gone(version) - _percent_gone(holder)
-    return more > 0 if by_zeros and not cut and abs(more) > 1 else _is_better(version, holder)
+    if any(
+        each.tags.get("factored") == "1" or int(each.tags.get("percent_removed", "0")) for each in (version, holder)
+    ):
+        return _is_better(version, holder)
+    return _standing(version) > _standing(holder)
+
+
+def _standing(version: "ModelVersion") -> tuple[int, float]:
+    """What is gone, in percent, of what the pattern asks for and to within `SHORT`; then the lower perplexity."""
+    asked, gone = round(100 * parse_pattern(version.tags["pattern"]).sparsity), _percent_gone(version)
+    return (asked if gone >= asked - SHORT else gone), -float(version.tags["ppl"])
+
+
+def _has_factors(folder: Path) -> bool:
+    """Whether factors stand beside or in place of weights of this packed checkpoint: its index says their rank."""
+    index = folder / "packing.json"
+    return index.is_file() and b'"rank":' in index.read_bytes()
 
 
 def _is_of_inputs(version: "ModelVersion") -> bool:

@@ -3,6 +3,7 @@
 import pytest
 
 from tasks.record.names import pattern_alias
+from tasks.record.registry import versions
 from tests.record.publishing import publish, stub
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -28,7 +29,7 @@ def test_aliases_move_only_to_what_is_comparable_and_better():
 
 
 def test_of_one_pattern_what_drops_less_does_not_take_the_alias():
-    """A pattern over some linears alone is gentler; factors beside zeros, in whose sum nothing is zero, are whole."""
+    """A pattern over some linears alone is gentler."""
 
     def aliases(run: str, **facts) -> tuple[str, ...]:
         return publish(run, stub(run), pattern="50%", **facts).aliases
@@ -37,7 +38,15 @@ def test_of_one_pattern_what_drops_less_does_not_take_the_alias():
     assert aliases("r2", ppl=20.0, sparsity=0.5) == ("best-50pct",)
     assert aliases("r3", ppl=7.0, sparsity=0.363) == ("best",)
     assert aliases("r4", ppl=19.0, sparsity=0.495) == ("best-50pct",)
-    assert aliases("r5", ppl=17.0, sparsity=0.0) == ("best-50pct",)
+    assert aliases("r5", ppl=30.0, sparsity=0.53) == ()  # a threshold that drops more than was asked is no better
+    assert aliases("r6", ppl=5.0, sparsity=0.004) == ()
+
+
+def test_weights_with_factors_are_of_their_pattern_whatever_is_zero(monkeypatch: pytest.MonkeyPatch):
+    assert publish("r1", stub("plain"), pattern="50%", ppl=18.0).aliases == ("best", "best-50pct")
+    monkeypatch.setattr(versions, "_has_factors", lambda folder: True)
+    assert publish("r2", stub("factors"), pattern="50%", ppl=17.0, sparsity=0.0).aliases == ("best-50pct",)
+    assert publish("r3", stub("worse"), pattern="50%", ppl=17.5, sparsity=0.0).aliases == ()
 
 
 def test_a_smaller_cut_of_lower_perplexity_does_not_become_the_best():
