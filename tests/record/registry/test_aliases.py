@@ -1,9 +1,15 @@
 """Aliases move as the docstring of the registry says: to what is comparable and better."""
 
+from pathlib import Path
+
 import pytest
 
+from tasks.handles import Checkpoint
+from tasks.prune.pack import pack_checkpoint
+from tasks.prune.weight.pattern import NM, Pattern, Unstructured
+from tasks.record import home
 from tasks.record.names import pattern_alias
-from tasks.record.registry import versions
+from tests.prune.test_factors import decomposed_llama
 from tests.record.publishing import publish, stub
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -42,11 +48,16 @@ def test_of_one_pattern_what_drops_less_does_not_take_the_alias():
     assert aliases("r6", ppl=5.0, sparsity=0.004) == ()
 
 
-def test_weights_with_factors_are_of_their_pattern_whatever_is_zero(monkeypatch: pytest.MonkeyPatch):
+def test_weights_with_factors_are_of_their_pattern_whatever_is_zero(tmp_path: Path):
+    def packed(pattern: Pattern) -> Checkpoint:
+        decomposed_llama(tmp_path / str(pattern), pattern)
+        with home.store("packed") as draft:
+            pack_checkpoint(tmp_path / str(pattern), draft.path, pattern)
+        return Checkpoint(hash=draft.stored.hash, folder=draft.stored.folder, kind="packed")
+
     assert publish("r1", stub("plain"), pattern="50%", ppl=18.0).aliases == ("best", "best-50pct")
-    monkeypatch.setattr(versions, "_has_factors", lambda folder: True)
-    assert publish("r2", stub("factors"), pattern="50%", ppl=17.0, sparsity=0.0).aliases == ("best-50pct",)
-    assert publish("r3", stub("worse"), pattern="50%", ppl=17.5, sparsity=0.0).aliases == ()
+    assert publish("r2", packed(Unstructured(0.5)), pattern="50%", ppl=17.0, sparsity=0.0).aliases == ("best-50pct",)
+    assert publish("r3", packed(NM(2, 4)), pattern="50%", ppl=17.5, sparsity=0.0).aliases == ()
 
 
 def test_a_smaller_cut_of_lower_perplexity_does_not_become_the_best():
