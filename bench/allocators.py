@@ -32,9 +32,11 @@ from tasks.prune.weight.pattern import Pattern, parse_pattern
 from tasks.prune.weight.refit import Refit
 from tasks.train_controller.allocators import SEARCHERS
 from tasks.train_controller.allocators.features import block_features, features_of
-from tasks.train_controller.allocators.judge import Losses, ModelJudge, Rungs, Windows
+from tasks.train_controller.allocators.judge import ModelJudge, Windows
+from tasks.train_controller.allocators.losses import Losses
 from tasks.train_controller.allocators.problem import Levels, Problem
 from tasks.train_controller.allocators.ranked import ranked
+from tasks.train_controller.allocators.rungs import Rungs
 from tasks.train_controller.allocators.search import Features
 from tasks.train_controller.allocators.unit_rungs import unit_rungs
 from tasks.train_controller.allocators.weight_rungs import allocation_of, weight_rungs

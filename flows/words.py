@@ -53,8 +53,8 @@ def say_oneshot(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--allocation",
         default="uniform",
-        help="how sparsity is shared by the blocks: uniform, owl, a search (adapt, split, random, evolution, milp, rl, "
-        "refine, auto; options follow: rl,updates=40), or a JSON file",
+        help="how sparsity is shared by the blocks: uniform, owl, a search (adapt, split, random, evolution, milp, "
+        "descent, rl, refine, auto; options follow: rl,updates=40), or a JSON file",
     )
     _say_search(made)
     say_modules(made)
@@ -94,9 +94,9 @@ def say_slice(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--allocator",
         default="uniform",
-        help="how the budget is shared by the blocks: uniform, a search (adapt, split, random, evolution, milp, rl, "
-        "refine, auto; options follow: rl,updates=40), or a JSON file with a share of each such as [0.2, 0.4], the "
-        "mean of which is the budget",
+        help="how the budget is shared by the blocks: uniform, a search (adapt, split, random, evolution, milp, "
+        "descent, rl, refine, auto; options follow: rl,updates=40), or a JSON file with a share of each such as "
+        "[0.2, 0.4], the mean of which is the budget",
     )
     _say_search(made)
     made.add_argument(

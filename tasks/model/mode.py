@@ -1,9 +1,9 @@
-"""The mode of a model: evaluation for as long as it is read, and then again what it was."""
+"""The mode of a model for as long as it is read, and then again what it was: evaluation, and what takes a gradient."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -16,3 +16,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def only_gradients_of(model: nn.Module, wanted: Collection[Tensor]) -> Iterator[None]:
+    """Within, only these parameters require a gradient, and none has one."""
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    among = set(wanted)
+    try:
+        for parameter, _, _ in before:
+            parameter.requires_grad_(parameter in among)
+            parameter.grad = None
+        yield
+    finally:
+        for parameter, flag, gradient in before:
+            parameter.requires_grad_(flag)
+            parameter.grad = gradient

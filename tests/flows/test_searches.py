@@ -156,7 +156,9 @@ def test_whole_blocks_are_not_searched():
 
 def test_a_misspelt_allocator_is_told_what_there_is():
     for parse in (parse_allocation, lambda text: Slice.parse(allocator=text)):
-        with pytest.raises(ValueError, match=r"'evolutoin' given, .*uniform, .*evolution, milp, rl, refine, auto"):
+        with pytest.raises(
+            ValueError, match=r"'evolutoin' given, .*uniform, .*evolution, milp, descent, rl, refine, auto"
+        ):
             parse("evolutoin")
 
 

@@ -9,7 +9,7 @@ Axes: N units of a model: of all blocks and kinds, one after the other; U units 
 
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from tasks.calibrate.importance.coupled import Coupled, coupled_of, precise
 from tasks.calibrate.importance.importance import Importance, Scores, Subject
+from tasks.model.mode import only_gradients_of
 
 Products = Callable[[Tensor], Tensor]  # a loss -> w·g of its gradient for every unit, float64 (N,)
 
@@ -69,22 +70,7 @@ def _products(subject: Subject, sizes: Sequence[int]) -> Iterator[Products]:
         loss.backward()
         return total_N.clone()
 
-    with _only_these(subject.model, uses), ExitStack() as hooks, torch.enable_grad():
+    with only_gradients_of(subject.model, uses), ExitStack() as hooks, torch.enable_grad():
         for parameter in uses:
             hooks.callback(parameter.register_post_accumulate_grad_hook(add).remove)
         yield products
-
-
-@contextmanager
-def _only_these(model: PreTrainedModel, wanted: Collection[Tensor]) -> Iterator[None]:
-    """Within, only these parameters require a gradient, and none has one."""
-    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    try:
-        for parameter, _, _ in before:
-            parameter.requires_grad_(parameter in wanted)
-            parameter.grad = None
-        yield
-    finally:
-        for parameter, flag, gradient in before:
-            parameter.requires_grad_(flag)
-            parameter.grad = gradient

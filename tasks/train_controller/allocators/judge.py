@@ -4,44 +4,22 @@ Losses are kept by content, so that nothing is measured twice, in this search or
 What is looked at for the first time in a search is counted against its limit all the same: a search takes the same way
 whether or not somebody has gone it before.
 
-Axes: W windows, B windows of a batch, T tokens of a window, V vocabulary.
+Axes: W windows, T tokens of a window.
 """
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import MutableMapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+import numpy as np
+from torch import Tensor
 
-from tasks.calibrate.batches import BATCH_TOKENS
-from tasks.model.mode import evaluating
-from tasks.train_controller.allocators.problem import Levels, Problem
-from tasks.train_controller.allocators.search import Judge, Spent
+from tasks.train_controller.allocators.losses import Losses, rung_rises, window_losses
+from tasks.train_controller.allocators.problem import Levels
+from tasks.train_controller.allocators.rungs import Rungs
+from tasks.train_controller.allocators.search import RISES_LOOKS, Judge, Rises, Spent
 
 LOOKS = 64  # that a search is to have at least, before it looks at more windows each time
 LEAST, MOST = 4, 64  # windows of a look
-LOGITS_AT_ONCE = 2**25  # elements, 128 MiB in float32
-
-Losses = tuple[float, ...]  # nats per token of each window
-
-
-class Rungs(ABC):
-    """A model whose parts can lose rungs and get them back."""
-
-    model: PreTrainedModel
-    problem: Problem
-
-    @abstractmethod
-    def share(self, place: int, rungs: int) -> float:
-        """Of the units or weights of the part at this place among the parts, how much goes with so many rungs."""
-
-    @abstractmethod
-    def applied(self, levels: Levels) -> AbstractContextManager[None]:
-        """Within, the model computes what it would without these rungs; behind, it is to the bit what it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +58,7 @@ def divided_sizes(windows: int, length: int, tokens: int) -> tuple[int, int]:
 class ModelJudge(Judge):
     """`limit`: the tokens a search may look at. `known`: losses measured before, by `key_of`; new ones are put there.
 
-    `forwards` counts the looks, of either kind, that took the model; `hits` those that were known.
+    `forwards` counts the looks, of any kind, that took the model; `hits` those that were known.
     """
 
     def __init__(
@@ -90,20 +68,18 @@ class ModelJudge(Judge):
         self.known = {} if known is None else known
         self.forwards = self.hits = 0
         self._seen: set[Levels] = set()
+        self._risen: set[Levels] = set()
 
     @property
     def tokens(self) -> int:
-        return len(self._seen) * self.windows.tokens
+        return (len(self._seen) + RISES_LOOKS * len(self._risen)) * self.windows.tokens
 
     @property
     def looks_left(self) -> int:
         return (self.limit - self.tokens) // self.windows.tokens
 
     def search_losses(self, levels: Levels) -> Losses:
-        if levels not in self._seen:
-            if not self.looks_left:
-                raise Spent(f"{self.tokens} tokens looked at, the limit is {self.limit}")
-            self._seen.add(levels)
+        self._spend(self._seen, levels, looks=1)
         return self.final_losses(levels)
 
     def final_losses(self, levels: Levels) -> Losses:
@@ -113,33 +89,39 @@ class ModelJudge(Judge):
     def held_out_losses(self, levels: Levels) -> Losses:
         return self._losses("held out", self.windows.held_out_WT, levels)
 
+    def rung_rises(self, levels: Levels) -> Rises:
+        self._spend(self._risen, levels, looks=RISES_LOOKS)
+
+        def measured() -> Losses:
+            return tuple(np.concatenate(rung_rises(self.rungs, levels, self.windows.search_WT)).tolist())
+
+        flat = np.array(self._of(key_of("rises", levels), measured))
+        return np.split(flat, np.cumsum(self.rungs.problem.rungs)[:-1])
+
     def _losses(self, role: str, ids_WT: Tensor, levels: Levels) -> Losses:
-        key = key_of(role, levels)
+        def measured() -> Losses:
+            with self.rungs.applied(levels):
+                return window_losses(self.rungs.model, ids_WT)
+
+        return self._of(key_of(role, levels), measured)
+
+    def _of(self, key: str, measured: Callable[[], Losses]) -> Losses:
         if key in self.known:
             self.hits += 1
         else:
             self.forwards += 1
-            with self.rungs.applied(levels):
-                self.known[key] = window_losses(self.rungs.model, ids_WT)
+            self.known[key] = measured()
         return tuple(self.known[key])
+
+    def _spend(self, seen: set[Levels], levels: Levels, looks: int) -> None:
+        if levels not in seen:
+            if self.looks_left < looks:
+                raise Spent(
+                    f"{self.tokens} tokens looked at, the limit is {self.limit}, a look takes {self.windows.tokens}"
+                )
+            seen.add(levels)
 
 
 def key_of(role: str, levels: Levels) -> str:
     """What a loss is known by: `search 0,3,1`."""
     return f"{role} {','.join(map(str, levels))}"
-
-
-@torch.no_grad()
-def window_losses(model: PreTrainedModel, ids_WT: Tensor) -> Losses:
-    """Nats per token of each window, in which every token but the first is scored; infinity for what is no number."""
-    tokens = ids_WT.shape[1]
-    of_logits = LOGITS_AT_ONCE // (tokens * model.config.get_text_config().vocab_size)
-    at_once = max(1, min(of_logits, BATCH_TOKENS[model.device.type] // tokens))
-    with evaluating(model):
-        losses = torch.cat([_losses_of(model, ids_BT.to(model.device)) for ids_BT in ids_WT.split(at_once)])
-    return tuple(loss if math.isfinite(loss) else math.inf for loss in losses.tolist())
-
-
-def _losses_of(model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
-    logits_BVT = model(ids_BT, use_cache=False).logits[:, :-1].float().transpose(1, 2)
-    return nn.functional.cross_entropy(logits_BVT, ids_BT[:, 1:], reduction="none").double().mean(1)

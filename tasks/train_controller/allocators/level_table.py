@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from statistics import fmean
 
-from tasks.train_controller.allocators.judge import ModelJudge, Rungs, Windows
+from tasks.train_controller.allocators.judge import ModelJudge, Windows
 from tasks.train_controller.allocators.problem import Levels, Problem
 from tasks.train_controller.allocators.rows import LevelRow
+from tasks.train_controller.allocators.rungs import Rungs
 
 
 def looks_of(problem: Problem) -> int:

@@ -13,24 +13,40 @@ import numpy as np
 from scipy.stats import norm, t
 
 from tasks.train_controller.allocators.adapt import AdaptPruner
+from tasks.train_controller.allocators.descent import Descent
 from tasks.train_controller.allocators.evolution import Evolution
 from tasks.train_controller.allocators.explore import HOPELESS
 from tasks.train_controller.allocators.knapsack import Knapsack
 from tasks.train_controller.allocators.problem import Levels, Problem
 from tasks.train_controller.allocators.rl_allocator import RLAllocator
 from tasks.train_controller.allocators.rl_refine import RLRefine
-from tasks.train_controller.allocators.search import Candidate, Features, Found, Judge, Move, Searcher, Spent
+from tasks.train_controller.allocators.search import (
+    RISES_LOOKS,
+    Candidate,
+    Features,
+    Found,
+    Judge,
+    Move,
+    Rises,
+    Searcher,
+    Spent,
+)
 from tasks.train_controller.allocators.split import Split
 from tasks.train_controller.allocators.uniform import Uniform
 
 FREE: dict[str, Searcher] = {"uniform": Uniform(), "adapt": AdaptPruner()}
-LOOKING: dict[str, Searcher] = {"milp": Knapsack(), "evolution": Evolution(), "rl": RLAllocator()}
+LOOKING: dict[str, Searcher] = {
+    "descent": Descent(),
+    "milp": Knapsack(),
+    "evolution": Evolution(),
+    "rl": RLAllocator(),
+}
 LEAST = 8  # windows held out, below which no bootstrap is to be trusted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Portfolio(Searcher):
-    """Uniform, Adapt-Pruner, a split, MILP, evolution, RL-Allocator, and RL-Refine from the best of them.
+    """Uniform, Adapt-Pruner, a split, descent, MILP, evolution, RL-Allocator, and RL-Refine from the best of them.
 
     Those that look get equal shares of the looks, but for the split, which takes few. Of all, that of the lowest mean
     loss on the windows held out is shipped, if the interval of its difference to uniform levels excludes zero: a paired
@@ -117,12 +133,19 @@ class Ration(Judge):
         self.judge = judge
         self._last = judge.looks_left - looks
         self._seen: set[Levels] = set()
+        self._risen: set[Levels] = set()
 
     def search_losses(self, levels: Levels) -> tuple[float, ...]:
         if levels not in self._seen and not self.looks_left:
             raise Spent
         self._seen.add(levels)
         return self.judge.search_losses(levels)
+
+    def rung_rises(self, levels: Levels) -> Rises:
+        if levels not in self._risen and self.looks_left < RISES_LOOKS:
+            raise Spent
+        self._risen.add(levels)
+        return self.judge.rung_rises(levels)
 
     def held_out_losses(self, levels: Levels) -> tuple[float, ...]:
         return self.judge.held_out_losses(levels)

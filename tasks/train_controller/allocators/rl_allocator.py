@@ -2,24 +2,26 @@
 
 An episode is one allocation. Each part has a distribution over its numbers of rungs; a sample of all parts is projected
 onto the budget, the model so cut is judged, and the policy gradient goes through the sample as it was drawn (REINFORCE,
-Williams 1992). So that few looks are enough, the policy begins about the exact optimum of an additive table of losses
-around uniform levels, where three quarters of the looks pay for one and it is better than uniform levels are.
+Williams 1992). So that few looks are enough, a descent by slopes of the reward goes before it: the policy begins where
+that ends, and sees the slopes there.
 
 Axes: P parts, F features, R rungs (from none to the most of any part), N samples.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
+from tasks.train_controller.allocators.descent import Descent
 from tasks.train_controller.allocators.explore import Explorer, Trail
-from tasks.train_controller.allocators.knapsack import cheapest
-from tasks.train_controller.allocators.probes import Table, affordable, probe
 from tasks.train_controller.allocators.problem import Levels, Problem
-from tasks.train_controller.allocators.search import Features
+from tasks.train_controller.allocators.search import RISES_LOOKS, Features, Rises
 
 SAVED = ("flops", "bytes", "kv")  # the costs that the reward may pay for
 IDLE = 5  # updates that try nothing new, after which there is nothing left to try
@@ -31,8 +33,8 @@ class RLAllocator(Explorer):
 
     `accuracy` to `kv`: the five weights; `peak` pays for the largest activation that is handed on for a token.
     `updates`: of the policy at most, each by `batch` samples at the learning rate `rate`; `entropy`: the bonus for it
-    at first, none at last; `spread`: of a part's share at first; `hidden`: the width of the network; `points`: looked
-    at of each part for the table (`probe`), 0 for no table.
+    at first, none at last; `spread`: of a part's share at first; `hidden`: the width of the network; `descent`: the
+    share of the looks that may go before it (`Descent`), 0 for none.
     """
 
     accuracy: float = 1.0
@@ -46,12 +48,14 @@ class RLAllocator(Explorer):
     entropy: float = 0.02
     spread: float = 0.05
     hidden: int = 16
-    points: int = 2
+    descent: float = 0.75
 
     def __post_init__(self) -> None:
-        for field in ("accuracy", "flops", "bytes", "peak", "kv", "entropy", "points"):
+        for field in ("accuracy", "flops", "bytes", "peak", "kv", "entropy"):
             if not 0 <= (given := getattr(self, field)) < float("inf"):
                 raise ValueError(f"{field}: {given} given, valid is 0 or more")
+        if not 0 <= self.descent <= 1:
+            raise ValueError(f"descent: {self.descent} given, valid is 0 <= descent <= 1")
         for field in ("rate", "spread"):
             if not 0 < (given := getattr(self, field)) < float("inf"):
                 raise ValueError(f"{field}: {given} given, valid is above 0")
@@ -70,13 +74,12 @@ class RLAllocator(Explorer):
             trail.note(levels, loss, reward=reward, entropy=entropy)
             return reward
 
-        start = problem.uniform()
-        paid(start)
-        points = min(self.points, affordable(problem, 3 * trail.judge.looks_left // 4))
-        table = probe(problem, trail, points, around=start) if points else None
-        if table is not None:
-            paid(cheapest(problem, self._prices(problem, table)))
-        seen_PF = observe(problem, features, table)
+        if self.descent:
+            slope_P = self._descended(problem, trail, paid)
+        else:
+            slope_P = None
+            paid(problem.uniform())
+        seen_PF = observe(problem, features, slope_P)
         policy = Policy(problem, seen_PF, trail.best, self.hidden, self.spread, generator)
         optimiser = torch.optim.Adam(policy.parameters(), lr=self.rate)
         looks, idle = trail.judge.looks_left, 0
@@ -123,29 +126,35 @@ class RLAllocator(Explorer):
                 alike = f"all levels of this budget of {problem.cost} save it alike"
                 raise ValueError(f"{cost}: {getattr(self, cost)} given, but {alike}; valid is {cost}=0")
 
-    def _prices(self, problem: Problem, table: Table) -> Table:
-        """What rungs cost in reward. The peak is of one part alone, so it has no place in a sum."""
-        prices = []
-        for part, added_R in enumerate(table):
-            paid = sum(getattr(self, cost) * problem.saves[cost][part] / problem.totals[cost] for cost in self._paid)
-            prices.append(self.accuracy * added_R - paid * torch.arange(len(added_R)).numpy())
-        return prices
+    def _descended(self, problem: Problem, trail: Trail, paid: Callable[[Levels], float]) -> NDArray[np.float64]:
+        """The slopes (P,) of what is lost of the reward, where the descent ends or its share of the looks does."""
+        last = trail.judge.looks_left * (1 - self.descent)
+        bonus_P = np.zeros(len(problem.parts))  # without the peak: it is of one part alone, and has no place in a sum
+        for cost in self._paid:
+            bonus_P += getattr(self, cost) / problem.totals[cost] * np.array(problem.saves[cost])
+
+        def rises(levels: Levels) -> Rises:
+            of_loss = trail.judge.rung_rises(levels)
+            return [self.accuracy * rise_R - bonus for rise_R, bonus in zip(of_loss, bonus_P, strict=True)]
+
+        return Descent().descend(
+            problem, lambda levels: -paid(levels), rises, lambda: trail.judge.looks_left - RISES_LOOKS < last
+        )
 
     @property
     def _paid(self) -> list[str]:
         return [cost for cost in SAVED if getattr(self, cost)]
 
 
-def observe(problem: Problem, features: Features, table: Table | None = None) -> Tensor:
+def observe(problem: Problem, features: Features, slope_P: NDArray[np.float64] | None = None) -> Tensor:
     """What a policy sees of each part, (P, F), each column standardised.
 
-    The features that all parts have; what the loss differs by in the table with none of its rungs gone; and which part
-    it is.
+    The features that all parts have; its slope, where slopes are known; and which part it is.
     """
     known = [features.get(part, {}) for part in problem.parts]
     shared = sorted(set.intersection(*(set(each) for each in known)))
-    probed = [[]] * len(known) if table is None else [[added_R[0]] for added_R in table]
-    rows = [[*(each[name] for name in shared), *alone] for each, alone in zip(known, probed, strict=True)]
+    slopes = [[]] * len(known) if slope_P is None else slope_P[:, None].tolist()
+    rows = [[*(each[name] for name in shared), *slope] for each, slope in zip(known, slopes, strict=True)]
     seen_PF = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), -1)
     seen_PF -= seen_PF.mean(0)
     seen_PF /= seen_PF.square().mean(0).sqrt().clamp(min=1e-12)

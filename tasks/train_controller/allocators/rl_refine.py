@@ -1,9 +1,9 @@
 """RL-Refine: from levels that are there, one move after the other, each kept only where a gate lets it pass.
 
 A move takes rungs more of one part, the donor, and gives as many back to another, the receiver, as the budget is met
-by. The policy learns which pairs pay, from every other window of the search; the windows between are the gate, on which
-the loss falls with every move that is kept. What does not pass is rolled back, so the end is never worse than the start
-there.
+by. The policy knows the slopes (`Judge.rung_rises`), asked for again with each shorter stride, and learns which pairs
+pay, from every other window of the search; the windows between are the gate, on which the loss falls with every move
+that is kept. What does not pass is rolled back, so the end is never worse than the start there.
 
 Axes: P parts, F features, W windows.
 """
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from tasks.train_controller.allocators.adapt import AdaptPruner
+from tasks.train_controller.allocators.descent import steepness
 from tasks.train_controller.allocators.explore import Explorer, Trail
 from tasks.train_controller.allocators.problem import Levels, Problem
 from tasks.train_controller.allocators.rl_allocator import observe
@@ -70,7 +71,9 @@ class RLRefine(Explorer):
         trail.note(levels, losses_W.mean(), accepted=True)
 
         generator = torch.Generator().manual_seed(seed)
-        policy = Pairs(problem, observe(problem, features), self.hidden, generator)
+        slope_P = self._slopes(problem, trail, levels)
+        policy = Pairs(problem, observe(problem, features, slope_P), self.hidden, generator)
+        policy.prefer(slope_P)
         optimiser = torch.optim.Adam(policy.parameters(), lr=self.rate)
         stride, refused = self.stride, 0
         tried, gains = {levels}, [0.0]
@@ -79,6 +82,7 @@ class RLRefine(Explorer):
             smallest = stride * max(problem.rungs) <= 1
             if not smallest and (refused == self.patience or not moves):
                 stride, refused = stride / 2, 0
+                policy.prefer(self._slopes(problem, trail, levels))
                 continue
             if not moves:
                 break
@@ -107,12 +111,19 @@ class RLRefine(Explorer):
             raise ValueError(f"start: {self.start} given, which does not meet the budget of these parts")
         return self.start
 
+    def _slopes(self, problem: Problem, trail: Trail, levels: Levels) -> NDArray[np.float64]:
+        return steepness(problem, levels, trail.judge.rung_rises(levels), self.stride)
+
     def _passes(self, fall_W: NDArray[np.float64]) -> bool:
         return bool(fall_W.mean() > self.margin * fall_W.std(ddof=1) / len(fall_W) ** 0.5)
 
 
 class Pairs(nn.Module):
-    """A softmax over pairs of parts: how good a part is as a donor, and the other as a receiver, added."""
+    """A softmax over pairs of parts: how good a part is as a donor, and the other as a receiver, added.
+
+    Before it has learned anything it goes by the slopes: rungs go where the loss is flat, and come back where it is
+    steep.
+    """
 
     def __init__(self, problem: Problem, seen_PF: Tensor, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -123,13 +134,20 @@ class Pairs(nn.Module):
         nn.init.normal_(self.hidden.weight, std=(seen_PF.shape[1] + 1) ** -0.5, generator=generator)
         for zeroed in (self.hidden.bias, self.out.weight, self.out.bias):
             nn.init.zeros_(zeroed)
+        self.prefer(np.zeros(len(problem.parts)))
+
+    def prefer(self, slope_P: NDArray[np.float64]) -> None:
+        """Receivers that are steep, and donors that are flat: by standard deviations."""
+        self.steep_P = torch.from_numpy((slope_P - slope_P.mean()) / max(slope_P.std(), 1e-12))
 
     def forward(self, levels: Levels, pairs: list[tuple[int, int]]) -> Categorical:
         """Over these (donor, receiver), beside what is known of the parts by how much of them has gone."""
         gone_P1 = (torch.tensor(levels) / self.rungs_P).double()[:, None]
         donor_P, receiver_P = self.out(torch.tanh(self.hidden(torch.cat([self.seen_PF, gone_P1], 1)))).unbind(1)
         donors, receivers = torch.tensor(pairs).unbind(1)
-        return Categorical(logits=donor_P[donors] + receiver_P[receivers])
+        return Categorical(
+            logits=donor_P[donors] - self.steep_P[donors] + receiver_P[receivers] + self.steep_P[receivers]
+        )
 
 
 def _moves(problem: Problem, levels: Levels, stride: float) -> dict[tuple[int, int], Levels]:

@@ -5,12 +5,17 @@ in tokens, so that allocators can be compared at equal cost; what has been looke
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tasks.train_controller.allocators.problem import Levels, Part, Problem
 
+Rises = Sequence[NDArray[np.float64]]  # of each part (R,): nats per token of each of its rungs, the first to go first
+RISES_LOOKS = 3  # that rises cost: a forward, and a backward that takes as long as two
 Features = Mapping[Part, Mapping[str, float]]  # what is known of each part before any level is tried
 
 
@@ -68,13 +73,20 @@ class Judge(ABC):
         """On the windows of the search. Raises Spent where its tokens are used up, but for levels seen before."""
 
     @abstractmethod
+    def rung_rises(self, levels: Levels) -> Rises:
+        """By how much each rung of each part raises the mean loss on the windows of the search, to first order.
+
+        About `levels`, of rungs that are there and of those that have gone. Takes RISES_LOOKS looks. Raises Spent.
+        """
+
+    @abstractmethod
     def held_out_losses(self, levels: Levels) -> tuple[float, ...]:
         """On windows that no search looks at; they are not counted."""
 
     @property
     @abstractmethod
     def tokens(self) -> int:
-        """That searching has cost so far: of each levels that this judge was asked for once.
+        """That searching has cost so far: of each levels that this judge was asked for once, and of rises.
 
         They count even where an earlier search left their loss in a cache, so that it is found again.
         """

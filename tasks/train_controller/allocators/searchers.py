@@ -1,6 +1,7 @@
 """The allocators that search, and the uniform one, by name."""
 
 from tasks.train_controller.allocators.adapt import AdaptPruner
+from tasks.train_controller.allocators.descent import Descent
 from tasks.train_controller.allocators.evolution import Evolution
 from tasks.train_controller.allocators.knapsack import Knapsack
 from tasks.train_controller.allocators.portfolio import Portfolio
@@ -18,6 +19,7 @@ SEARCHERS: dict[str, type[Searcher]] = {
     "random": RandomSearch,
     "evolution": Evolution,
     "milp": Knapsack,
+    "descent": Descent,
     "rl": RLAllocator,
     "refine": RLRefine,
     "auto": Portfolio,

@@ -20,13 +20,15 @@ from tasks.record import home
 from tasks.record.kept import Kept
 from tasks.stage import open_folder, stage
 from tasks.train_controller.allocators.features import BlockFeatures, Summary, block_features, features_of
-from tasks.train_controller.allocators.judge import Losses, ModelJudge, Rungs, Windows, divided
+from tasks.train_controller.allocators.judge import ModelJudge, Windows, divided
 from tasks.train_controller.allocators.level_table import level_table, looks_of, table_judge
+from tasks.train_controller.allocators.losses import Losses
 from tasks.train_controller.allocators.outcome import searched
 from tasks.train_controller.allocators.problem import Part
 from tasks.train_controller.allocators.ranked import ranked
 from tasks.train_controller.allocators.results import OfUnits, OfWeights, Ranked, Searched
 from tasks.train_controller.allocators.rows import LevelRow
+from tasks.train_controller.allocators.rungs import Rungs
 from tasks.train_controller.allocators.search import Move, Searcher
 from tasks.train_controller.allocators.unit_rungs import UnitRungs, unit_rungs
 from tasks.train_controller.allocators.weight_rungs import weight_rungs

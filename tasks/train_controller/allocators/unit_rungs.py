@@ -1,20 +1,24 @@
 """The rungs of a cut: a head group of a block's attention, a step of channels of its FFN, those of low scores first."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tasks.model.anatomy import find_blocks, linears_of
+from tasks.model.mode import only_gradients_of
 from tasks.model.units import KINDS, BlockUnits, Units, units_of
 from tasks.prune.structure.budget import COSTS, measured
 from tasks.prune.structure.choose import Scores, highest
 from tasks.prune.structure.cut import Cut
 from tasks.prune.structure.width import Kept, masked
 from tasks.train_controller.allocators.features import Summary, summary_of
-from tasks.train_controller.allocators.judge import Rungs
 from tasks.train_controller.allocators.problem import Levels, Part, Problem
+from tasks.train_controller.allocators.rungs import Lever, Rungs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,28 @@ class UnitRungs(Rungs):
 
     def applied(self, levels: Levels) -> AbstractContextManager[None]:
         return masked(self.model, self.kept(levels), self.units)
+
+    @contextmanager
+    def levers(self, levels: Levels) -> Iterator[list[list[Lever]]]:
+        """A gate before each input of the readers, which hand on nothing of what has gone."""
+        gates, blocks = [], find_blocks(self.model)[1]
+        with only_gradients_of(self.model, ()), ExitStack() as hooks:
+            for place, (part, kind, gone) in enumerate(zip(self.problem.parts, self.kinds, levels, strict=True)):
+                reader = linears_of(blocks[part.block])[self.units[part.block].of(kind).reader]
+                outlasts_I = self._outlasts(place).to(reader.weight.device)
+                gate_I = (outlasts_I >= gone).to(reader.weight.dtype).requires_grad_()
+                hooks.callback(reader.register_forward_pre_hook(partial(_through, gate_I)).remove)
+                gates.append([Lever(value=gate_I, full=torch.ones_like(gate_I), outlasts=outlasts_I)])
+            yield gates
+
+    def _outlasts(self, place: int) -> Tensor:
+        """By input of the reader, how many rungs of the part at this place its unit outlasts, (I,)."""
+        part, kind, step = self.problem.parts[place], self.kinds[place], self.steps[place]
+        units = self.units[part.block].of(kind)
+        rungs_U = torch.zeros(units.count, dtype=torch.int64)
+        for rungs in range(1, self.problem.rungs[place] + 1):
+            rungs_U[highest(self.units[part.block], kind, self.scores, units.count - step * rungs)] += 1
+        return rungs_U.repeat_interleave(units.columns_each)
 
     def counts(self, levels: Levels) -> list[int]:
         """How many units of each part stay."""
@@ -106,6 +132,10 @@ def left_in_blocks(rungs: UnitRungs, levels: Levels, cut: Cut) -> tuple[tuple[in
     for part, kind, count in zip(rungs.problem.parts, rungs.kinds, rungs.counts(levels), strict=True):
         left[part.block][kind] = count
     return tuple(tuple(of_block.get(kind, 0) for kind in cut.kinds) for of_block in left)
+
+
+def _through(gate_I: Tensor, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (inputs[0] * gate_I, *inputs[1:])
 
 
 def _of_part(of_block: BlockUnits, part: Part, cut: Cut) -> Units:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tasks.model.anatomy import find_blocks, linears_of
+from tasks.model.mode import only_gradients_of
 from tasks.prune.allocation import Allocation, shift
 from tasks.prune.weight.budget import Linears, attention_linears
 from tasks.prune.weight.pattern import NM, Pattern, Unstructured
-from tasks.train_controller.allocators.judge import Rungs
 from tasks.train_controller.allocators.problem import Levels, Part, Problem
+from tasks.train_controller.allocators.rungs import Lever, Rungs
 
 OF_A_PERCENTAGE = 20  # rungs would leave nothing: each is 5 %
 
@@ -120,6 +121,20 @@ class WeightRungs(Rungs):
         finally:
             for _, name, linear in touched:
                 linear.weight.data.copy_(self.dense[name])
+
+    @contextmanager
+    def levers(self, levels: Levels) -> Iterator[list[list[Lever]]]:
+        """The weights themselves."""
+        levers_P = [
+            [
+                Lever(value=linear.weight, full=self.dense[key], outlasts=self.outlasted[key])
+                for key, linear in ((f"{part.block}.{name}", linear) for name, linear in self.halves[part].items())
+            ]
+            for part in self.problem.parts
+        ]
+        weights = [lever.value for levers in levers_P for lever in levers]
+        with self.applied(levels), only_gradients_of(self.model, weights):
+            yield levers_P
 
 
 def weight_rungs(model: PreTrainedModel, pattern: Pattern, outlasted: Outlasted) -> WeightRungs:

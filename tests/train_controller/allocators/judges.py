@@ -6,19 +6,30 @@ from itertools import product
 import numpy as np
 
 from tasks.train_controller.allocators.problem import Levels, Part, Problem
-from tasks.train_controller.allocators.search import Features, Judge, Spent
+from tasks.train_controller.allocators.search import RISES_LOOKS, Features, Judge, Spent
 
 TOKENS = 10  # of a look
 
 
 class MadeUp(Judge):
-    """`loss` of levels on every window, give or take what that window has of its own for these levels."""
+    """`loss` of levels on every window, give or take what that window has of its own for these levels.
+
+    `problem`: whose rungs it tells the rises of; `a_problem()` unless the loss was made of another.
+    """
 
     def __init__(
-        self, loss: Callable[[Levels], float], looks: int = 10_000, windows: int = 8, noise: float = 0.0, seed: int = 0
+        self,
+        loss: Callable[[Levels], float],
+        looks: int = 10_000,
+        windows: int = 8,
+        noise: float = 0.0,
+        seed: int = 0,
+        problem: Problem | None = None,
     ) -> None:
         self.loss, self.looks, self.windows, self.noise, self.seed = loss, looks, windows, noise, seed
+        self.problem = problem or getattr(loss, "problem", None) or a_problem()
         self.seen: dict[Levels, tuple[float, ...]] = {}
+        self.risen: set[Levels] = set()
 
     def search_losses(self, levels: Levels) -> tuple[float, ...]:
         if levels not in self.seen:
@@ -27,16 +38,29 @@ class MadeUp(Judge):
             self.seen[levels] = self._losses(levels, 0)
         return self.seen[levels]
 
+    def rung_rises(self, levels: Levels) -> list[np.ndarray]:
+        """Of each rung what it adds to the loss where the other parts are as they are, not only to first order."""
+        if levels not in self.risen:
+            if self.looks_left < RISES_LOOKS:
+                raise Spent
+            self.risen.add(levels)
+        rises = []
+        for place, most in enumerate(self.problem.rungs):
+            losses = [self.loss((*levels[:place], rungs, *levels[place + 1 :])) for rungs in range(most + 1)]
+            with np.errstate(invalid="ignore"):  # of infinity and infinity
+                rises.append(np.diff(losses))
+        return rises
+
     def held_out_losses(self, levels: Levels) -> tuple[float, ...]:
         return self._losses(levels, 1)
 
     @property
     def tokens(self) -> int:
-        return TOKENS * len(self.seen)
+        return TOKENS * (self.looks - self.looks_left)
 
     @property
     def looks_left(self) -> int:
-        return self.looks - len(self.seen)
+        return self.looks - len(self.seen) - RISES_LOOKS * len(self.risen)
 
     def _losses(self, levels: Levels, side: int) -> tuple[float, ...]:
         own = np.random.default_rng([self.seed, side, *levels]).standard_normal(self.windows)
@@ -56,7 +80,12 @@ def a_problem(blocks: int = 3, rungs: int = 4, share: float = 0.4, ffn_cost: int
 def additive(problem: Problem, seed: int = 0, power: float = 2.0) -> Callable[[Levels], float]:
     """Every part has a weight of its own: the share of its rungs that are gone, to the `power`, times that."""
     weights_P = np.random.default_rng(seed).lognormal(0, 1, len(problem.parts))
-    return lambda levels: float(weights_P @ np.divide(levels, problem.rungs) ** power)
+
+    def loss(levels: Levels) -> float:
+        return float(weights_P @ np.divide(levels, problem.rungs) ** power)
+
+    loss.problem = problem
+    return loss
 
 
 def interacting(problem: Problem, seed: int = 0) -> Callable[[Levels], float]:
@@ -68,6 +97,7 @@ def interacting(problem: Problem, seed: int = 0) -> Callable[[Levels], float]:
         share_P = np.divide(levels, problem.rungs)
         return alone(levels) + float(weights_P[1:] @ (share_P[1:] * share_P[:-1]))
 
+    loss.problem = problem
     return loss
 
 

@@ -2,12 +2,16 @@ import json
 import math
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 
 from tasks.evaluate.perplexity import perplexity
-from tasks.train_controller.allocators.judge import ModelJudge, Rungs, divided, window_losses
+from tasks.model.mode import only_gradients_of
+from tasks.train_controller.allocators.judge import ModelJudge, divided
+from tasks.train_controller.allocators.losses import window_losses
 from tasks.train_controller.allocators.problem import Part, Problem
+from tasks.train_controller.allocators.rungs import Lever, Rungs
 from tasks.train_controller.allocators.search import Spent
 from tests.cases import VOCABULARY, llama
 
@@ -30,6 +34,17 @@ class Untouched(Rungs):
     def applied(self, levels):
         self.applications += 1
         yield
+
+    @contextmanager
+    def levers(self, levels):
+        self.applications += 1
+        block = self.model.model.layers[0]
+        weights = [block.self_attn.o_proj.weight, block.mlp.down_proj.weight]
+        with only_gradients_of(self.model, weights):
+            yield [
+                [Lever(value=weight, full=weight.detach(), outlasts=torch.arange(weight.numel()).view_as(weight) % 4)]
+                for weight in weights
+            ]
 
 
 def windows(count, length=12, seed=0):
@@ -109,3 +124,19 @@ def test_a_second_search_takes_no_forward_and_the_same_way():
         known = json.loads(json.dumps(known))  # as it comes back from a disk
     assert ways[0] == ways[1]
     assert (rungs.applications, judge.forwards, judge.hits) == (0, 0, 3)
+
+
+def test_rises_cost_three_looks_once_and_are_known_the_next_time():
+    known = {}
+    rungs = Untouched()
+    judge = ModelJudge(rungs, divided(windows(4), 1000), limit=24 * 5, known=known)
+    rises = judge.rung_rises((0, 1))
+    assert [rise_R.shape for rise_R in rises] == [(3,), (3,)]
+    assert (judge.tokens, judge.looks_left, judge.forwards) == (24 * 3, 2, 1)
+    assert all(map(np.array_equal, judge.rung_rises((0, 1)), rises))
+    assert (judge.tokens, judge.looks_left) == (24 * 3, 2)
+    with pytest.raises(Spent):
+        judge.rung_rises((1, 0))
+    again = ModelJudge(Untouched(), judge.windows, limit=24 * 5, known=json.loads(json.dumps(known)))
+    assert all(map(np.array_equal, again.rung_rises((0, 1)), rises))
+    assert (again.tokens, again.forwards, again.hits) == (24 * 3, 0, 1)

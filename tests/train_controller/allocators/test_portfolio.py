@@ -6,7 +6,7 @@ from tasks.train_controller.allocators.portfolio import Portfolio, Ration, expan
 from tasks.train_controller.allocators.search import Spent
 from tests.train_controller.allocators.judges import TOKENS, MadeUp, a_problem, additive, interacting, some_features
 
-NAMES = ["uniform", "adapt", "split", "milp", "evolution", "rl", "refine"]
+NAMES = ["uniform", "adapt", "split", "descent", "milp", "evolution", "rl", "refine"]
 
 
 class Misleading(MadeUp):

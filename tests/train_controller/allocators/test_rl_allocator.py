@@ -43,12 +43,13 @@ def shuffle(loss, problem, seed):
         random = np.random.default_rng([seed, *levels])
         return loss(problem.project(random.uniform(size=len(levels)).tolist()))
 
+    of_others.problem = problem
     return of_others
 
 
-@pytest.mark.parametrize("points", [0, 2])
-def test_it_is_better_than_uniform_and_adapt_pruner_where_there_is_something_to_learn(points):
-    learned = relative(RLAllocator(points=points), 6, 50, make=interacting)
+@pytest.mark.parametrize("descent", [0, 0.75])
+def test_it_is_better_than_uniform_and_adapt_pruner_where_there_is_something_to_learn(descent):
+    learned = relative(RLAllocator(descent=descent), 6, 50, make=interacting)
     told = relative(AdaptPruner(), 6, 50, make=interacting)
     assert interval(learned)[1] < -0.1
     assert interval(learned - told)[1] < 0
@@ -57,14 +58,14 @@ def test_it_is_better_than_uniform_and_adapt_pruner_where_there_is_something_to_
 def test_it_finds_the_best_of_a_small_problem():
     problem = a_problem(2, 3, share=0.5)
     loss = interacting(problem)
-    found = RLAllocator(points=1).search(problem, MadeUp(loss), some_features(problem))
+    found = RLAllocator().search(problem, MadeUp(loss), some_features(problem))
     assert loss(found.levels) <= min(map(loss, all_levels(problem)))
 
 
 def test_the_policy_itself_becomes_better_and_surer():
     problem = a_problem(4, 6, share=0.5)
     judge = MadeUp(additive(problem, 2), looks=250)
-    moves = RLAllocator(points=0).search(problem, judge, some_features(problem)).moves[1:]
+    moves = RLAllocator(descent=0).search(problem, judge, some_features(problem)).moves[1:]
     early, late = (moves[part] for part in (slice(0, 27), slice(90, 117)))
     assert np.mean([move.reward for move in late]) > np.mean([move.reward for move in early]) + 0.05
     assert late[-1].entropy < early[0].entropy
@@ -108,7 +109,7 @@ def test_each_weight_moves_its_own_metric(weight):
     metrics = []
     for value in (0.05, 0.5, 2.0, 20.0):
         searcher = RLAllocator(**others | {weight: value})
-        found = searcher.search(problem, MadeUp(loss), some_features(problem))
+        found = searcher.search(problem, MadeUp(loss, problem=problem), some_features(problem))
         metrics.append(metric_of(weight, problem, found.levels, loss))
         added = {levels: loss(levels) for levels in all_levels(problem)}
         best = max(searcher.reward(problem, levels, each) for levels, each in added.items())
@@ -141,7 +142,7 @@ def test_a_weight_for_what_all_levels_save_alike_is_refused():
         RLAllocator(bytes=1.0).check(problem)
 
 
-@pytest.mark.parametrize("field", [*WEIGHTS, "entropy", "points", "rate", "spread", "updates", "batch", "hidden"])
+@pytest.mark.parametrize("field", [*WEIGHTS, "entropy", "descent", "rate", "spread", "updates", "batch", "hidden"])
 def test_bad_input_is_refused(field):
     with pytest.raises(ValueError, match=rf"^{field}: -1 given, valid is"):
         RLAllocator(**{field: -1})

@@ -55,7 +55,8 @@ def test_from_the_best_it_goes_nowhere():
     problem = a_problem(2, 4, share=0.5)
     loss = additive(problem)
     best = min((levels for levels in all_levels(problem)), key=loss)
-    found = RLRefine(start=best).search(problem, MadeUp(lambda levels: loss(levels) if levels == best else 9.0), {})
+    judge = MadeUp(lambda levels: loss(levels) if levels == best else 9.0, problem=problem)
+    found = RLRefine(start=best).search(problem, judge, {})
     assert found.levels == best
     assert [move.accepted for move in found.moves] == [True] + [False] * (len(found.moves) - 1)
     assert len(found.moves) > 1
@@ -71,7 +72,7 @@ def test_the_policy_learns_which_pairs_pay():
     problem = a_problem(6, 12, ffn_cost=1)
     needed = []
     for seed in range(4):
-        judge = MadeUp(lambda levels: levels[0] + levels[1] + sum(levels) / 100, looks=40, seed=seed)
+        judge = MadeUp(lambda levels: levels[0] + levels[1] + sum(levels) / 100, looks=40, seed=seed, problem=problem)
         learning = RLRefine(start="uniform", stride=0.01, rate=0.05).search(problem, judge, {}, seed=seed)
         accepted = [move.accepted for move in learning.moves[1:]]
         first = next(index for index, each in enumerate(accepted) if sum(accepted[: index + 1]) == 5)

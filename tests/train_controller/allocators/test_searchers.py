@@ -48,7 +48,7 @@ def test_it_ends_no_worse_than_uniform_and_tells_its_moves(name):
 def test_losses_that_are_no_number_do_not_stop_it(name):
     problem = a_problem(2, 5)
     loss = interacting(problem)
-    judge = MadeUp(lambda levels: float("inf") if levels[1] > 2 else loss(levels), looks=40)
+    judge = MadeUp(lambda levels: float("inf") if levels[1] > 2 else loss(levels), looks=40, problem=problem)
     assert problem.meets(search(name, problem, judge).levels)
 
 
@@ -56,7 +56,7 @@ def test_losses_that_are_no_number_do_not_stop_it(name):
 def test_a_single_part_has_nothing_to_choose(name):
     parts, costs = a_problem(1).parts[:1], {"saves": {"parameters": (1,)}, "totals": {"parameters": 8}}
     only = Problem(parts=parts, rungs=(4,), cost="parameters", budget=2, **costs)
-    assert search(name, only, MadeUp(lambda levels: float(sum(levels)), looks=20)).levels == (2,)
+    assert search(name, only, MadeUp(lambda levels: float(sum(levels)), looks=20, problem=only)).levels == (2,)
 
 
 @pytest.mark.parametrize("searcher", SEARCHERS.values(), ids=SEARCHERS)

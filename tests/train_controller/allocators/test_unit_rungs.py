@@ -7,7 +7,7 @@ import torch
 from tasks.model.cost import sizes_of
 from tasks.prune.structure.budget import COSTS
 from tasks.prune.structure.cut import Cut, cut_model
-from tasks.train_controller.allocators.judge import window_losses
+from tasks.train_controller.allocators.losses import window_losses
 from tasks.train_controller.allocators.unit_rungs import left_in_blocks, unit_problem, unit_rungs
 from tests.cases import batches, llama, opt, qwen3
 

@@ -9,7 +9,7 @@ from tasks.prune.weight.pattern import NM, Pattern, Unstructured
 from tasks.prune.weight.ria import RIA
 from tasks.prune.weight.sparsegpt import SparseGPT
 from tasks.prune.weight.wanda import Wanda
-from tasks.train_controller.allocators.judge import window_losses
+from tasks.train_controller.allocators.losses import window_losses
 from tasks.train_controller.allocators.problem import Part
 from tasks.train_controller.allocators.ranked import ranked
 from tasks.train_controller.allocators.weight_rungs import allocation_of, weight_rungs

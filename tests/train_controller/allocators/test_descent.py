@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from tasks.train_controller.allocators.descent import WIDTHS, Descent, downhill, steepness
+from tasks.train_controller.allocators.search import RISES_LOOKS
+from tests.train_controller.allocators.judges import MadeUp, a_problem, additive, all_levels, interacting
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_it_comes_near_the_best_and_looks_at_few(seed):
+    problem = a_problem(3, 4)
+    loss = interacting(problem, seed)
+    judge = MadeUp(loss)
+    found = Descent().search(problem, judge, {})
+    best, uniform = min(map(loss, all_levels(problem))), loss(problem.uniform())
+    assert loss(found.levels) - best < 0.25 * (uniform - best)
+    assert len(judge.seen) + RISES_LOOKS * len(judge.risen) < 100
+
+
+def test_it_takes_as_few_looks_where_parts_are_many():
+    spent = []
+    for blocks in (8, 32):
+        problem = a_problem(blocks, 20)
+        judge = MadeUp(additive(problem))
+        found = Descent().search(problem, judge, {})
+        assert judge.loss(found.levels) < 0.75 * judge.loss(problem.uniform())
+        spent.append(judge.looks - judge.looks_left)
+    assert spent[1] < 2 * spent[0]
+
+
+def test_each_move_meets_the_budget_and_the_best_falls():
+    problem = a_problem(4, 8, share=0.55)
+    moves = Descent().search(problem, MadeUp(additive(problem), looks=40), {}).moves
+    best = [move.best for move in moves]
+    assert best == sorted(best, reverse=True)
+    assert best[-1] < best[0]
+    assert moves[-1].tokens <= 400
+
+
+def test_slopes_by_hand():
+    problem = a_problem(1, 10)  # attention saves 1 a rung, the FFN 2: 30 in all
+    rises = [np.arange(10.0), np.full(10, 4.0)]
+    slope_P = steepness(problem, (3, 0), rises, width=0.2)
+    # attention: (the mean of rungs 3, 4 and of rungs 1, 2) / 1 · 30; the FFN has no rung that has gone: 4 / 2 · 30
+    assert slope_P.tolist() == [(3.5 + 1.5) / 2 * 30, 60.0]
+    down_P = downhill(problem, slope_P)
+    assert down_P @ [10, 20] == pytest.approx(0)  # of what is saved nothing changes
+    assert (down_P**2) @ [1 / 3, 2 / 3] == pytest.approx(1)
+    assert down_P[0] < 0 < down_P[1] or down_P[1] < 0 < down_P[0]
+    assert (down_P[0] > 0) == (slope_P[0] < slope_P[1])
+
+
+def test_where_nothing_differs_it_stays_where_it_is():
+    problem = a_problem(2, 4, ffn_cost=1)
+    judge = MadeUp(lambda levels: float(sum(levels)), problem=problem)
+    assert Descent().search(problem, judge, {}).levels == problem.uniform()
+    assert len(judge.risen) == 1
+    assert len(WIDTHS) > 1
+
+
+def test_what_is_no_number_has_no_slope():
+    problem = a_problem(1, 4)
+    assert steepness(problem, (1, 1), [np.array([1, np.nan, 1, 1]), np.ones(4)], 0.5).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("step", [0, -1, 1.5, float("nan")])
+def test_bad_input_is_refused(step):
+    with pytest.raises(ValueError, match=rf"^step: {step} given, valid is 0 < step <= 1$"):
+        Descent(step=step)
