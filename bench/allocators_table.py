@@ -14,11 +14,12 @@ HEAD = """# Allocators side by side
 
 Nats per token on windows of text held out: the difference to uniform levels of the same budget, the mean over seeds
 with its 95 % interval (Student's t), below zero where the allocator is better; a seed draws the windows that calibrate
-and that are searched on. A look is one candidate's loss on all windows of the search; columns are the most looks that
-an allocator may take, and what it was asked for before costs it nothing. *uniform* and *adapt* take none. *auto*
-divides its looks between the others. Seconds are of the whole search at the most looks, the median; where another
-allocator had measured a loss before, it came from the cache. Of weights the search looks at zeros alone; below it
-stands what is left of the difference once the model is pruned block by block and its weights are refitted."""
+and that are searched on. A look is one candidate's loss on all windows of the search; the slopes of all parts, from a
+backward pass, count as three. Columns are the most looks that an allocator may take; what it was asked for before costs
+it nothing. *uniform* and *adapt* take none. *auto* divides its looks between the others. Seconds are of a whole search
+at the most looks, the median; where another allocator had measured a loss before, it came from the cache. Of weights
+the search looks at zeros alone; below it stands what is left of the difference once the model is pruned block by
+block and its weights are refitted."""
 
 
 def markdown(lines_of: Mapping[str, Sequence[Line]]) -> str:

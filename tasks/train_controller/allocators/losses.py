@@ -4,7 +4,7 @@ Axes: W windows, B windows of a batch, T tokens of a window, V vocabulary, N = B
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 
@@ -21,6 +21,7 @@ from tasks.train_controller.allocators.problem import Levels
 from tasks.train_controller.allocators.rungs import Lever, Rungs
 
 LOGITS_AT_ONCE = 2**25  # elements, 128 MiB in float32
+GRADIENT_TOKENS = {"cpu": 1024, "cuda": 2048}  # of a batch that is gone through backward: its activations are kept
 
 Losses = tuple[float, ...]  # nats per token of each window
 
@@ -29,7 +30,7 @@ Losses = tuple[float, ...]  # nats per token of each window
 def window_losses(model: PreTrainedModel, ids_WT: Tensor) -> Losses:
     """Nats per token of each window, in which every token but the first is scored; infinity for what is no number."""
     with evaluating(model):
-        losses = torch.cat([_losses_of(model, ids_BT) for ids_BT in _batches(model, ids_WT)])
+        losses = torch.cat([_losses_of(model, ids_BT) for ids_BT in _batches(model, ids_WT, BATCH_TOKENS)])
     return tuple(loss if math.isfinite(loss) else math.inf for loss in losses.tolist())
 
 
@@ -47,7 +48,7 @@ def rung_rises(rungs: Rungs, levels: Levels, ids_WT: Tensor) -> list[NDArray[np.
             for lever in levers:
                 hook = partial(_fold, lever, sum_R)
                 hooks.callback(lever.value.register_post_accumulate_grad_hook(hook).remove)
-        for ids_BT in _batches(model, ids_WT):
+        for ids_BT in _batches(model, ids_WT, GRADIENT_TOKENS):
             nll(model, ids_BT).backward()
     return [(-sum_R[:-1] / scored).cpu().numpy() for sum_R in sums]  # the last is of what outlasts all rungs
 
@@ -67,9 +68,9 @@ def _losses_of(model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
     return losses_N.view_as(ids_BT)[:, :-1].double().mean(1)
 
 
-def _batches(model: PreTrainedModel, ids_WT: Tensor) -> Iterator[Tensor]:
-    """On the device of the model, as many windows at once as its logits and the device allow."""
+def _batches(model: PreTrainedModel, ids_WT: Tensor, most: Mapping[str, int]) -> Iterator[Tensor]:
+    """On the device of the model, as many windows at once as its logits and the `most` tokens of the device allow."""
     tokens = ids_WT.shape[1]
     of_logits = LOGITS_AT_ONCE // (tokens * model.config.get_text_config().vocab_size)
-    at_once = max(1, min(of_logits, BATCH_TOKENS[model.device.type] // tokens))
+    at_once = max(1, min(of_logits, most[model.device.type] // tokens))
     return (ids_BT.to(model.device) for ids_BT in ids_WT.split(at_once))
