@@ -35,12 +35,7 @@ from tasks.train_controller.allocators.split import Split
 from tasks.train_controller.allocators.uniform import Uniform
 
 FREE: dict[str, Searcher] = {"uniform": Uniform(), "adapt": AdaptPruner()}
-LOOKING: dict[str, Searcher] = {
-    "descent": Descent(),
-    "milp": Knapsack(),
-    "evolution": Evolution(),
-    "rl": RLAllocator(),
-}
+LOOKING: dict[str, Searcher] = {"milp": Knapsack(), "evolution": Evolution(), "rl": RLAllocator()}
 LEAST = 8  # windows held out, below which no bootstrap is to be trusted
 
 
@@ -48,9 +43,10 @@ LEAST = 8  # windows held out, below which no bootstrap is to be trusted
 class Portfolio(Searcher):
     """Uniform, Adapt-Pruner, a split, descent, MILP, evolution, RL-Allocator, and RL-Refine from the best of them.
 
-    Those that look get equal shares of the looks, but for the split, which takes few. Of all, that of the lowest mean
-    loss on the windows held out is shipped, if the interval of its difference to uniform levels excludes zero: a paired
-    bootstrap over windows with `resamples`, at `confidence` for all allocators together (Bonferroni).
+    The split takes few looks, the descent as many as it needs, up to half of the rest; the others get equal shares of
+    what is left. RL-Allocator goes the way of the descent again, at no cost, and on from there. Of all, that of the
+    lowest mean loss on the windows held out is shipped, if the interval of its difference to uniform levels excludes
+    zero: a paired bootstrap over windows with `resamples`, at `confidence` for all allocators together (Bonferroni).
     """
 
     least_windows: ClassVar[int] = 2 * LEAST
@@ -90,6 +86,7 @@ class Portfolio(Searcher):
         for name, searcher in FREE.items():
             let(name, searcher, 0)
         let("split", Split(), judge.looks_left // (len(LOOKING) + 2))
+        let("descent", Descent(), judge.looks_left // 2)
         share = judge.looks_left // (len(LOOKING) + 1)
         for name, searcher in LOOKING.items():
             let(name, searcher, share)
