@@ -1,9 +1,10 @@
 """RL-Refine: from levels that are there, one move after the other, each kept only where a gate lets it pass.
 
 A move takes rungs more of one part, the donor, and gives as many back to another, the receiver, as the budget is met
-by. The policy knows the slopes (`Judge.rung_rises`), asked for again with each shorter stride, and learns which pairs
-pay, from every other window of the search; the windows between are the gate, on which the loss falls with every move
-that is kept. What does not pass is rolled back, so the end is never worse than the start there.
+by. The policy begins with the slopes (`Judge.rung_rises`), asked for again with each shorter stride, and learns which
+pairs pay, from every other window of the search; the windows between are the gate, on which the loss falls with every
+move that is kept. What does not pass is rolled back, so the end is never worse than the start there. Slopes are of all
+windows, so what is proposed knows the gate a little; only windows held out know nothing of it.
 
 Axes: P parts, F features, W windows.
 """

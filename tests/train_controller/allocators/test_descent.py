@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.train_controller.allocators.descent import WIDTHS, Descent, downhill, steepness
+from tasks.train_controller.allocators.descent import Descent, downhill, steepness
 from tasks.train_controller.allocators.search import RISES_LOOKS
 from tests.train_controller.allocators.judges import MadeUp, a_problem, additive, all_levels, interacting
 
@@ -44,10 +44,9 @@ def test_slopes_by_hand():
     # attention: (the mean of rungs 3, 4 and of rungs 1, 2) / 1 · 30; the FFN has no rung that has gone: 4 / 2 · 30
     assert slope_P.tolist() == [(3.5 + 1.5) / 2 * 30, 60.0]
     down_P = downhill(problem, slope_P)
+    # their mean, by what each can save (1/3, 2/3), is 65: -10 and 5 from there, whose root mean square is √50
+    assert down_P.tolist() == pytest.approx([-10 / 50**0.5, 5 / 50**0.5])
     assert down_P @ [10, 20] == pytest.approx(0)  # of what is saved nothing changes
-    assert (down_P**2) @ [1 / 3, 2 / 3] == pytest.approx(1)
-    assert down_P[0] < 0 < down_P[1] or down_P[1] < 0 < down_P[0]
-    assert (down_P[0] > 0) == (slope_P[0] < slope_P[1])
 
 
 def test_where_nothing_differs_it_stays_where_it_is():
@@ -55,7 +54,6 @@ def test_where_nothing_differs_it_stays_where_it_is():
     judge = MadeUp(lambda levels: float(sum(levels)), problem=problem)
     assert Descent().search(problem, judge, {}).levels == problem.uniform()
     assert len(judge.risen) == 1
-    assert len(WIDTHS) > 1
 
 
 def test_what_is_no_number_has_no_slope():

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
-from tasks.train_controller.allocators.rl_refine import STARTS, RLRefine
+from tasks.train_controller.allocators.rl_allocator import observe
+from tasks.train_controller.allocators.rl_refine import STARTS, Pairs, RLRefine
 from tests.train_controller.allocators.judges import MadeUp, a_problem, additive, all_levels, some_features
 
 
@@ -67,12 +69,30 @@ def test_without_looks_it_is_its_start():
     assert RLRefine(start=(0, 4, 4, 0)).search(problem, MadeUp(lambda levels: 0.0, looks=0), {}).levels == (0, 4, 4, 0)
 
 
+class Level(MadeUp):
+    """All slopes are alike, so that a policy has nothing to go by but what it learns."""
+
+    def rung_rises(self, levels):
+        return [np.zeros_like(rise_R) for rise_R in super().rung_rises(levels)]
+
+
+def test_before_it_learns_it_goes_by_the_slopes():
+    problem = a_problem(2, 4)
+    policy = Pairs(problem, observe(problem, {}), 4, torch.Generator().manual_seed(0))
+    pairs = [(0, 1), (1, 0), (2, 3)]
+    assert policy((1, 1, 1, 1), pairs).probs.tolist() == pytest.approx([1 / 3] * 3)
+    policy.prefer(np.array([1.0, 3.0, 2.0, 2.0]))  # parts 2 and 3 are at the mean, 0 and 1 are √2 deviations off
+    odds = policy((1, 1, 1, 1), pairs).probs
+    assert (odds[0] / odds[2]).item() == pytest.approx(np.exp(2 * 2**0.5))  # 0 gives more, 1 gets back
+    assert (odds[1] / odds[2]).item() == pytest.approx(np.exp(-2 * 2**0.5))
+
+
 def test_the_policy_learns_which_pairs_pay():
     # Only rungs of the first block hurt: of pairs that do not give back there, none pays.
     problem = a_problem(6, 12, ffn_cost=1)
     needed = []
     for seed in range(4):
-        judge = MadeUp(lambda levels: levels[0] + levels[1] + sum(levels) / 100, looks=40, seed=seed, problem=problem)
+        judge = Level(lambda levels: levels[0] + levels[1] + sum(levels) / 100, looks=40, seed=seed, problem=problem)
         learning = RLRefine(start="uniform", stride=0.01, rate=0.05).search(problem, judge, {}, seed=seed)
         accepted = [move.accepted for move in learning.moves[1:]]
         first = next(index for index, each in enumerate(accepted) if sum(accepted[: index + 1]) == 5)
