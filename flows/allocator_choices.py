@@ -29,7 +29,7 @@ def _shared(given: Any) -> Any:
     valid = f"valid is uniform, {', '.join(SEARCHER_CHOICES)}, or {SHARES}"
     try:
         shares = json.loads(given if given.startswith("[") else Path(given).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"allocator: {given!r} given, which cannot be read ({error}); {valid}") from error
     if not isinstance(shares, list) or not all(type(share) in (int, float) for share in shares):
         raise ValueError(f"allocator: {json.dumps(shares)} given in {given!r}; {valid}")
@@ -43,7 +43,7 @@ class Searching(Recovering):
     """What the flows are told whose budget an allocator may divide."""
 
     allocator_tokens: int | None = Field(
-        None, ge=1, description=f"what an allocator that searches may look at; by default {TOKENS:,}"
+        None, ge=1, lt=1 << 63, description=f"what an allocator that searches may look at; by default {TOKENS:,}"
     )
     measure_levels: bool = Field(False, description="measure each part alone at each of its levels, for the search")
 

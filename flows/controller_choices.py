@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from flows.methods import USUAL_IMPORTANCE, Choice, ImportanceChoice, choices_of, parse_choice
 from flows.profile_choices import CutsText, Profiles
-from flows.texts import DeviceText, SourceText, Told
+from flows.texts import DeviceText, Seed, SourceText, Told
 from tasks.prune.structure.profiles import NONE
 from tasks.train_controller.act.actions import Action, parse_action, parse_actions
 from tasks.train_controller.learn.learner import Learner
@@ -76,7 +76,7 @@ class Controller(Told):
     calibration: SourceText = "docs"
     samples: int = Field(128, ge=1, description="calibration windows")
     window: int | None = Field(None, ge=2, description="tokens a calibration window")
-    seed: int = Field(0, ge=0, description="of the sampling, and of the split of the prompts")
+    seed: Seed = Field(0, description="of the sampling, and of the split of the prompts")
     device: DeviceText = "auto"
     live: bool = Field(False, description="answer the test prompts, once the policies have learned")
 

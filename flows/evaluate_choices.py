@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from flows.texts import DeviceText, Told
+from flows.texts import DeviceText, Seed, Told
 from tasks.evaluate.suites import Asking, parse_suite
 
 
@@ -25,7 +25,7 @@ class Evaluate(Told):
     batch: int = Field(8, ge=1, description="requests that are computed at once")
     chat: bool = Field(False, description="ask in the tokenizer's chat template")
     keep_samples: bool = Field(False, description="store every reply")
-    seed: int = Field(0, ge=0, description="of the solved examples that are drawn")
+    seed: Seed = Field(0, description="of the solved examples that are drawn")
     device: DeviceText = "auto"
 
     def askings(self) -> tuple[Asking, ...]:

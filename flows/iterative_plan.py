@@ -78,6 +78,7 @@ def described(preset: Preset) -> list[dict[str, Any]]:
     training = parameters.training()
     assert training is not None  # without tokens there are no such parameters
     recovery = training.recovery
+    stages = stages_of(parameters, before, window)  # raises for tokens that are not even one step, too
     steps = recovery.steps(window)
     return [
         {
@@ -88,7 +89,7 @@ def described(preset: Preset) -> list[dict[str, Any]]:
             "rate_from": recovery.rate_at(stage.span.first, steps),
             "rate_to": recovery.rate_at(stage.span.last - 1, steps),
         }
-        for stage in stages_of(parameters, before, window)
+        for stage in stages
     ]
 
 

@@ -224,6 +224,8 @@ def parse_choice(field: str, text: str, choices: Mapping[str, type[Choice]], bes
         if key not in valid or not equals:
             takes = ", ".join(f"{known}=…" for known in valid) or "no options"
             raise ValueError(f"{field}: {name} does not know {pair!r}; it takes {takes}")
+        if key in values:
+            raise ValueError(f"{field}: {name} was given {key} twice, {values[key]!r} and {value!r}; valid is once")
         values[key] = value
     try:
         return choice(**values)

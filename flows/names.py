@@ -36,6 +36,7 @@ SWEEPS = (
     "methods",
     "ladder",
     "importances",
+    "allocators",
     "activation",
     "activation-tables",
     "llama-1b-sparsegpt-2of4",

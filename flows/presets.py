@@ -6,10 +6,11 @@ from typing import Any
 from flows.activation_choices import Activation
 from flows.activation_presets import GROUPS, MODULES, SHARES, activation_points, table_points
 from flows.choices import Oneshot, Slice, Sweep
-from flows.methods import parse_importance, parse_pruner, parse_reconstruct, parse_update
+from flows.methods import parse_allocation, parse_importance, parse_pruner, parse_reconstruct, parse_update
 from tasks.calibrate.importance import IMPORTANCES
 from tasks.calibrate.importance.importance import ImportanceByKind
 from tasks.prune import PRUNERS
+from tasks.train_controller.allocators import SEARCHERS
 
 
 def grid(name: str, pruners: Iterable[str], patterns: Iterable[str], **shared: object) -> Sweep:
@@ -56,6 +57,22 @@ def ladder() -> Sweep:
         for percent in range(10, 70, 10)
     ]
     return Sweep(name="ladder", points=tuple(points))
+
+
+def allocators() -> Sweep:
+    """The allocators side by side at equal looks: 20 to 40 % of the units of the built-in model, and 60 % zeros."""
+    shared: dict[str, Any] = {"samples": 64, "window": 256, "speed": False}
+    points: list[Oneshot | Slice | Activation] = []
+    for name in SEARCHERS:
+        looking: dict[str, Any] = {} if name == "uniform" else {"allocator_tokens": 500_000}
+        points += [Slice.parse(budget=percent / 100, allocator=name, **looking, **shared) for percent in (20, 30, 40)]
+        zeros: dict[str, Any] = {
+            "pruner": parse_pruner("wanda"),
+            "pattern": "60%",
+            "allocation": parse_allocation(name),
+        }
+        points.append(Oneshot.parse(**zeros, **looking, **shared))
+    return Sweep(name="allocators", points=tuple(points))
 
 
 def importances() -> Sweep:
@@ -106,6 +123,7 @@ SWEEPS: dict[str, Callable[[], Sweep]] = {
     "methods": methods,
     "ladder": ladder,
     "importances": importances,
+    "allocators": allocators,
     "activation": activation,
     "activation-tables": activation_tables,
     "llama-1b-sparsegpt-2of4": llama_1b_sparsegpt_2of4,

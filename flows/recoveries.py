@@ -43,9 +43,9 @@ Texts = Annotated[tuple[WeightedText, ...], BeforeValidator(_parsed), AfterValid
 class Recovering(OfTexts):
     """A flow that can train the model it has pruned or cut. Without `recover_tokens` nothing is trained."""
 
-    recover_tokens: int = Field(0, ge=0, description="train what is left on so many tokens")
+    recover_tokens: int = Field(0, ge=0, lt=1 << 63, description="train what is left on so many tokens")
     recover_rate: float | None = Field(
-        None, gt=0, description="the learning rate at its peak; by default 2e-5, of LoRA 2e-4"
+        None, gt=0, allow_inf_nan=False, description="the learning rate at its peak; by default 2e-5, of LoRA 2e-4"
     )
     recover_text: Texts = Field((), description="mixed by their weights; by default the text that calibrates")
     recover_batch: int = Field(16, ge=1, description="windows of a step")

@@ -1,7 +1,7 @@
 """How a flow lets an allocator search: what differs between the parts, the table of levels if asked for, the search."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flows.allocator_choices import Searching
@@ -30,7 +30,7 @@ def search(
     looking: dict[str, Any] = {"of": of, "tokens": parameters.tokens_to_look_at}
     blocks = stages(describe_blocks, **on_calibration)
     table = stages(measure_levels, **on_calibration, **looking) if parameters.measure_levels else ()
-    searched = stages(
+    searched: Searched = stages(
         search_allocation,
         **on_calibration,
         **looking,
@@ -40,7 +40,8 @@ def search(
         blocks=blocks,
         table=table,
     )
-    return Divided(searched=searched, table=table)
+    allocator = replace(searched.allocator, cached=stages.rows[-1].cached)
+    return Divided(searched=replace(searched, allocator=allocator), table=table)
 
 
 def tables_of(divided: Divided | None) -> dict[str, Sequence[Any]]:

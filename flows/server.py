@@ -21,6 +21,7 @@ from urllib.request import urlopen
 from flows.loopback import OnlyFromHere
 from flows.terminal import say
 from tasks.record import home
+from tasks.record.disk import locked
 
 STARTUP_S = 120.0
 
@@ -33,7 +34,7 @@ def prefect_server() -> Iterator[str]:
         with _talking_to(given):
             yield given.removesuffix("/api")
         return
-    port = _free_port()
+    port = free_port()
     process, url = start_server(port)  # ends with this process, after Prefect has sent its last log lines
     threading.Thread(target=_start_again, args=(process, port), daemon=True).start()
     with _talking_to(f"{url}/api"):
@@ -58,8 +59,14 @@ def _talking_to(api_url: str) -> Iterator[None]:
 
 def start_server(port: int) -> tuple[subprocess.Popen[bytes], str]:
     """Start a server that ends with this process; return it when it answers. RuntimeError if it does not."""
+    shared = home.root() / "prefect"
+    shared.mkdir(parents=True, exist_ok=True)
+    with locked(shared):  # two first servers would both make the tables of one database, and one of them fails
+        return _started(port)
+
+
+def _started(port: int) -> tuple[subprocess.Popen[bytes], str]:
     url = f"http://127.0.0.1:{port}"
-    home.root().mkdir(parents=True, exist_ok=True)
     log = home.root() / "prefect-server.log"
     environment = os.environ | {"PREFECT_UI_API_URL": f"{url}/api"}
     command = [sys.executable, "-m", "flows.server", str(port)]
@@ -108,7 +115,7 @@ def _address_of_up() -> str | None:
     return url if answers(f"{url}/health") else None
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -19,7 +19,7 @@ from tasks.record.pages.drawing import standalone
 from tasks.record.pages.results import markdown_table
 from tasks.record.task import uncached
 
-FIGURE = re.compile(r"<figure>(<svg.*?</svg>)<figcaption>(.*?)</figcaption>", re.DOTALL)
+FIGURE = re.compile(r"<figure>(<svg.*?</svg>)\s*<figcaption>(.*?)</figcaption>", re.DOTALL)
 
 
 @uncached("show cut stages")

@@ -16,6 +16,7 @@ def _device(text: str) -> str:
 
 
 DeviceText = Annotated[str, AfterValidator(_device)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # what every generator takes, NumPy's old one too
 SourceText = Annotated[str, AfterValidator(lambda text: str(parse_source(text)))]
 
 
@@ -47,7 +48,7 @@ class OfTexts(Told):
         None, ge=2, description="tokens a window; by default 2048, or the model's context if shorter"
     )
     sampling: Literal["random", "first"] = "random"
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     device: DeviceText = "auto"
     speed: bool = Field(True, description="measure prefill and decode speed beside the dense model")
 

@@ -95,7 +95,8 @@ def say_slice(made: argparse.ArgumentParser) -> None:
         "--allocator",
         default="uniform",
         help="how the budget is shared by the blocks: uniform, a search (adapt, split, random, evolution, milp, "
-        "descent, rl, refine, auto; options follow: rl,updates=40), or a JSON file with a share of each such as "
+        "descent, rl, refine, auto; options follow: rl,updates=40, or what rl is paid for beside the loss: rl,kv=1, "
+        "or flops, bytes, peak, accuracy), or a JSON file with a share of each such as "
         "[0.2, 0.4], the mean of which is the budget",
     )
     _say_search(made)

@@ -161,7 +161,7 @@ def from_text(text: str, where: str = "the JSON") -> Given:
     """As `from_file`, of the contents themselves."""
     try:
         content = json.loads(text, object_pairs_hook=_Pairs)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"allocation: {where!r} given, which cannot be read ({error}); {_VALID}") from error
     if isinstance(content, _Pairs):
         values = _in_order(content)

@@ -1,6 +1,7 @@
-"""What has been measured, kept as it comes: a JSON file under the home that outlives whoever was killed."""
+"""What has been measured, kept as it comes: a file under the home, its SHA-256 and JSON, that outlives a kill."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -13,7 +14,8 @@ KEPT_EVERY = 30.0  # seconds; what a kill can cost
 class Kept(dict[str, Any]):
     """JSON values by name with those in the file, into which new ones go every KEPT_EVERY seconds, and with `keep`.
 
-    What is read again is as JSON has it: a tuple has become a list.
+    What is read again is as JSON has it: a tuple has become a list. A file that is damaged counts as none: its values
+    are measured again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,8 +31,16 @@ class Kept(dict[str, Any]):
     def keep(self) -> None:
         """Write what is new, beside what another process has written at the same time."""
         if len(self) > self._kept:
-            home.write_file(self.path, json.dumps(self._stored() | self).encode())
+            values = json.dumps(self._stored() | self)
+            home.write_file(self.path, f"{_digest(values)}\n{values}".encode())
         self._kept, self._at = len(self), monotonic()
 
     def _stored(self) -> dict[str, Any]:
-        return json.loads(self.path.read_bytes()) if self.path.is_file() else {}
+        if not self.path.is_file():
+            return {}
+        digest, _, values = self.path.read_text(encoding="utf-8", errors="replace").partition("\n")
+        return json.loads(values) if digest == _digest(values) else {}
+
+
+def _digest(values: str) -> str:
+    return sha256(values.encode()).hexdigest()

@@ -23,12 +23,16 @@ class CutStage:
 def cut_stages(*, parameters: int, target: int, stages: int, steps: int) -> tuple[CutStage, ...]:
     """From a model of so many `parameters` to `target`, by a training of `steps`.
 
-    Raises ValueError for a target that is none, no stages, and fewer steps than give every stage one.
+    Raises ValueError for a target that is none, no stages or more than parameters go, and fewer steps than give every
+    stage one.
     """
     if not 0 < target < parameters:
         raise ValueError(f"target_parameters: {target} given, the model has {parameters}; valid is less")
     if stages < 1:
         raise ValueError(f"stages: {stages} given, valid is 1 or more")
+    if stages > parameters - target:
+        given = f"stages: {stages} given to cut {parameters - target} parameters"
+        raise ValueError(f"{given}, valid is 1 to {parameters - target}")
     if steps < (least := least_steps(stages)):
         raise ValueError(f"steps: {steps} given for {stages} stages, valid is {least} or more")
     ends = [_end(stage, stages, steps) for stage in range(stages + 1)]

@@ -1,5 +1,6 @@
 """The whole run of `iterative` on a tiny model, with a real server, real files and a real registry."""
 
+import json
 import os
 import shlex
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -126,6 +129,18 @@ def test_a_run_leaves_a_version_and_a_page(runs: dict[str, Outcome]):
     page = Path(runs["first"].report).read_text()
     assert "Stages of cutting and training" in page
     assert "tokens trained" in page
+
+
+def test_prefect_shows_a_table_of_the_stages_after_each_of_them(runs: dict[str, Outcome]):
+    rows = rows_of("cut_stages", runs["first"])
+    of_run = FlowRunFilter(name=FlowRunFilterName(any_=[runs["first"].run]))
+    with get_client(sync_client=True) as client:
+        shown = {each.key: each for each in client.read_artifacts(flow_run_filter=of_run)}
+    for stage in range(1, STAGES + 1):
+        table = json.loads(shown[f"stage-{stage}"].data)
+        for field in ("parameters", "calibration_loss", "last_loss", "tokens", "seconds"):
+            assert [row[field] for row in table] == [row[field] for row in rows[:stage]]
+    assert {"results", "stages", "report", "figure-0"} <= {*shown}
 
 
 def test_an_interrupted_stage_goes_on_from_its_last_state(

@@ -51,6 +51,10 @@ def complain(artifacts: Path, tiny_model: Path, stories: Path, capsys: pytest.Ca
         ({"target-parameters": "19000", "stages": "3"}, ("stages: 3 given, valid is 1 to 2", "768 parameters")),
         ({"stages": "0"}, ("stages", "0")),
         ({"recover-tokens": "1024"}, ("recover_tokens: 1024 given for 3 stages, valid is 1536 or more",)),
+        ({"recover-rate": "inf"}, ("recover_rate: Input should be a finite number",)),
+        ({"seed": str(1 << 32)}, ("seed: Input should be less than 4294967296",)),
+        ({"allocator": "adapt,step=0.1,step=0.2"}, ("allocator: adapt was given step twice", "valid is once")),
+        ({"recover-tokens": str(1 << 63)}, ("recover_tokens: Input should be less than 9223372036854775808",)),
         ({"recover-tokens": "0"}, ("recover_tokens: 0 given", "slice")),
         ({"recover": "lora"}, ("recover: lora given, valid is full",)),
         ({"allocator": "rl"}, ("allocator: 'rl' is unknown; choose one of uniform, adapt",)),
@@ -101,6 +105,11 @@ def test_a_model_that_is_here_is_counted_without_its_weights(tiny_model: Path, m
     *_, first, last = capsys.readouterr().out.splitlines()
     assert first.startswith("| 1 | 17320 | 16 |")  # halfway from 20640
     assert last.startswith("| 2 | 14000 | 32 |")
+
+
+def test_of_too_few_tokens_the_stages_are_not_told(capsys):
+    assert main(["iterative", "--preset", "small", "--dry-run", "--recover-tokens", "5"]) == 2
+    assert "recover_tokens: 5 given for 3 stages, valid is 12288 or more" in capsys.readouterr().err
 
 
 def test_a_preset_whose_model_is_not_to_be_had_says_so_at_once(monkeypatch, artifacts, capsys):

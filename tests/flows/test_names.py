@@ -32,7 +32,7 @@ MISTAKES = {  # words -> what is said, the same line that the registry says
     "activation --selection topp --pattern 50%": "selection: 'topp' is unknown; choose one of topk, nm, threshold, "
     "clact, amber, weight_variance",
     "sweep --preset demos": "preset: 'demos' is unknown; choose one of demo, patterns, methods, ladder, "
-    "importances, activation, activation-tables, llama-1b-sparsegpt-2of4",
+    "importances, allocators, activation, activation-tables, llama-1b-sparsegpt-2of4",
 }
 
 

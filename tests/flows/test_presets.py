@@ -7,7 +7,9 @@ from flows.methods import parse_pruner
 from flows.prepare import check_points
 from flows.presets import SWEEPS, sweep_named
 from tasks.prune import PRUNERS
+from tasks.train_controller.allocators import SEARCHERS
 
+CUTS = ("-20%", "-30%", "-40%")
 SMALL = {"samples": 4, "window": 32}
 
 
@@ -20,6 +22,15 @@ def test_the_table_of_methods_has_every_method_at_every_pattern_and_all_that_is_
     assert any(point.permute for point in points)
     assert any(point.reconstruct is not None for point in points)
     assert len({point.command() for point in points}) == len(points)
+
+
+def test_every_allocator_stands_beside_the_others_at_equal_looks():
+    points = SWEEPS["allocators"]().points
+    searched = [point for point in points if point.search is not None]
+    asked = {(point.search.method, point.pattern) for point in searched}
+    assert asked == {(name, wanted) for name in SEARCHERS if name != "uniform" for wanted in (*CUTS, "60%")}
+    assert {point.pattern for point in points if point.search is None} == {*CUTS, "60%"}
+    assert len({point.tokens_to_look_at for point in searched}) == 1
 
 
 def test_an_allocation_of_many_numbers_has_a_short_name_and_another_one_another():

@@ -51,6 +51,9 @@ def test_zeros_arrive_part_by_part_and_a_second_search_takes_no_forward(artifact
     assert again["forwards"] == 0
     assert again["hits"] == summary["forwards"] + summary["hits"]
     assert (again["held_out_loss"], again["tokens"]) == (summary["held_out_loss"], summary["tokens"])
+    run(capsys, "oneshot", *asked, "--allocation", "evolution")  # to the letter once more: the stage itself is known
+    rows = query("select cached from allocators order by recorded_at")
+    assert [row["cached"] for row in rows] == [False, False, True]
     page = (artifacts / "reports" / first["run"] / "index.html").read_text(encoding="utf-8")
     assert "<h2>Allocation</h2>" in page
     assert page.count("<figcaption>What goes of each block") == 1
@@ -115,6 +118,11 @@ def test_the_command_of_a_run_reads_back(allocation):
             {"allocation": "owl", "measure_levels": True},
             r"^measure_levels: given, but nothing is searched; valid with ad",
         ),
+        ({"allocation": "adapt", "allocator_tokens": 1 << 63}, r"^allocator_tokens: Input should be less than 9223"),
+        ({"allocation": "evolution,switches=1001"}, r"^allocation: evolution: switches: 1001 given, valid is 1 to"),
+        ({"allocation": "evolution,children=0"}, r"^allocation: evolution: children: 0 given, valid is 1 to 1000$"),
+        ({"allocation": "random,spread=1e308"}, r"^allocation: random: spread: 1e\+308 given, valid is 0 < spread"),
+        ({"allocation": "split,points=1001"}, r"^allocation: split: points: 1001 given, valid is 2 to 1000$"),
         ({"allocation": "uniform", "allocator_tokens": 9}, r"^allocator_tokens: given, but nothing is searched"),
     ],
 )

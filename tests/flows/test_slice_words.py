@@ -50,6 +50,7 @@ DEPTH = {"units": "attention", "importance": "influence", "round-to": "64", "bud
         ({"cost": "kv", "budget": "0.2"}, ("budget: 0.2", "valid is 0.5;", "1 of 2 head_groups")),
         ({"allocator": "owl"}, ("allocator: 'owl' given", "cannot be read", "uniform", "JSON file")),
         ({"allocator": "[0.4, true]"}, ("allocator: [0.4, true] given", "uniform", "JSON file")),
+        ({"allocator": "[" * 9999}, ("allocator: '[[", "cannot be read", "JSON file")),
         ({"allocator": "[0.4"}, ("allocator: '[0.4' given", "cannot be read", "JSON file")),
         ({"allocator": "[0.2, 0.4]"}, ("allocator", "mean of 0.3", "mean of 0.4", "budget")),
         ({"allocator": "[0.4, 0.4, 0.4]"}, ("allocator: 3 shares given", "2 blocks")),

@@ -137,6 +137,7 @@ def test_a_file_may_give_attention_and_ffn_apart(tmp_path):
         ('[{"attention": 0.4}]', '{"attention": 0.4} given for block 0 in .*, others have attention and ffn apart'),
         ('[{"attention": 0.4, "ffn": 1}]', "1 given for block 0 in .*, valid is 0 <= sparsity < 1"),
         (f"[0.4, 1{'0' * 400}]", "given for block 1"),
+        pytest.param("[" * 99999, "cannot be read", id="deep"),
     ],
 )
 def test_what_is_no_such_file_is_told_in_one_line(tmp_path, text, message):

@@ -78,6 +78,7 @@ def record_cut(context: Context = CUT, parameters: int = 2_400_000, sweep: str |
         context=512,
         asked=0.3,
         removed=0.5331,
+        removed_flops=0.4,
         form="per_layer",
         passed_over="uniform: block 0 has 8 query heads, block 1 6",
     )

@@ -16,7 +16,7 @@ def move(step: int, loss: float, best: float, **changes) -> SearchRow:
     return SearchRow(**{**facts, "loss": loss, "best": best, "entropy": 2.5 - step / 2, "accepted": None, **changes})
 
 
-def record_search(context: Context = SEARCH, sweep: str | None = None) -> None:
+def record_search(context: Context = SEARCH, sweep: str | None = None, cached: bool | None = None) -> None:
     """Record a run of two blocks whose allocator chose among others, and which measured each part alone."""
     tables = {
         "levels": [
@@ -40,6 +40,7 @@ def record_search(context: Context = SEARCH, sweep: str | None = None) -> None:
                 held_out_loss=3.25,
                 uniform_held_out_loss=3.75,
                 why="milp is surely better than uniform",
+                cached=cached,
             )
         ],
         "searches": [

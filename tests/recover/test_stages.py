@@ -30,10 +30,10 @@ def test_a_hand_worked_example():
 @pytest.mark.parametrize("stages", [1, 2, 5, 20])
 def test_with_the_least_steps_every_stage_has_one_and_with_fewer_it_is_refused(stages):
     least = least_steps(stages)
-    assert all(each.span.steps >= 1 for each in cut_stages(parameters=9, target=1, stages=stages, steps=least))
+    assert all(each.span.steps >= 1 for each in cut_stages(parameters=90, target=10, stages=stages, steps=least))
     if least > 1:
         with pytest.raises(ValueError, match=rf"^steps: {least - 1} given for {stages} stages, valid is {least} or"):
-            cut_stages(parameters=9, target=1, stages=stages, steps=least - 1)
+            cut_stages(parameters=90, target=10, stages=stages, steps=least - 1)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,7 @@ def test_with_the_least_steps_every_stage_has_one_and_with_fewer_it_is_refused(s
         ({"target": 100}, "target_parameters: 100 given, the model has 100; valid is less"),
         ({"target": 0}, "target_parameters: 0 given"),
         ({"stages": 0}, "stages: 0 given, valid is 1 or more"),
+        ({"stages": 61, "steps": 10**6}, "stages: 61 given to cut 60 parameters, valid is 1 to 60"),
     ],
 )
 def test_what_makes_no_sense_gets_one_line(changes, complaint):

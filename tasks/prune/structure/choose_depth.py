@@ -82,6 +82,14 @@ def costs_of(model: PreTrainedModel, cost: str) -> list[int]:
     return [meter.of_block(of_block) for of_block in widths]
 
 
+def flops_of(model: PreTrainedModel) -> int | None:
+    """Of all blocks together, for a prompt as long as the context; None in families whose units are not known."""
+    try:
+        return sum(costs_of(model, "flops"))
+    except ValueError:
+        return None
+
+
 def _blocks(model: PreTrainedModel, scores: Scores, cost: str) -> list[Piece]:
     both = zip(find_blocks(model)[1], costs_of(model, cost), strict=True)
     return [

@@ -16,7 +16,7 @@ from tasks.model.units import KINDS, PARTS, units_of
 from tasks.prune.structure.apply import slice_model
 from tasks.prune.structure.budget import check_cost
 from tasks.prune.structure.choose import Choice, Scores, Share, choices, choose, choose_counts
-from tasks.prune.structure.choose_depth import SHOWN, choose_depth, costs_of, of_depth, slice_depth
+from tasks.prune.structure.choose_depth import SHOWN, choose_depth, costs_of, flops_of, of_depth, slice_depth
 from tasks.prune.structure.cut_depth import cut_depth
 from tasks.prune.structure.export import FORMS, refusals_of
 from tasks.prune.structure.results import CutRows
@@ -109,11 +109,12 @@ def cut_model(
 
     Raises ValueError as `choose_split` and `slice_model`, and in depth as `choose_depth`.
     """
-    before = sum(costs_of(model, cut.cost))
+    before, flops = sum(costs_of(model, cut.cost)), flops_of(model)
     if cut.in_depth:
         pieces = choose_depth(model, scores, cut.budget, kinds=cut.kinds, cost=cut.cost)
         left, removals = cut_depth(model, pieces, device=device, on_block=on_block)
-        return CutRows(blocks=left, removals=removals, removed=1 - sum(costs_of(model, cut.cost)) / before)
+        removed = 1 - sum(costs_of(model, cut.cost)) / before
+        return CutRows(blocks=left, removals=removals, removed=removed, removed_flops=_flops_gone(model, flops))
     choice, splits = chosen_units(model, scores, cut, batches, device)
     repairs: list[RepairRow] = []
     cut_blocks = slice_model(
@@ -125,8 +126,13 @@ def cut_model(
         on_block=on_block,
         on_settled=repairs.extend,
     )
-    removed = 1 - sum(costs_of(model, cut.cost)) / before
-    return CutRows(blocks=tuple(cut_blocks), splits=tuple(splits), repairs=tuple(repairs), removed=removed)
+    return CutRows(
+        blocks=tuple(cut_blocks),
+        splits=tuple(splits),
+        repairs=tuple(repairs),
+        removed=1 - sum(costs_of(model, cut.cost)) / before,
+        removed_flops=_flops_gone(model, flops),
+    )
 
 
 def chosen_units(
@@ -216,6 +222,11 @@ def _tried(model: PreTrainedModel, cut: Cut) -> Iterator[None]:
         made = slice_units(model, choice.kept)
     with made:
         yield
+
+
+def _flops_gone(model: PreTrainedModel, before: int | None) -> float | None:
+    after = flops_of(model)
+    return None if before is None or after is None else 1 - after / before
 
 
 def _equal_scores(model: PreTrainedModel) -> Scores:

@@ -48,6 +48,7 @@ class CutRows:
     splits: tuple[SplitRow, ...] = ()
     repairs: tuple[RepairRow, ...] = ()
     removed: float  # of the cost that the budget is a share of, 0 to 1
+    removed_flops: float | None = None  # of the FLOPs of the blocks, whatever the budget is a share of
 
     @property
     def tables(self) -> dict[str, Sequence[Any]]:

@@ -84,6 +84,7 @@ def slice_checkpoint(
         context=context_for(network),
         asked=cut.budget,
         removed=rows.removed,
+        removed_flops=rows.removed_flops,
         form=form,
         passed_over=passed_over(refusals, form) if cut.form is None else None,
     )

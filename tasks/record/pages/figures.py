@@ -25,6 +25,15 @@ from tasks.record.pages.drawing import (
 )
 from tasks.record.pages.tables import Row
 
+BOUGHT = {
+    "parameters": "parameters",
+    "removed_flops": "FLOPs of the blocks",
+    "size_bytes": "bytes on disk",
+    "kv_bytes": "cache",
+    "prefill_ratio": "prefill speed",
+    "decode_ratio": "decode speed",
+}
+
 
 @styled
 def perplexity_by_sparsity(rows: Sequence[Row], name: str, gone: str) -> str:
@@ -79,27 +88,42 @@ def speed_by_sparsity(rows: Sequence[Row], name: str) -> str:
 
 @styled
 def frontier(rows: Sequence[Row], name: str) -> str:
-    """`rows` of queries/results.sql for the cut models of one model and text: perplexity against the parameters that
-    are left, and against the speeds where they were timed; a line a method, the dense model a diamond."""
-    bought = {"parameters": "parameters", "prefill_ratio": "prefill", "decode_ratio": "decode"}
-    bought = {field: title for field, title in bought.items() if all(row[field] is not None for row in rows)}
-    figure, panels = canvas(3.4, ncols=len(bought), sharey=True, squeeze=False)
-    colours, dense = colours_of(row["method"] for row in rows), rows[0]["dense"]
-    for axes, (field, title) in zip(panels[0], bought.items(), strict=True):
-        whole = dense["parameters"] if field == "parameters" else 1.0
+    """`rows` of queries/results.sql for the cut models of one model and text: perplexity against what is left of each
+    cost, and against the speeds where they were timed; a line a method, the dense model a diamond."""
+    dense = rows[0]["dense"]
+    bought = [field for field in BOUGHT if all(_left(row, field) is not None for row in rows)]
+    columns = 2 if len(bought) == 4 else min(3, len(bought))
+    lines = math.ceil(len(bought) / columns)
+    figure, panels = canvas(1.5 + 1.9 * lines, nrows=lines, ncols=columns, sharey=True, squeeze=False)
+    colours = colours_of(row["method"] for row in rows)
+    for axes in panels.flat[len(bought) :]:
+        axes.set_visible(False)
+    for axes, field in zip(panels.flat, bought, strict=False):
         for method, colour in colours.items():
-            own = sorted((row[field] / whole, row["ppl"]) for row in rows if row["method"] == method)
+            own = sorted((_left(row, field), row["ppl"]) for row in rows if row["method"] == method)
             axes.plot(*zip(*own, strict=True), color=colour, marker="o", markersize=4)
         axes.plot(1, dense["ppl"], "D", color=INK, markersize=5, markerfacecolor=PAPER)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(BOUGHT[field], fontsize=9)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
         axes.xaxis.set_major_locator(MaxNLocator(3))
     log_scale(panels[0, 0])
-    panels[0, 0].set_ylabel("perplexity (lower is better)")
-    figure.supxlabel("parameters left and speed, relative to dense", fontsize=9)
+    figure.supylabel("perplexity (lower is better)", fontsize=9)
+    figure.supxlabel("what is left, and speed, relative to dense", fontsize=9)
     entries = [Line2D([], [], color=colours[method], marker="o", markersize=4, label=method) for method in colours]
     figure.legend(handles=entries, loc="outside upper left", ncols=2)
     return to_svg(figure, name)
+
+
+def _left(row: Row, field: str) -> float | None:
+    """Relative to the dense model; None where it is not known. The bytes on disk are of all profiles together."""
+    if field == "size_bytes" and row["subject"] != "pruned":
+        return None
+    if field == "removed_flops":
+        return None if row[field] is None else 1 - row[field]
+    if field in ("prefill_ratio", "decode_ratio"):
+        return row[field]
+    whole = row["dense"][field]
+    return row[field] / whole if row[field] is not None and whole else None
 
 
 @styled

@@ -44,8 +44,8 @@ WITH scope AS (
 )
 SELECT
     run, flow, model, model_hash, subject, method, pattern, seed, source, dataset_hash, "window", windows, tokens,
-    nll, ppl, bits_per_byte, sparsity, least_rank, largest_rank, parameters, size_bytes, memory_bytes, kv_bytes, seconds,
-    checkpoint,
+    nll, ppl, bits_per_byte, sparsity, least_rank, largest_rank, parameters, size_bytes, memory_bytes, kv_bytes,
+    removed_flops, seconds, checkpoint,
     prefill.tokens_per_s AS prefill_tokens_per_s, prefill.ratio AS prefill_ratio,
     prefill.ratio_low AS prefill_low, prefill.ratio_high AS prefill_high, prefill.verdict AS prefill_verdict,
     decode.tokens_per_s AS decode_tokens_per_s, decode.ratio AS decode_ratio,
@@ -53,6 +53,7 @@ SELECT
     prefill.device AS timed_on, prefill.sparse_linears,
     compared, compared AND count(*) OVER same_pattern > 1 AND rank() OVER (same_pattern ORDER BY ppl) = 1 AS best
 FROM held
+LEFT JOIN (SELECT run, 'pruned' AS subject, removed_flops FROM cuts) USING (run, subject)
 LEFT JOIN (FROM timed WHERE phase = 'prefill') AS prefill USING (run, subject)
 LEFT JOIN (FROM timed WHERE phase = 'decode') AS decode USING (run, subject)
 WINDOW same_pattern AS (PARTITION BY compared, model_hash, source, "window", split_part(pattern, '@', 1))

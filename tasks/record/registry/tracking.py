@@ -117,11 +117,14 @@ def log_run(
 
 
 def curves_of(moves: Sequence[SearchRow]) -> list[tuple[str, float, int]]:
-    """The name, the value and the step of every point of the curves of a search, those left out that are not finite."""
-    points = [(name, getattr(move, name), move.tokens) for move in moves for name in CURVES]
-    return [
-        (f"search_{name}", value, step) for name, value, step in points if value is not None and math.isfinite(value)
-    ]
+    """The name, the value and the step of every point of the curves of a search, those left out that are not finite.
+
+    Of several allocators in one search each has curves of its own, `search_rl_reward`.
+    """
+    several = len({move.allocator for move in moves}) > 1
+    named = [(f"search_{move.allocator}_" if several else "search_", move) for move in moves]
+    points = [(first + name, getattr(move, name), move.tokens) for first, move in named for name in CURVES]
+    return [point for point in points if point[1] is not None and math.isfinite(point[1])]
 
 
 def attach_report(run: str, page: Path) -> None:

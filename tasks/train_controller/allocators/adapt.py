@@ -13,6 +13,7 @@ from tasks.train_controller.allocators.search import Features, Found, Judge, Mov
 
 MOST = 0.99  # no block goes as a whole
 MET = 1 - 1e-9  # of the budget: sums of shares in floating point end a little beside it
+LEAST_STEP = 1e-4  # ten thousand of them reach any budget
 STILL = 1e-9  # rises below are rounding: a block of importance 1 would creep on for ever
 
 
@@ -28,9 +29,10 @@ class AdaptPruner(Searcher):
     step: float = 0.02
 
     def __post_init__(self) -> None:
-        for field in ("amplitude", "step"):
-            if not 0 < (given := getattr(self, field)) < 1:
-                raise ValueError(f"{field}: {given} given, valid is 0 < {field} < 1")
+        if not 0 < self.amplitude < 1:
+            raise ValueError(f"amplitude: {self.amplitude} given, valid is 0 < amplitude < 1")
+        if not LEAST_STEP <= self.step < 1:
+            raise ValueError(f"step: {self.step} given, valid is {LEAST_STEP:g} <= step < 1")
 
     def search(
         self,

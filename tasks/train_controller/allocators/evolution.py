@@ -13,6 +13,7 @@ from tasks.train_controller.allocators.problem import Levels, Problem
 from tasks.train_controller.allocators.search import Features
 
 TRIES = 50  # at a switch that both parts have the rungs for
+MOST = 1000  # children, parents and switches: with more there is no evolution, only waiting
 IDLE = 20  # generations without a child that is new, after which there is nothing left to try
 
 
@@ -30,9 +31,11 @@ class Evolution(Explorer):
     stride: float = 0.2
 
     def __post_init__(self) -> None:
-        for field in ("parents", "children", "generations", "switches"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}: {getattr(self, field)} given, valid is 1 or more")
+        if self.generations < 1:
+            raise ValueError(f"generations: {self.generations} given, valid is 1 or more")
+        for field in ("parents", "children", "switches"):
+            if not 1 <= getattr(self, field) <= MOST:
+                raise ValueError(f"{field}: {getattr(self, field)} given, valid is 1 to {MOST}")
         if not 0 < self.stride <= 1:
             raise ValueError(f"stride: {self.stride} given, valid is 0 < stride <= 1")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tasks.train_controller.allocators.losses import Losses, rung_rises, window_losses
 from tasks.train_controller.allocators.problem import Levels
 from tasks.train_controller.allocators.rungs import Rungs
-from tasks.train_controller.allocators.search import RISES_LOOKS, Judge, Rises, Spent
+from tasks.train_controller.allocators.search import Judge, Rises
 
 LOOKS = 64  # that a search is to have at least, before it looks at more windows each time
 LEAST, MOST = 4, 64  # windows of a look
@@ -64,62 +64,50 @@ class ModelJudge(Judge):
     def __init__(
         self, rungs: Rungs, windows: Windows, limit: int, known: MutableMapping[str, Losses] | None = None
     ) -> None:
-        self.rungs, self.windows, self.limit = rungs, windows, limit
+        super().__init__(len(windows.search_WT), windows.search_WT.shape[1], limit)
+        self.rungs, self.texts = rungs, windows
         self.known = {} if known is None else known
         self.forwards = self.hits = 0
-        self._seen: set[Levels] = set()
-        self._risen: set[Levels] = set()
-
-    @property
-    def tokens(self) -> int:
-        return (len(self._seen) + RISES_LOOKS * len(self._risen)) * self.windows.tokens
-
-    @property
-    def looks_left(self) -> int:
-        return (self.limit - self.tokens) // self.windows.tokens
-
-    def search_losses(self, levels: Levels) -> Losses:
-        self._spend(self._seen, levels, looks=1)
-        return self.final_losses(levels)
 
     def final_losses(self, levels: Levels) -> Losses:
         """Of what a search has ended with, on its windows: not counted, and never refused."""
-        return self._losses("search", self.windows.search_WT, levels)
+        return self._losses(levels, None)
 
     def held_out_losses(self, levels: Levels) -> Losses:
-        return self._losses("held out", self.windows.held_out_WT, levels)
+        return self._measured("held out", levels, self.texts.held_out_WT)
 
-    def rung_rises(self, levels: Levels) -> Rises:
-        self._spend(self._risen, levels, looks=RISES_LOOKS)
+    def _losses(self, levels: Levels, fold: int | None) -> Losses:
+        return self._measured(f"search{self._of(fold)}", levels, self._ids_WT(fold))
 
+    def _rises(self, levels: Levels, fold: int | None) -> Rises:
         def measured() -> Losses:
-            return tuple(np.concatenate(rung_rises(self.rungs, levels, self.windows.search_WT)).tolist())
+            rises = rung_rises(self.rungs, levels, self._ids_WT(fold))
+            return (rises.loss, *np.concatenate(rises.parts).tolist())
 
-        flat = np.array(self._of(key_of("rises", levels), measured))
-        return np.split(flat, np.cumsum(self.rungs.problem.rungs)[:-1])
+        loss, *flat = self._once(key_of(f"rises{self._of(fold)}", levels), measured)
+        return Rises(loss=loss, parts=np.split(np.array(flat), np.cumsum(self.rungs.problem.rungs)[:-1]))
 
-    def _losses(self, role: str, ids_WT: Tensor, levels: Levels) -> Losses:
+    def _ids_WT(self, fold: int | None) -> Tensor:
+        search_WT = self.texts.search_WT
+        return search_WT if fold is None else search_WT[fold :: self.folds]
+
+    def _of(self, fold: int | None) -> str:
+        return "" if fold is None else f" fold {fold} of {self.folds}"
+
+    def _measured(self, role: str, levels: Levels, ids_WT: Tensor) -> Losses:
         def measured() -> Losses:
             with self.rungs.applied(levels):
                 return window_losses(self.rungs.model, ids_WT)
 
-        return self._of(key_of(role, levels), measured)
+        return self._once(key_of(role, levels), measured)
 
-    def _of(self, key: str, measured: Callable[[], Losses]) -> Losses:
+    def _once(self, key: str, measured: Callable[[], Losses]) -> Losses:
         if key in self.known:
             self.hits += 1
         else:
             self.forwards += 1
             self.known[key] = measured()
         return tuple(self.known[key])
-
-    def _spend(self, seen: set[Levels], levels: Levels, looks: int) -> None:
-        if levels not in seen:
-            if self.looks_left < looks:
-                raise Spent(
-                    f"{self.tokens} tokens looked at, the limit is {self.limit}, a look takes {self.windows.tokens}"
-                )
-            seen.add(levels)
 
 
 def key_of(role: str, levels: Levels) -> str:

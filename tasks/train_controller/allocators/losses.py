@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -19,6 +17,7 @@ from tasks.calibrate.importance.loss import nll
 from tasks.model.mode import evaluating
 from tasks.train_controller.allocators.problem import Levels
 from tasks.train_controller.allocators.rungs import Lever, Rungs
+from tasks.train_controller.allocators.search import Rises
 
 LOGITS_AT_ONCE = 2**25  # elements, 128 MiB in float32
 GRADIENT_TOKENS = {"cpu": 1024, "cuda": 2048}  # of a batch that is gone through backward: its activations are kept
@@ -34,26 +33,29 @@ def window_losses(model: PreTrainedModel, ids_WT: Tensor) -> Losses:
     return tuple(loss if math.isfinite(loss) else math.inf for loss in losses.tolist())
 
 
-def rung_rises(rungs: Rungs, levels: Levels, ids_WT: Tensor) -> list[NDArray[np.float64]]:
-    """Of each part (R,): by how many nats per token each of its rungs raises the loss, the first to go first.
+def rung_rises(rungs: Rungs, levels: Levels, ids_WT: Tensor) -> Rises:
+    """By how many nats per token each rung of each part raises the loss.
 
     To first order about `levels`, of all rungs of all parts from one backward pass: the gradient by what goes with a
     rung, times what that is where it stays. So it is too low for a rung that is there, and too high for one that has
     gone: the loss bends up, by about as much in either.
     """
-    model, scored = rungs.model, ids_WT[:, 1:].numel()
+    model, scored, lost = rungs.model, ids_WT[:, 1:].numel(), 0.0
     sums = [torch.zeros(most + 1, dtype=torch.float64, device=model.device) for most in rungs.problem.rungs]
     with evaluating(model), rungs.levers(levels) as levers_P, ExitStack() as hooks, torch.enable_grad():
         for sum_R, levers in zip(sums, levers_P, strict=True):
             for lever in levers:
-                hook = partial(_fold, lever, sum_R)
+                hook = partial(_add, lever, sum_R)
                 hooks.callback(lever.value.register_post_accumulate_grad_hook(hook).remove)
         for ids_BT in _batches(model, ids_WT, GRADIENT_TOKENS):
-            nll(model, ids_BT).backward()
-    return [(-sum_R[:-1] / scored).cpu().numpy() for sum_R in sums]  # the last is of what outlasts all rungs
+            loss = nll(model, ids_BT)
+            loss.backward()
+            lost += loss.item()
+    parts = [(-sum_R[:-1] / scored).cpu().numpy() for sum_R in sums]  # the last is of what outlasts all rungs
+    return Rises(loss=lost / scored, parts=parts)
 
 
-def _fold(lever: Lever, sum_R: Tensor, value: Tensor) -> None:
+def _add(lever: Lever, sum_R: Tensor, value: Tensor) -> None:
     """Add what the gradient says to the rung that each element goes with, and let go of it."""
     assert value.grad is not None
     product = (value.grad.double() * lever.full.double()).flatten()

@@ -55,7 +55,7 @@ def searched(
 
 
 def _allocator(name: str, found: Found, judge: ModelJudge, seconds: Callable[[], float]) -> AllocatorRow:
-    problem, tokens, windows = judge.rungs.problem, judge.tokens, judge.windows
+    problem, tokens, windows = judge.rungs.problem, judge.tokens, judge.texts
     held_out = {
         "dense": (0,) * len(problem.parts),
         "found": found.levels,

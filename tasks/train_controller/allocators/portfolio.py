@@ -21,7 +21,6 @@ from tasks.train_controller.allocators.problem import Levels, Problem
 from tasks.train_controller.allocators.rl_allocator import RLAllocator
 from tasks.train_controller.allocators.rl_refine import RLRefine
 from tasks.train_controller.allocators.search import (
-    RISES_LOOKS,
     Candidate,
     Features,
     Found,
@@ -127,33 +126,29 @@ class Ration(Judge):
     """Another judge, of whom no more than `looks` may be had."""
 
     def __init__(self, judge: Judge, looks: int) -> None:
+        super().__init__(judge.windows, judge.length, judge.limit)
         self.judge = judge
-        self._last = judge.looks_left - looks
-        self._seen: set[Levels] = set()
-        self._risen: set[Levels] = set()
-
-    def search_losses(self, levels: Levels) -> tuple[float, ...]:
-        if levels not in self._seen and not self.looks_left:
-            raise Spent
-        self._seen.add(levels)
-        return self.judge.search_losses(levels)
-
-    def rung_rises(self, levels: Levels) -> Rises:
-        if levels not in self._risen and self.looks_left < RISES_LOOKS:
-            raise Spent
-        self._risen.add(levels)
-        return self.judge.rung_rises(levels)
+        self._last = judge.windows_left - looks * judge.windows
 
     def held_out_losses(self, levels: Levels) -> tuple[float, ...]:
         return self.judge.held_out_losses(levels)
+
+    def price(self, kind: str, levels: Levels, fold: int | None) -> int:
+        return self.judge.price(kind, levels, fold)
 
     @property
     def tokens(self) -> int:
         return self.judge.tokens
 
     @property
-    def looks_left(self) -> int:
-        return self.judge.looks_left - self._last
+    def windows_left(self) -> int:
+        return self.judge.windows_left - self._last
+
+    def _losses(self, levels: Levels, fold: int | None) -> tuple[float, ...]:
+        return self.judge.search_losses(levels, fold)
+
+    def _rises(self, levels: Levels, fold: int | None) -> Rises:
+        return self.judge.rung_rises(levels, fold)
 
 
 def _best(judge: Judge, levels: Sequence[Levels]) -> Levels:

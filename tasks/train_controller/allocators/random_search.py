@@ -19,8 +19,8 @@ class RandomSearch(Explorer):
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise ValueError(f"draws: {self.draws} given, valid is 1 or more")
-        if not 0 < self.spread < float("inf"):
-            raise ValueError(f"spread: {self.spread} given, valid is above 0")
+        if not 0 < self.spread <= 1:
+            raise ValueError(f"spread: {self.spread} given, valid is 0 < spread <= 1")
 
     def explore(self, problem: Problem, trail: Trail, features: Features, seed: int) -> None:
         random = np.random.default_rng(seed)

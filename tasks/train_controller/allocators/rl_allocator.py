@@ -2,8 +2,9 @@
 
 An episode is one allocation. Each part has a distribution over its numbers of rungs; a sample of all parts is projected
 onto the budget, the model so cut is judged, and the policy gradient goes through the sample as it was drawn (REINFORCE,
-Williams 1992). So that few looks are enough, a descent by slopes of the reward goes before it: the policy begins where
-that ends, and sees the slopes there.
+Williams 1992). The samples of an update are judged by one fold of the windows, the same for all; only the best of them,
+and what the policy does without chance, by all windows. So that few looks are enough, a descent by slopes of the reward
+goes before it: the policy begins where that ends, and sees the slopes there.
 
 Axes: P parts, F features, R rungs (from none to the most of any part), N samples.
 """
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-from tasks.train_controller.allocators.descent import Descent
+from tasks.train_controller.allocators.descent import Descent, mean_loss
 from tasks.train_controller.allocators.explore import Explorer, Trail
 from tasks.train_controller.allocators.problem import Levels, Problem
-from tasks.train_controller.allocators.search import RISES_LOOKS, Features, Rises
+from tasks.train_controller.allocators.search import Features, RungRises
 
 SAVED = ("flops", "bytes", "kv")  # the costs that the reward may pay for
 IDLE = 5  # updates that try nothing new, after which there is nothing left to try
@@ -65,40 +66,44 @@ class RLAllocator(Explorer):
 
     def explore(self, problem: Problem, trail: Trail, features: Features, seed: int) -> None:
         self.check(problem)
-        generator = torch.Generator().manual_seed(seed)
+        generator, judge = torch.Generator().manual_seed(seed), trail.judge
         dense = trail.loss((0,) * len(problem.parts))
 
-        def paid(levels: Levels, entropy: float | None = None) -> float:
+        def reward(levels: Levels, loss: float) -> float:
+            return self.reward(problem, levels, loss - dense)
+
+        def paid(levels: Levels, entropy: float | None = None) -> None:
             loss = trail.loss(levels)
-            reward = self.reward(problem, levels, loss - dense)
-            trail.note(levels, loss, reward=reward, entropy=entropy)
-            return reward
+            trail.note(levels, loss, reward=reward(levels, loss), entropy=entropy)
 
         if self.descent:
-            slope_P = self._descended(problem, trail, paid)
+            slope_P = self._descended(problem, trail, reward, paid)
         else:
             slope_P = None
             paid(problem.uniform())
         seen_PF = observe(problem, features, slope_P)
         policy = Policy(problem, seen_PF, trail.best, self.hidden, self.spread, generator)
         optimiser = torch.optim.Adam(policy.parameters(), lr=self.rate)
-        looks, idle = trail.judge.looks_left, 0
-        for _ in range(self.updates):
-            left = trail.judge.looks_left
+        windows, idle = judge.windows_left, 0
+        for update in range(self.updates):
+            left, fold = judge.windows_left, update % judge.folds
             chances = policy()
             entropy_P = chances.entropy()
-            sample_NP = draw(chances, self.batch, generator)
-            tried_NP = torch.cat([chances.probs.argmax(1)[None], sample_NP])  # first what it does without chance
-            rewards = [paid(projected(problem, wanted_P), entropy_P.sum().item()) for wanted_P in tried_NP.tolist()]
-            reward_N = torch.tensor(rewards[1:], dtype=torch.float64)
+            wanted_NP = draw(chances, self.batch, generator)
+            tried = [projected(problem, wanted_P) for wanted_P in wanted_NP.tolist()]
+            reward_N = torch.tensor(
+                [reward(levels, mean_loss(judge.search_losses(levels, fold))) for levels in tried], dtype=torch.float64
+            )
+            for levels in (projected(problem, chances.probs.argmax(1).tolist()), tried[int(reward_N.argmax())]):
+                paid(levels, entropy_P.sum().item())
             spread = reward_N.std().clamp(min=1e-12)
             advantage_N = (reward_N - reward_N.mean()) / spread  # leave-one-out but for a factor, which this divides by
-            gain = (advantage_N * chances.log_prob(sample_NP).sum(1)).mean()
-            bonus = self.entropy * left / max(looks, 1) * entropy_P.mean()
+            gain = (advantage_N * chances.log_prob(wanted_NP).sum(1)).mean()
+            bonus = self.entropy * left / max(windows, 1) * entropy_P.mean()
             optimiser.zero_grad()
             (-gain - bonus).backward()
             optimiser.step()
-            idle = idle + 1 if trail.judge.looks_left == left else 0
+            idle = idle + 1 if judge.windows_left == left else 0
             if idle == IDLE:
                 break
             if idle:  # it is sure of what it does: begin anew about the best so far
@@ -126,19 +131,28 @@ class RLAllocator(Explorer):
                 alike = f"all levels of this budget of {problem.cost} save it alike"
                 raise ValueError(f"{cost}: {getattr(self, cost)} given, but {alike}; valid is {cost}=0")
 
-    def _descended(self, problem: Problem, trail: Trail, paid: Callable[[Levels], float]) -> NDArray[np.float64]:
+    def _descended(
+        self,
+        problem: Problem,
+        trail: Trail,
+        reward: Callable[[Levels, float], float],
+        paid: Callable[[Levels], None],
+    ) -> NDArray[np.float64]:
         """The slopes (P,) of what is lost of the reward, where the descent ends or its share of the looks does."""
-        last = trail.judge.looks_left * (1 - self.descent)
         bonus_P = np.zeros(len(problem.parts))  # without the peak: it is of one part alone, and has no place in a sum
         for cost in self._paid:
             bonus_P += getattr(self, cost) / problem.totals[cost] * np.array(problem.saves[cost])
 
-        def rises(levels: Levels) -> Rises:
-            of_loss = trail.judge.rung_rises(levels)
-            return [self.accuracy * rise_R - bonus for rise_R, bonus in zip(of_loss, bonus_P, strict=True)]
+        def priced(rises: RungRises) -> RungRises:
+            return [self.accuracy * rise_R - bonus for rise_R, bonus in zip(rises, bonus_P, strict=True)]
 
         return Descent().descend(
-            problem, lambda levels: -paid(levels), rises, lambda: trail.judge.looks_left - RISES_LOOKS < last
+            problem,
+            trail.judge,
+            paid,
+            value=lambda levels, loss: -reward(levels, loss),
+            priced=priced,
+            keep=round(trail.judge.windows_left * (1 - self.descent)),
         )
 
     @property

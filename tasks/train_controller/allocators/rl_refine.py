@@ -3,8 +3,8 @@
 A move takes rungs more of one part, the donor, and gives as many back to another, the receiver, as the budget is met
 by. The policy begins with the slopes (`Judge.rung_rises`), asked for again with each shorter stride, and learns which
 pairs pay, from every other window of the search; the windows between are the gate, on which the loss falls with every
-move that is kept. What does not pass is rolled back, so the end is never worse than the start there. Slopes are of all
-windows, so what is proposed knows the gate a little; only windows held out know nothing of it.
+move that is kept. What does not pass is rolled back, so the end is never worse than the start there. Slopes are of the
+windows that it learns from, too: what is proposed knows nothing of the gate.
 
 Axes: P parts, F features, W windows.
 """
@@ -113,7 +113,10 @@ class RLRefine(Explorer):
         return self.start
 
     def _slopes(self, problem: Problem, trail: Trail, levels: Levels) -> NDArray[np.float64]:
-        return steepness(problem, levels, trail.judge.rung_rises(levels), self.stride)
+        """Of the windows that are not the gate's: with four folds, those of every other one."""
+        of_folds = [trail.judge.rung_rises(levels, fold).parts for fold in range(0, trail.judge.folds, 2)]
+        rises = [np.mean(rise_FR, 0) for rise_FR in zip(*of_folds, strict=True)]
+        return steepness(problem, levels, rises, self.stride)
 
     def _passes(self, fall_W: NDArray[np.float64]) -> bool:
         return bool(fall_W.mean() > self.margin * fall_W.std(ddof=1) / len(fall_W) ** 0.5)

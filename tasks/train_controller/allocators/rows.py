@@ -69,6 +69,7 @@ class AllocatorRow:
     forwards: int  # looks, held out or not, that took the model
     hits: int  # that were known from before
     seconds: float  # of the whole search
+    cached: bool | None = None  # found finished: this run took none of the looks and of the seconds
     dense_loss: float  # on the windows held out
     search_loss: float  # of what it found, on the windows it looked at
     held_out_loss: float  # of what it found, on the windows held out

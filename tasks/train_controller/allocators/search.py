@@ -1,7 +1,10 @@
 """What every allocator is: given a problem and something that tells losses, it finds levels.
 
 The windows it may look at while it searches and those that judge what it found are different ones. Looking is counted
-in tokens, so that allocators can be compared at equal cost; what has been looked at before costs nothing.
+in tokens, so that allocators can be compared at equal cost; what has been looked at before costs nothing. Who can do
+with less than a look asks for a fold of its windows.
+
+Axes: R rungs of a part.
 """
 
 from abc import ABC, abstractmethod
@@ -14,13 +17,23 @@ from numpy.typing import NDArray
 
 from tasks.train_controller.allocators.problem import Levels, Part, Problem
 
-Rises = Sequence[NDArray[np.float64]]  # of each part (R,): nats per token of each of its rungs, the first to go first
+FOLDS = 4  # that the windows of a look are dealt out to, if they are as many
 RISES_LOOKS = 3  # that rises cost: a forward, and a backward that takes as long as two
+LOOKS = {"losses": 1, "rises": RISES_LOOKS}
+RungRises = Sequence[NDArray[np.float64]]  # of each part (R,), the first rung to go first
 Features = Mapping[Part, Mapping[str, float]]  # what is known of each part before any level is tried
 
 
 class Spent(Exception):  # noqa: N818
     """An allocator asked for one more loss than it may look at; what it found until then counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rises:
+    """What levels lose, and by how much each rung of each part raises that: nats per token, of the same windows."""
+
+    loss: float
+    parts: RungRises
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,35 +79,70 @@ class Found:
 
 
 class Judge(ABC):
-    """Tells the loss of a model whose parts have lost some rungs: one number of nats per token for each window."""
+    """Tells the loss of a model whose parts have lost some rungs: one number of nats per token for each window.
 
-    @abstractmethod
-    def search_losses(self, levels: Levels) -> tuple[float, ...]:
-        """On the windows of the search. Raises Spent where its tokens are used up, but for levels seen before."""
+    `windows` of `length` tokens are a look, and `limit` is how many tokens may be looked at. Window w is of the fold
+    w % `folds`; to look at one fold counts as its windows alone. The same levels on the same windows count once, even
+    where an earlier search left what is asked for in a cache.
+    """
 
-    @abstractmethod
-    def rung_rises(self, levels: Levels) -> Rises:
-        """By how much each rung of each part raises the mean loss on the windows of the search, to first order.
+    def __init__(self, windows: int, length: int, limit: int) -> None:
+        self.windows, self.length, self.limit = windows, length, limit
+        self.folds = min(FOLDS, windows)
+        self._had: set[tuple[str, Levels, int | None]] = set()
+        self._spent = 0  # windows
 
-        About `levels`, of rungs that are there and of those that have gone. Takes RISES_LOOKS looks. Raises Spent.
+    def search_losses(self, levels: Levels, fold: int | None = None) -> tuple[float, ...]:
+        """On the windows of the search, or of one fold. Raises Spent where too few are left, but for what it told."""
+        self._pay("losses", levels, fold)
+        return self._losses(levels, fold)
+
+    def rung_rises(self, levels: Levels, fold: int | None = None) -> Rises:
+        """By how much each rung raises the mean loss of the windows of the search, or of one fold, to first order.
+
+        About `levels`, of rungs that are there and of those that have gone. Counts RISES_LOOKS times. Raises Spent.
         """
+        self._pay("rises", levels, fold)
+        return self._rises(levels, fold)
 
     @abstractmethod
     def held_out_losses(self, levels: Levels) -> tuple[float, ...]:
         """On windows that no search looks at; they are not counted."""
 
-    @property
     @abstractmethod
+    def _losses(self, levels: Levels, fold: int | None) -> tuple[float, ...]: ...
+
+    @abstractmethod
+    def _rises(self, levels: Levels, fold: int | None) -> Rises: ...
+
+    def size(self, fold: int | None) -> int:
+        """Windows of a fold, or of a look."""
+        return self.windows if fold is None else len(range(fold, self.windows, self.folds))
+
+    @property
     def tokens(self) -> int:
-        """That searching has cost so far: of each levels that this judge was asked for once, and of rises.
-
-        They count even where an earlier search left their loss in a cache, so that it is found again.
-        """
+        """That searching has cost so far."""
+        return self._spent * self.length
 
     @property
-    @abstractmethod
+    def windows_left(self) -> int:
+        return self.limit // self.length - self._spent
+
+    @property
     def looks_left(self) -> int:
         """How many levels that this judge was not yet asked for may still be looked at."""
+        return self.windows_left // self.windows
+
+    def price(self, kind: str, levels: Levels, fold: int | None) -> int:
+        """Windows that `losses` or `rises` would count: none, where they were told before."""
+        return 0 if (kind, levels, fold) in self._had else LOOKS[kind] * self.size(fold)
+
+    def _pay(self, kind: str, levels: Levels, fold: int | None) -> None:
+        price = self.price(kind, levels, fold)
+        if price > max(self.windows_left, 0):
+            raise Spent(f"{self.tokens} tokens looked at, the limit is {self.limit}")
+        self._had.add((kind, levels, fold))
+        self._spent += price
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ from tasks.train_controller.allocators.explore import Explorer, Trail
 from tasks.train_controller.allocators.problem import Problem
 from tasks.train_controller.allocators.search import Features
 
+MOST = 1000  # points; further ones fall onto each other
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split(Explorer):
@@ -18,8 +20,8 @@ class Split(Explorer):
     points: int = 9
 
     def __post_init__(self) -> None:
-        if self.points < 2:
-            raise ValueError(f"points: {self.points} given, valid is 2 or more")
+        if not 2 <= self.points <= MOST:
+            raise ValueError(f"points: {self.points} given, valid is 2 to {MOST}")
 
     def explore(self, problem: Problem, trail: Trail, features: Features, seed: int) -> None:
         trail.look(problem.uniform())

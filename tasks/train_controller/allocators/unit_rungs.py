@@ -102,8 +102,7 @@ def unit_problem(model: PreTrainedModel, cut: Cut) -> Problem:
     parts, rungs, peaks, saves = [], [], [], {cost: list[int]() for cost in COSTS}
     for of_block, has in zip(units_of(model), widths, strict=True):
         for units in (of_block.kinds[kind] for kind in KINDS if kind in cut.kinds and kind in of_block.kinds):
-            step = _step(units, cut.round_to)
-            if step == units.count or not meter.of_unit(units.kind, has):
+            if not meter.of_unit(units.kind, has) or (step := _step(units, cut.round_to)) == units.count:
                 continue
             parts.append(Part(block=of_block.block, kind="ffn" if units.kind == "channels" else "attention"))
             rungs.append(units.count // step - 1)

@@ -30,11 +30,11 @@ Outlasted = Mapping[str, Tensor]  # by linear, `<block>.<name>`: the rungs that 
 
 def whole_of(pattern: Pattern) -> int:
     """How many rungs would leave nothing: m of n:m. Raises ValueError for a pattern of another kind."""
-    if isinstance(pattern, NM):
+    if isinstance(pattern, NM) and pattern.m > 1:
         return pattern.m
     if isinstance(pattern, Unstructured):
         return OF_A_PERCENTAGE
-    raise ValueError(f"pattern: {pattern} given, an allocation needs n:m or a percentage")
+    raise ValueError(f"pattern: {pattern} given, a search needs n:m with an m of 2 or more, or a percentage")
 
 
 def level_pattern(pattern: Pattern, rungs: int) -> Pattern:
@@ -49,19 +49,23 @@ def weight_problem(pattern: Pattern, blocks: Sequence[Linears], attention: Seque
     """What a search for zeros of `pattern` in these linears decides; `attention` names those of each block's attention.
 
     Costs are counted in as many parts of a number as there are rungs in a whole, so that a rung is an integer. Zeros
-    save nothing of a cache. Raises ValueError as `whole_of`, and for a budget that no levels meet.
+    save nothing of a cache. Raises ValueError as `whole_of`, and for a pattern that drops what no levels do.
     """
     whole, halves = whole_of(pattern), halves_of(blocks, attention)
     weights_P = tuple(sum(linear.weight.numel() for linear in linears.values()) for linears in halves.values())
     each = {"parameters": 1, "flops": 2, "bytes": _itemsize(blocks)}
     total = whole * sum(weights_P)
+    budget, least, most = round(Fraction(pattern.sparsity) * total), min(weights_P), (whole - 1) * sum(weights_P)
+    if not least <= budget <= most:
+        valid = f"{least / total:.4g} to {most / total:.4g}"
+        raise ValueError(f"pattern: {pattern} given, which drops {pattern.sparsity:.4g}; a search can divide {valid}")
     return Problem(
         parts=tuple(halves),
         rungs=(whole - 1,) * len(halves),
         saves={cost: tuple(number * weights for weights in weights_P) for cost, number in each.items()},
         totals={cost: number * total for cost, number in each.items()},
         cost="parameters",
-        budget=round(Fraction(pattern.sparsity) * total),
+        budget=budget,
     )
 
 

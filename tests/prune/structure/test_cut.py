@@ -143,6 +143,8 @@ def test_what_went_of_the_cost_is_that_of_the_model_that_is_left(kinds: tuple[st
     whole = sum(parameter.numel() for block in blocks for parameter in block.parameters())
     made = cut_model(model, scores, Cut(budget=0.5, cost=cost, kinds=kinds, round_to=1, repair=False), [])
     left = sum(parameter.numel() for block in find_blocks(model)[1] for parameter in block.parameters())
+    if cost != "kv":  # of which channels have none, so that they stay
+        assert made.removed_flops == (made.removed if cost == "flops" else pytest.approx(0.5, abs=0.01))
     if cost in ("parameters", "bytes"):
         assert made.removed == pytest.approx(1 - left / whole)
     else:  # a half of all heads and channels, or of all blocks, is nearly or just the half of what they do

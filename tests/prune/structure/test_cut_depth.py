@@ -74,6 +74,10 @@ def test_what_went_is_counted_on_the_model_that_is_left(cost):
     assert [row.parameters for row in made.blocks] == left
     meter, widths = measured(model, cost)
     assert made.removed == pytest.approx(1 - sum(map(meter.of_block, widths)) / dense)
+    if cost == "flops":
+        assert made.removed_flops == made.removed
+    else:
+        assert 0 < made.removed_flops < 1
     if cost == "kv":  # of which no FFN has any, so that none goes for nothing
         assert {row.kind for row in made.removals} == {"attention"}
         assert made.removed == 0.25

@@ -116,6 +116,8 @@ def test_of_several_cuts_a_figure_shows_what_each_bought():
     svg, caption = drawn["frontier0"]
     assert "perplexity0" not in drawn  # against zeros, of which there are none
     assert "relative to dense" in svg
+    assert all(cost in svg for cost in ("parameters", "FLOPs of the blocks", "bytes on disk", "cache"))
+    assert "decode speed" not in svg  # nobody timed them
     assert "a point a cut" in caption
     page = write_report("s").read_text()
     assert page.count("<details><summary>taylor+repair+recover") == 2  # the blocks of each, folded away

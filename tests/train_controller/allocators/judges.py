@@ -6,9 +6,9 @@ from itertools import product
 import numpy as np
 
 from tasks.train_controller.allocators.problem import Levels, Part, Problem
-from tasks.train_controller.allocators.search import RISES_LOOKS, Features, Judge, Spent
+from tasks.train_controller.allocators.search import Features, Judge, Rises
 
-TOKENS = 10  # of a look
+TOKENS = 8  # of a look, a window each
 
 
 class MadeUp(Judge):
@@ -21,48 +21,40 @@ class MadeUp(Judge):
         self,
         loss: Callable[[Levels], float],
         looks: int = 10_000,
-        windows: int = 8,
+        windows: int = TOKENS,
         noise: float = 0.0,
         seed: int = 0,
         problem: Problem | None = None,
     ) -> None:
-        self.loss, self.looks, self.windows, self.noise, self.seed = loss, looks, windows, noise, seed
+        super().__init__(windows, 1, looks * windows)
+        self.loss, self.looks, self.noise, self.seed = loss, looks, noise, seed
         self.problem = problem or getattr(loss, "problem", None) or a_problem()
-        self.seen: dict[Levels, tuple[float, ...]] = {}
-        self.risen: set[Levels] = set()
+        self.seen: dict[Levels, tuple[float, ...]] = {}  # what was looked at in full
 
-    def search_losses(self, levels: Levels) -> tuple[float, ...]:
-        if levels not in self.seen:
-            if not self.looks_left:
-                raise Spent
-            self.seen[levels] = self._losses(levels, 0)
-        return self.seen[levels]
+    @property
+    def looked(self) -> float:
+        """Looks that were paid for."""
+        return self.tokens / self.windows
 
-    def rung_rises(self, levels: Levels) -> list[np.ndarray]:
+    def held_out_losses(self, levels: Levels) -> tuple[float, ...]:
+        return self._of_windows(levels, 1)
+
+    def _losses(self, levels: Levels, fold: int | None) -> tuple[float, ...]:
+        losses_W = self._of_windows(levels, 0)
+        if fold is None:
+            self.seen[levels] = losses_W
+        return losses_W if fold is None else losses_W[fold :: self.folds]
+
+    def _rises(self, levels: Levels, fold: int | None) -> Rises:
         """Of each rung what it adds to the loss where the other parts are as they are, not only to first order."""
-        if levels not in self.risen:
-            if self.looks_left < RISES_LOOKS:
-                raise Spent
-            self.risen.add(levels)
-        rises = []
+        parts = []
         for place, most in enumerate(self.problem.rungs):
             losses = [self.loss((*levels[:place], rungs, *levels[place + 1 :])) for rungs in range(most + 1)]
             with np.errstate(invalid="ignore"):  # of infinity and infinity
-                rises.append(np.diff(losses))
-        return rises
+                parts.append(np.diff(losses))
+        return Rises(loss=float(np.mean(self._losses(levels, fold))), parts=parts)
 
-    def held_out_losses(self, levels: Levels) -> tuple[float, ...]:
-        return self._losses(levels, 1)
-
-    @property
-    def tokens(self) -> int:
-        return TOKENS * (self.looks - self.looks_left)
-
-    @property
-    def looks_left(self) -> int:
-        return self.looks - len(self.seen) - RISES_LOOKS * len(self.risen)
-
-    def _losses(self, levels: Levels, side: int) -> tuple[float, ...]:
+    def _of_windows(self, levels: Levels, side: int) -> tuple[float, ...]:
         own = np.random.default_rng([self.seed, side, *levels]).standard_normal(self.windows)
         hard = np.random.default_rng([self.seed, side]).standard_normal(self.windows)
         return tuple((self.loss(levels) + hard + self.noise * own).tolist())

@@ -62,6 +62,8 @@ def test_bad_input_is_refused():
         AdaptPruner(amplitude=0)
     with pytest.raises(ValueError, match=r"^step: 1.5 given"):
         AdaptPruner(step=1.5)
+    with pytest.raises(ValueError, match=r"^step: 1e-12 given, valid is 0.0001 <= step < 1$"):
+        AdaptPruner(step=1e-12)  # of the steps that are too small to be counted none would be taken
     problem = a_problem()
     known = {part: {"depth": 1.0} if part.block == 1 else each for part, each in some_features(problem).items()}
     with pytest.raises(ValueError, match=r"^features: no cosine given for 1.attention"):

@@ -22,7 +22,7 @@ def test_its_best_never_becomes_worse():
 
 @pytest.mark.parametrize("field", ["parents", "children", "generations", "switches"])
 def test_bad_input_is_refused(field):
-    with pytest.raises(ValueError, match=rf"^{field}: 0 given, valid is 1 or more$"):
+    with pytest.raises(ValueError, match=rf"^{field}: 0 given, valid is 1 "):
         Evolution(**{field: 0})
     with pytest.raises(ValueError, match=r"^stride: 1.5 given, valid is 0 < stride <= 1$"):
         Evolution(stride=1.5)

@@ -4,7 +4,7 @@ import pytest
 
 from tasks.train_controller.allocators.explore import HOPELESS, Trail
 from tasks.train_controller.allocators.search import Spent
-from tests.train_controller.allocators.judges import TOKENS, MadeUp, a_problem
+from tests.train_controller.allocators.judges import MadeUp, a_problem
 
 
 def test_a_trail_remembers_the_best_and_tells_every_move():
@@ -17,7 +17,7 @@ def test_a_trail_remembers_the_best_and_tells_every_move():
     assert trail.best == (4, 0)
     assert [move.best - hard for move in trail.moves] == pytest.approx([3, 1, 1])
     assert [move.loss - hard for move in trail.moves] == pytest.approx([3, 1, 2])
-    assert [move.tokens for move in trail.moves] == [TOKENS, 2 * TOKENS, 3 * TOKENS]
+    assert [move.tokens for move in trail.moves] == [1, 2, 3]  # a look is one window of one token
     assert told == trail.moves
     with pytest.raises(Spent):
         trail.look((0, 0))

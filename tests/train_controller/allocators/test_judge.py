@@ -128,15 +128,33 @@ def test_a_second_search_takes_no_forward_and_the_same_way():
 
 def test_rises_cost_three_looks_once_and_are_known_the_next_time():
     known = {}
-    rungs = Untouched()
-    judge = ModelJudge(rungs, divided(windows(4), 1000), limit=24 * 5, known=known)
+    judge = ModelJudge(Untouched(), divided(windows(4), 1000), limit=24 * 5, known=known)
     rises = judge.rung_rises((0, 1))
-    assert [rise_R.shape for rise_R in rises] == [(3,), (3,)]
-    assert (judge.tokens, judge.looks_left, judge.forwards) == (24 * 3, 2, 1)
-    assert all(map(np.array_equal, judge.rung_rises((0, 1)), rises))
+    assert [rise_R.shape for rise_R in rises.parts] == [(3,), (3,)]
+    assert rises.loss == pytest.approx(np.mean(judge.final_losses((0, 1))))
+    assert (judge.tokens, judge.looks_left, judge.forwards) == (24 * 3, 2, 2)
+    assert all(map(np.array_equal, judge.rung_rises((0, 1)).parts, rises.parts))
     assert (judge.tokens, judge.looks_left) == (24 * 3, 2)
     with pytest.raises(Spent):
         judge.rung_rises((1, 0))
-    again = ModelJudge(Untouched(), judge.windows, limit=24 * 5, known=json.loads(json.dumps(known)))
-    assert all(map(np.array_equal, again.rung_rises((0, 1)), rises))
+    again = ModelJudge(Untouched(), judge.texts, limit=24 * 5, known=json.loads(json.dumps(known)))
+    assert all(map(np.array_equal, again.rung_rises((0, 1)).parts, rises.parts))
     assert (again.tokens, again.forwards, again.hits) == (24 * 3, 0, 1)
+
+
+def test_a_fold_is_every_fourth_window_and_costs_as_many():
+    judge = ModelJudge(Untouched(), divided(windows(20), 10**6), limit=12 * 40)  # ten windows: folds of 3, 3, 2, 2
+    losses = judge.final_losses((0, 1))
+    folds = [judge.search_losses((0, 1), fold) for fold in range(judge.folds)]
+    assert folds == [pytest.approx(losses[fold::4]) for fold in range(4)]
+    assert [len(each) for each in folds] == [judge.size(fold) for fold in range(4)] == [3, 3, 2, 2]
+    assert (judge.tokens, judge.looks_left) == (12 * 10, 3)
+    assert judge.rung_rises((0, 1), 3).loss == pytest.approx(np.mean(losses[3::4]))
+    assert (judge.tokens, judge.windows_left, judge.looks_left) == (12 * 16, 24, 2)
+    assert judge.search_losses((0, 1)) == losses  # all windows are another question than the folds were
+    assert judge.windows_left == 14
+
+
+def test_few_windows_are_few_folds():
+    judge = ModelJudge(Untouched(), divided(windows(4), 1000), limit=24)
+    assert (judge.folds, judge.size(0), judge.size(1)) == (2, 1, 1)

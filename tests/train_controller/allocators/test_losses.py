@@ -1,5 +1,6 @@
 """Rises against a gate in front of every weight or unit, closed by hand, in float64."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,7 +47,10 @@ def test_a_rise_is_the_derivative_by_the_gate(make, h, rungs_of):
     model = make().double()
     rungs = rungs_of(model)
     levels = tuple(most // 2 for most in rungs.problem.rungs)
-    rises = rung_rises(rungs, levels, IDS_WT)
+    measured = rung_rises(rungs, levels, IDS_WT)
+    rises = measured.parts
+    with rungs.applied(levels):
+        assert measured.loss == pytest.approx(np.mean(window_losses(model, IDS_WT)))
     assert [len(rise_R) for rise_R in rises] == list(rungs.problem.rungs)
     for place, rise_R in enumerate(rises[:3]):
         for rung in {0, levels[place], len(rise_R) - 1}:

@@ -4,7 +4,7 @@ from scipy.stats import norm
 
 from tasks.train_controller.allocators.portfolio import Portfolio, Ration, expanded
 from tasks.train_controller.allocators.search import Spent
-from tests.train_controller.allocators.judges import TOKENS, MadeUp, a_problem, additive, interacting, some_features
+from tests.train_controller.allocators.judges import MadeUp, a_problem, additive, interacting, some_features
 
 NAMES = ["uniform", "adapt", "split", "descent", "milp", "evolution", "rl", "refine"]
 
@@ -35,7 +35,7 @@ def test_it_ships_the_lowest_of_the_windows_held_out_and_says_so():
         )
         assert each.low <= difference_W.mean() <= each.high
         assert each.held_out == np.mean(judge.held_out_losses(each.levels))
-    assert sum(each.tokens for each in found.candidates) <= judge.tokens <= 120 * TOKENS
+    assert sum(each.tokens for each in found.candidates) <= judge.tokens <= 120 * judge.windows
     assert [each.tokens for each in found.candidates[:2]] == [0, 0]
     assert list(dict.fromkeys(move.allocator for move in found.moves)) == NAMES[2:]
 
@@ -51,7 +51,7 @@ def test_it_never_ships_what_is_worse_than_uniform_on_the_windows_held_out(seed,
 def test_where_nothing_is_sure_it_is_uniform():
     regretted = 0
     for seed in range(8):
-        judge = MadeUp(lambda levels: 1.0, looks=40, noise=0.5, windows=24, seed=seed)
+        judge = MadeUp(lambda levels: 1.0, looks=40, noise=0.5, windows=24, seed=seed, problem=a_problem(3, 5))
         problem, found = choose(lambda problem, judge=judge: judge, seed)
         regretted += found.levels != problem.uniform()
         assert found.levels != problem.uniform() or found.why.startswith("uniform: ")
@@ -86,6 +86,8 @@ def test_a_ration_gives_no_more_than_its_looks():
     assert ration.looks_left == 0
     assert judge.looks_left == 8
     assert ration.search_losses((0, 1)) == judge.search_losses((0, 1))
+    judge.search_losses((0, 3))
+    assert ration.search_losses((0, 3)) == judge.search_losses((0, 3))  # it was paid for, so it takes nothing
     assert ration.held_out_losses((0, 2)) == judge.held_out_losses((0, 2))
 
 

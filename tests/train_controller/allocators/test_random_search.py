@@ -15,5 +15,5 @@ def test_it_finds_the_best_of_a_small_problem_and_looks_at_what_it_says():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"^draws: 0 given, valid is 1 or more$"):
         RandomSearch(draws=0)
-    with pytest.raises(ValueError, match=r"^spread: 0.0 given, valid is above 0$"):
+    with pytest.raises(ValueError, match=r"^spread: 0.0 given, valid is 0 < spread <= 1$"):
         RandomSearch(spread=0.0)

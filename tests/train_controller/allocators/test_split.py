@@ -39,5 +39,5 @@ def test_every_division_meets_the_budget_and_is_even_within_a_kind(share):
 
 
 def test_of_one_point_there_is_no_choice():
-    with pytest.raises(ValueError, match=r"^points: 1 given, valid is 2 or more$"):
+    with pytest.raises(ValueError, match=r"^points: 1 given, valid is 2 to 1000$"):
         Split(points=1)

@@ -101,6 +101,7 @@ def test_channels_have_no_part_in_a_cache():
     problem = unit_problem(llama(), cut(cost="kv", budget=0.34))
     assert {part.kind for part in problem.parts} == {"attention"}
     assert sum(problem.project([1, 0, 0])) == 2  # of 6 head groups
+    assert unit_problem(llama(), cut(cost="kv", budget=0.34, round_to=24)) == problem  # nor are they cut in any steps
 
 
 def test_what_cannot_be_searched_is_told():

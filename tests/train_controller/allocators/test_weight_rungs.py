@@ -134,9 +134,10 @@ def test_the_loss_at_levels_is_that_of_the_model_pruned_so():
 
 def test_what_cannot_be_searched_is_told():
     for pattern, pruner, text, message in [
-        (Unstructured(0.0), Magnitude(), TEXT, r"^budget: 0 of the parameters given, valid is 0.0\d+ to 0.95$"),
-        (NM(4, 4), Magnitude(), TEXT, r"^budget: 0 of the parameters given, valid is 0.0\d+ to 0.75$"),
-        (Unstructured(0.97), Magnitude(), TEXT, r"^budget: 0.97 of the parameters given, valid is .* to 0.95$"),
+        (Unstructured(0.0), Magnitude(), TEXT, r"^pattern: 0% given, which drops 0; .* 0.0\d+ to 0.95$"),
+        (NM(4, 4), Magnitude(), TEXT, r"^pattern: 4:4 given, which drops 0; a search can divide 0.0\d+ to 0.75$"),
+        (Unstructured(0.97), Magnitude(), TEXT, r"^pattern: 97% given, which drops 0.97; .* to 0.95$"),
+        (NM(1, 1), Magnitude(), TEXT, r"^pattern: 1:1 given, a search needs n:m with an m of 2 or more"),
         (Unstructured(0.5), Wanda(), [], r"^batches: none given; Wanda\(\) needs calibration windows$"),
     ]:
         with pytest.raises(ValueError, match=message):
