@@ -1,4 +1,4 @@
-"""What has been measured, kept as it comes: a file under the home, its SHA-256 and JSON, that outlives a kill."""
+"""What has been measured, kept as it comes: a JSON file under the home, with its SHA-256, that outlives a kill."""
 
 import json
 from hashlib import sha256
@@ -31,16 +31,19 @@ class Kept(dict[str, Any]):
     def keep(self) -> None:
         """Write what is new, beside what another process has written at the same time."""
         if len(self) > self._kept:
-            values = json.dumps(self._stored() | self)
-            home.write_file(self.path, f"{_digest(values)}\n{values}".encode())
+            values = self._stored() | self
+            home.write_file(self.path, json.dumps({"sha256": _digest(values), "values": values}).encode())
         self._kept, self._at = len(self), monotonic()
 
     def _stored(self) -> dict[str, Any]:
         if not self.path.is_file():
             return {}
-        digest, _, values = self.path.read_text(encoding="utf-8", errors="replace").partition("\n")
-        return json.loads(values) if digest == _digest(values) else {}
+        try:
+            stored = json.loads(self.path.read_text(encoding="utf-8", errors="replace"))
+            return stored["values"] if stored["sha256"] == _digest(stored["values"]) else {}
+        except (ValueError, KeyError, TypeError):  # what is not as `keep` writes it
+            return {}
 
 
-def _digest(values: str) -> str:
-    return sha256(values.encode()).hexdigest()
+def _digest(values: dict[str, Any]) -> str:
+    return sha256(json.dumps(values).encode()).hexdigest()

@@ -151,12 +151,12 @@ def test_what_was_measured_of_a_prompt_is_not_measured_again(
     runs: dict[str, ControllerOutcome], words: dict, folder: Path, server: str
 ):
     [kept] = (folder / "episodes").glob("*.json")
-    before = json.loads(kept.read_text(encoding="utf-8"))
+    before = json.loads(kept.read_text(encoding="utf-8"))["values"]
     assert len(before) == 30
     with sharing(server, folder):
         fewer = train_controller(Controller.parse(**words | {"prompt_limit": 20, "learner": one_learner()}))
     assert stages_of(fewer)["measure episodes"] is False
-    assert json.loads(kept.read_text(encoding="utf-8")) == before
+    assert json.loads(kept.read_text(encoding="utf-8"))["values"] == before
     own = {(row["prompt"], row["action"]): row["decode_ms"] for row in rows_of("episodes", fewer)}
     first = {(row["prompt"], row["action"]): row["decode_ms"] for row in rows_of("episodes", runs["trained"])}
     assert len(own) == 20 * len(ACTIONS)

@@ -311,6 +311,6 @@ def test_json_has_what_programs_read(artifacts: Path, tiny_model: Path, stories:
     assert outcome["result"]["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert outcome["result"]["size_bytes"] < outcome["dense"]["size_bytes"]
     assert outcome["dense"].keys() == outcome["result"].keys()
-    assert outcome["cut"].keys() == {"cost", "context", "asked", "removed", "form", "passed_over"}
+    assert outcome["cut"].keys() == {"cost", "context", "asked", "removed", "removed_flops", "form", "passed_over"}
     assert outcome["dense"].keys() >= {"ppl", "nll", "tokens", "windows", "parameters", "size_bytes", "sparsity"}
     assert Path(outcome["report"]).is_file()

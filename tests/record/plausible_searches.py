@@ -12,7 +12,14 @@ KINDS = ("attention", "ffn")
 
 
 def move(step: int, loss: float, best: float, **changes) -> SearchRow:
-    facts = {"move": step, "allocator": "auto", "step": step, "tokens": 4096 * (step + 1), "reward": -loss}
+    facts = {
+        "move": step,
+        "allocator": "auto",
+        "step": step,
+        "levels": f"{step},0,1,2",
+        "tokens": 4096 * (step + 1),
+        "reward": -loss,
+    }
     return SearchRow(**{**facts, "loss": loss, "best": best, "entropy": 2.5 - step / 2, "accepted": None, **changes})
 
 

@@ -38,8 +38,8 @@ class Descent(Explorer):
     momentum: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.step <= 1:
-            raise ValueError(f"step: {self.step} given, valid is 0 < step <= 1")
+        if not SHORTEST <= self.step <= 1:
+            raise ValueError(f"step: {self.step} given, valid is {SHORTEST} to 1")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: {self.momentum} given, valid is 0 <= momentum < 1")
 

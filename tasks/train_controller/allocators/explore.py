@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.train_controller.allocators.problem import Levels, Problem
+from tasks.train_controller.allocators.problem import Levels, Part, Problem
 from tasks.train_controller.allocators.search import Features, Found, Judge, Move, Searcher, Spent
 
 HOPELESS = 100.0  # nats per token: what is above, infinite even, is as bad, and sums and differences stay finite
@@ -41,6 +41,8 @@ class Trail:
         reward: float | None = None,
         entropy: float | None = None,
         accepted: bool | None = None,
+        donor: Part | None = None,
+        receiver: Part | None = None,
     ) -> None:
         """A move to levels that meet the budget.
 
@@ -52,12 +54,15 @@ class Trail:
             self.best, self._loss, self._reward = levels, loss, value
         move = Move(
             step=len(self.moves),
+            levels=levels,
             loss=loss,
             best=self._loss,
             tokens=self.judge.tokens,
             reward=reward,
             entropy=entropy,
             accepted=accepted,
+            donor=donor,
+            receiver=receiver,
         )
         self.moves.append(move)
         self._on_move(move)

@@ -8,7 +8,7 @@ from tasks.train_controller.allocators.judge import ModelJudge
 from tasks.train_controller.allocators.problem import Levels
 from tasks.train_controller.allocators.results import OfUnits, OfWeights, Searched
 from tasks.train_controller.allocators.rows import AllocationRow, AllocatorRow, CandidateRow, SearchRow
-from tasks.train_controller.allocators.search import Found
+from tasks.train_controller.allocators.search import Found, Move
 from tasks.train_controller.allocators.unit_rungs import UnitRungs, left_in_blocks
 from tasks.train_controller.allocators.weight_rungs import allocation_of
 
@@ -34,10 +34,7 @@ def searched(
         levels=levels,
         allocation=allocation,
         left=left,
-        moves=tuple(
-            SearchRow(move=place, **vars(move) | {"allocator": move.allocator or name})
-            for place, move in enumerate(found.moves)
-        ),
+        moves=tuple(_move(place, name, move) for place, move in enumerate(found.moves)),
         parts=tuple(_parts(judge, levels)),
         candidates=tuple(
             CandidateRow(
@@ -46,7 +43,7 @@ def searched(
                 held_out=each.held_out,
                 low=each.low,
                 high=each.high,
-                chosen=each.levels == levels,
+                chosen=each.name == found.chosen,
             )
             for each in found.candidates
         ),
@@ -77,6 +74,16 @@ def _allocator(name: str, found: Found, judge: ModelJudge, seconds: Callable[[],
         seconds=seconds(),
         why=found.why or None,
     )
+
+
+def _move(place: int, name: str, move: Move) -> SearchRow:
+    as_words = {
+        "allocator": move.allocator or name,
+        "levels": ",".join(map(str, move.levels)),
+        "donor": move.donor and str(move.donor),
+        "receiver": move.receiver and str(move.receiver),
+    }
+    return SearchRow(move=place, **vars(move) | as_words)
 
 
 def _parts(judge: ModelJudge, levels: Levels) -> list[AllocationRow]:

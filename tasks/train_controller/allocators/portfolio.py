@@ -35,6 +35,7 @@ from tasks.train_controller.allocators.uniform import Uniform
 
 FREE: dict[str, Searcher] = {"uniform": Uniform(), "adapt": AdaptPruner()}
 LOOKING: dict[str, Searcher] = {"milp": Knapsack(), "evolution": Evolution(), "rl": RLAllocator()}
+MOST_RESAMPLES = 100_000  # each holds an index of every window
 LEAST = 8  # windows held out, below which no bootstrap is to be trusted
 
 
@@ -54,8 +55,8 @@ class Portfolio(Searcher):
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        if self.resamples < 100:
-            raise ValueError(f"resamples: {self.resamples} given, valid is 100 or more")
+        if not 100 <= self.resamples <= MOST_RESAMPLES:
+            raise ValueError(f"resamples: {self.resamples} given, valid is 100 to {MOST_RESAMPLES}")
         if not 0.5 <= self.confidence < 1:
             raise ValueError(f"confidence: {self.confidence} given, valid is 0.5 <= confidence < 1")
 
@@ -91,8 +92,11 @@ class Portfolio(Searcher):
             let(name, searcher, share)
         let("refine", RLRefine(start=_best(judge, list(found.values()))), judge.looks_left)
         candidates = self._held_out(judge, found, tokens, seed)
-        name, why = _choice(candidates, len(judge.held_out_losses(found["uniform"])))
-        return Found(levels=found[name], moves=tuple(moves), candidates=candidates, why=why)
+        chosen, why = _choice(candidates, len(judge.held_out_losses(found["uniform"])))
+        idle = [name for name in found if name not in FREE and not tokens[name]]
+        if idle:
+            why += f"; nothing new was looked at by {', '.join(idle)}"
+        return Found(levels=found[chosen], moves=tuple(moves), candidates=candidates, chosen=chosen, why=why)
 
     def _held_out(
         self, judge: Judge, found: dict[str, Levels], tokens: dict[str, int], seed: int

@@ -25,6 +25,17 @@ from tasks.train_controller.allocators.problem import Levels, Problem
 from tasks.train_controller.allocators.search import Features, RungRises
 
 SAVED = ("flops", "bytes", "kv")  # the costs that the reward may pay for
+WEIGHTS = ("accuracy", *SAVED, "peak")
+VALID: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(WEIGHTS, (0, 1e6)),
+    "updates": (1, 1_000_000),
+    "batch": (2, 4096),
+    "rate": (1e-6, 1),
+    "entropy": (0, 100),
+    "spread": (1e-3, 1),
+    "hidden": (1, 4096),
+    "descent": (0, 1),
+}
 IDLE = 5  # updates that try nothing new, after which there is nothing left to try
 
 
@@ -52,17 +63,11 @@ class RLAllocator(Explorer):
     descent: float = 0.75
 
     def __post_init__(self) -> None:
-        for field in ("accuracy", "flops", "bytes", "peak", "kv", "entropy"):
-            if not 0 <= (given := getattr(self, field)) < float("inf"):
-                raise ValueError(f"{field}: {given} given, valid is 0 or more")
-        if not 0 <= self.descent <= 1:
-            raise ValueError(f"descent: {self.descent} given, valid is 0 <= descent <= 1")
-        for field in ("rate", "spread"):
-            if not 0 < (given := getattr(self, field)) < float("inf"):
-                raise ValueError(f"{field}: {given} given, valid is above 0")
-        for field, least in {"updates": 1, "batch": 2, "hidden": 1}.items():
-            if getattr(self, field) < least:
-                raise ValueError(f"{field}: {getattr(self, field)} given, valid is {least} or more")
+        for field, (least, most) in VALID.items():
+            if not least <= (given := getattr(self, field)) <= most:
+                raise ValueError(f"{field}: {given} given, valid is {least:g} to {most:g}")
+        if not any(getattr(self, weight) for weight in WEIGHTS):
+            raise ValueError(f"accuracy: 0 given, and no other weight; valid is one of {', '.join(WEIGHTS)} above 0")
 
     def explore(self, problem: Problem, trail: Trail, features: Features, seed: int) -> None:
         self.check(problem)

@@ -27,6 +27,15 @@ from tasks.train_controller.allocators.search import Features, Searcher
 from tasks.train_controller.allocators.uniform import Uniform
 
 STARTS: dict[str, type[Searcher]] = {"uniform": Uniform, "adapt": AdaptPruner}  # those that look at no loss
+VALID: dict[str, tuple[float, float]] = {
+    "steps": (1, 1_000_000),
+    "stride": (1e-4, 1),
+    "patience": (1, 1_000_000),
+    "margin": (0, 100),
+    "rate": (1e-6, 1),
+    "entropy": (0, 100),
+    "hidden": (1, 4096),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +61,9 @@ class RLRefine(Explorer):
     def __post_init__(self) -> None:
         if isinstance(self.start, str) and self.start not in STARTS:
             raise ValueError(f"start: {self.start} given, valid is {', '.join(STARTS)}, or levels")
-        for field in ("steps", "patience", "hidden"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}: {getattr(self, field)} given, valid is 1 or more")
-        for field in ("margin", "entropy"):
-            if not 0 <= (given := getattr(self, field)) < float("inf"):
-                raise ValueError(f"{field}: {given} given, valid is 0 or more")
-        if not 0 < self.stride <= 1:
-            raise ValueError(f"stride: {self.stride} given, valid is 0 < stride <= 1")
-        if not 0 < self.rate < float("inf"):
-            raise ValueError(f"rate: {self.rate} given, valid is above 0")
+        for field, (least, most) in VALID.items():
+            if not least <= (given := getattr(self, field)) <= most:
+                raise ValueError(f"{field}: {given} given, valid is {least:g} to {most:g}")
 
     def explore(self, problem: Problem, trail: Trail, features: Features, seed: int) -> None:
         levels = self._first(problem, trail, features)
@@ -89,13 +91,21 @@ class RLRefine(Explorer):
                 break
             chances = policy(levels, list(moves))
             pair = torch.multinomial(chances.probs.detach(), 1, generator=generator)
-            moved = list(moves.values())[int(pair)]
+            (donor, receiver), moved = list(moves.items())[int(pair)]
             moved_W = trail.losses(moved)
             tried.add(moved)
             fall_W = losses_W - moved_W
             gain = fall_W[0::2].mean()
             passed = self._passes(fall_W[1::2])
-            trail.note(moved, moved_W.mean(), reward=gain, entropy=chances.entropy().item(), accepted=passed)
+            trail.note(
+                moved,
+                moved_W.mean(),
+                reward=gain,
+                entropy=chances.entropy().item(),
+                accepted=passed,
+                donor=problem.parts[donor],
+                receiver=problem.parts[receiver],
+            )
             advantage = (gain - np.mean(gains)) / max(np.std([*gains, gain]), 1e-12)
             gains.append(gain)
             optimiser.zero_grad()

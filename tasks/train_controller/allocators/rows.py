@@ -22,12 +22,15 @@ class SearchRow:
     move: int  # from 0
     allocator: str  # who moved
     step: int  # of that allocator, from 0
-    loss: float  # nats per token of what was tried, on the windows of the search
+    levels: str  # that were tried: the rungs that go of each part, in the order of `allocations`
+    loss: float  # theirs, nats per token on the windows of the search
     best: float  # of the best so far
     tokens: int  # looked at so far
     reward: float | None  # that its policy was given; of one that has none, empty
     entropy: float | None  # nats, of the policy
     accepted: bool | None  # of an allocator that may refuse a move
+    donor: str | None = None  # of a move between two parts, who lost rungs: 3.ffn
+    receiver: str | None = None  # and who got some back
 
 
 @dataclass(frozen=True, kw_only=True)

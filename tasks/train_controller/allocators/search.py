@@ -41,12 +41,15 @@ class Move:
     """One step of a search, for its learning curve."""
 
     step: int
-    loss: float  # nats per token of what was tried, on the windows of the search
+    levels: Levels  # that were tried
+    loss: float  # theirs, nats per token on the windows of the search
     best: float  # of the best so far
     tokens: int  # looked at so far
     reward: float | None = None  # of those that learn
     entropy: float | None = None  # nats, of their policy
     accepted: bool | None = None  # of those that try one move after the other
+    donor: Part | None = None  # theirs: who lost rungs
+    receiver: Part | None = None  # and who got some back
     allocator: str | None = None  # whose it is, of one of several
 
 
@@ -69,12 +72,14 @@ class Candidate:
 class Found:
     """The levels that an allocator ends with, and how it got there.
 
-    `candidates` and `why`: of an allocator that chooses among others, what it chose from, and one sentence.
+    `candidates`, `chosen` and `why`: of an allocator that chooses among others, what it chose from, the name of what it
+    chose, and one sentence.
     """
 
     levels: Levels
     moves: tuple[Move, ...] = ()
     candidates: tuple[Candidate, ...] = ()
+    chosen: str = ""
     why: str = ""
 
 

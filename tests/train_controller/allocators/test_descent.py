@@ -61,9 +61,9 @@ def test_what_is_no_number_has_no_slope():
     assert steepness(problem, (1, 1), [np.array([1, np.nan, 1, 1]), np.ones(4)], 0.5).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("step", [0, -1, 1.5, float("nan")])
+@pytest.mark.parametrize("step", [0, -1, 0.01, 1.5, float("nan")])
 def test_bad_input_is_refused(step):
-    with pytest.raises(ValueError, match=rf"^step: {step} given, valid is 0 < step <= 1$"):
+    with pytest.raises(ValueError, match=rf"^step: {step} given, valid is 0.02 to 1$"):
         Descent(step=step)
 
 

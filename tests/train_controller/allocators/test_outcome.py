@@ -1,3 +1,4 @@
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -26,10 +27,18 @@ def test_rows_tell_what_was_found_beside_uniform():
     problem = judge.rungs.problem
     levels = problem.project([1, 0, 0, 0, 0, 1])
     judge.search_losses(levels)
-    move = Move(step=0, loss=3.5, best=3.5, tokens=64)
-    of_one = Move(step=0, loss=3.25, best=3.25, tokens=128, allocator="milp")
+    pair = {"donor": problem.parts[5], "receiver": problem.parts[0]}
+    move = Move(step=0, levels=levels, loss=3.5, best=3.5, tokens=64, **pair)
+    of_one = Move(step=0, levels=levels, loss=3.25, best=3.25, tokens=128, allocator="milp")
     candidate = Candidate(name="evolution", levels=levels, tokens=64, held_out=4.5, low=-0.2, high=-0.1)
-    found = Found(levels=levels, moves=(move, of_one), candidates=(candidate,), why="it is surely better")
+    alike = replace(candidate, name="milp")
+    found = Found(
+        levels=levels,
+        moves=(move, of_one),
+        candidates=(candidate, alike),
+        chosen="evolution",
+        why="it is surely better",
+    )
     made = searched("auto", found, judge, goal, lambda: 2.5)
     row = made.allocator
     assert (row.allocator, row.tokens, row.limit, row.windows, row.held_out_windows) == ("auto", 64, 64, 4, 4)
@@ -46,7 +55,9 @@ def test_rows_tell_what_was_found_beside_uniform():
         assert part.share == pytest.approx(levels[place] / (2 if part.kind == "attention" else 4))
         assert part.saved_flops == problem.saves["flops"][place] * levels[place] / total
     assert sum(part.saved_parameters for part in made.parts) == problem.saved(levels) / problem.totals["parameters"]
-    assert made.candidates[0].chosen
+    assert [each.chosen for each in made.candidates] == [True, False]  # one alone, whoever else found the same
+    assert [each.levels for each in made.moves] == [",".join(map(str, levels))] * 2
+    assert [(each.donor, each.receiver) for each in made.moves] == [("2.ffn", "0.attention"), (None, None)]
     assert [(each.move, each.allocator, each.loss) for each in made.moves] == [(0, "auto", 3.5), (1, "milp", 3.25)]
 
 

@@ -92,7 +92,7 @@ def test_a_ration_gives_no_more_than_its_looks():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match=r"^resamples: 10 given, valid is 100 or more$"):
+    with pytest.raises(ValueError, match=r"^resamples: 10 given, valid is 100 to 100000$"):
         Portfolio(resamples=10)
     with pytest.raises(ValueError, match=r"^confidence: 1 given, valid is 0.5 <= confidence < 1$"):
         Portfolio(confidence=1)

@@ -146,6 +146,15 @@ def test_a_weight_for_what_all_levels_save_alike_is_refused():
 def test_bad_input_is_refused(field):
     with pytest.raises(ValueError, match=rf"^{field}: -1 given, valid is"):
         RLAllocator(**{field: -1})
+    with pytest.raises(ValueError, match=rf"^{field}: 10000000.0 given, valid is"):
+        RLAllocator(**{field: 1e7})
+    with pytest.raises(ValueError, match=rf"^{field}: nan given, valid is"):
+        RLAllocator(**{field: float("nan")})
+
+
+def test_a_reward_that_nothing_changes_is_refused():
+    with pytest.raises(ValueError, match=r"^accuracy: 0 given, and no other weight; valid is one of accuracy, flops,"):
+        RLAllocator(accuracy=0)
 
 
 def test_every_part_looks_different_and_columns_are_standardised():

@@ -32,8 +32,10 @@ def test_what_is_accepted_lowers_the_gate_and_the_rest_is_rolled_back():
     current = asked[0]
     assert found.moves[0].accepted
     for levels, move in zip(asked[1:], found.moves[1:], strict=True):
-        changed = [index for index in range(6) if levels[index] != current[index]]
-        assert len(changed) == 2
+        changed = np.subtract(levels, current)
+        assert np.flatnonzero(changed).size == 2
+        assert move.levels == levels
+        assert (move.donor, move.receiver) == (problem.parts[changed.argmax()], problem.parts[changed.argmin()])
         assert move.reward == pytest.approx(np.subtract(judge.seen[current], judge.seen[levels])[0::2].mean())
         fall_W = np.subtract(judge.seen[current], judge.seen[levels])[1::2]
         assert move.accepted == (fall_W.mean() > np.std(fall_W, ddof=1) / len(fall_W) ** 0.5)
@@ -106,6 +108,8 @@ def test_the_policy_learns_which_pairs_pay():
 def test_bad_input_is_refused(field):
     with pytest.raises(ValueError, match=rf"^{field}: -1 given, valid is"):
         RLRefine(**{field: -1})
+    with pytest.raises(ValueError, match=rf"^{field}: 10000000.0 given, valid is"):
+        RLRefine(**{field: 1e7})
 
 
 def test_bad_starts_and_too_few_windows_are_refused():
