@@ -66,15 +66,13 @@ def _side_by_side(
         "|---" * (len(looks) + 2) + "|",
     ]
     for allocator, by_looks in found.items():
-        cells = [
-            _interval([line[loss] - line[of] for line in by_looks.get(each, []) if loss in line]) for each in looks
-        ]
+        cells = [interval([line[loss] - line[of] for line in by_looks.get(each, []) if loss in line]) for each in looks]
         seconds = np.median([line["seconds"] for line in by_looks[max(by_looks)]])
         text.append(f"| {allocator} | {' | '.join(cells)} | {seconds:.0f} |")
     return text
 
 
-def _interval(differences: Sequence[float]) -> str:
+def interval(differences: Sequence[float]) -> str:
     if not differences:
         return ""
     if len(differences) == 1:

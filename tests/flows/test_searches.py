@@ -109,7 +109,7 @@ def test_the_command_of_a_run_reads_back(allocation):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"allocation": "rl,flops=-1"}, r"^allocation: rl: flops: -1.0 given, valid is 0 or more$"),
+        ({"allocation": "rl,flops=-1"}, r"^allocation: rl: flops: -1.0 given, valid is 0 to 1e\+06$"),
         (
             {"allocation": "rl,kv=1"},
             r"^allocation: kv given for zeros, which save as much of it wherever they are; valid is kv=0$",
